@@ -1,0 +1,8 @@
+"""BERT written by hand in plain PyTorch. Read model.py first, then layout.py."""
+
+from minibert.encoder import SentenceEncoder
+from minibert.files import InputError
+from minibert.layout import Packed, Padded
+from minibert.model import Bert, BertConfig
+
+__all__ = ["Bert", "BertConfig", "InputError", "Packed", "Padded", "SentenceEncoder"]

