@@ -1,0 +1,187 @@
+"""What a run keeps on disk: checkpoints to go on from, the best weights so far, and the finished model.
+
+All of it is safetensors and JSON, and all of it is written beside and renamed: none is ever half written.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minibert.encoder import SentenceEncoder
+from minibert.files import InputError, read_json, read_text, replacing, write_json
+from minibert.weights import open_safetensors, save_tensors
+from train.settings import Settings, read_settings
+from train.tasks import JointModel, Task, describe, task_from
+
+
+@dataclass
+class Progress:
+    """Where a run stands, as it goes into a checkpoint's state.json."""
+
+    step: int = 0  # steps taken
+    epoch: int = 1  # counted from 1
+    position: int = 0  # steps taken in this epoch
+    best: float | None = None  # the monitored metric's highest value
+    best_step: int = 0
+    worse: int = 0  # evaluations since then
+    skipped: int = 0  # steps that were left out for a gradient that was not finite
+    skipped_in_a_row: int = 0
+    losses: dict[str, list[float]] = field(default_factory=dict)  # each task's loss and targets summed, this epoch
+    history: list[dict[str, Any]] = field(default_factory=list)  # what each evaluation found
+    seconds: float = 0.0
+    done: bool = False
+
+    def count(self, sums: Mapping[str, float], counts: Mapping[str, float]) -> None:
+        """Note a step that was taken."""
+        self.skipped_in_a_row = 0
+        for name in counts:
+            total, targets = self.losses.get(name, [0.0, 0.0])
+            self.losses[name] = [total + sums[name], targets + counts[name]]
+
+    def mean_losses(self) -> dict[str, float]:
+        """Each task's training loss a target, over this epoch so far."""
+        return {name: total / targets for name, (total, targets) in self.losses.items()}
+
+    def start_next_epoch(self) -> None:
+        self.epoch, self.position, self.losses = self.epoch + 1, 0, {}
+
+
+def parameters_by_name(model: JointModel, mixer: nn.Module) -> dict[str, nn.Parameter]:
+    """All that a run may learn."""
+    return dict(model.named_parameters()) | {f"loss.{name}": p for name, p in mixer.named_parameters()}
+
+
+def save_checkpoint(
+    run: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, progress: Progress, keep: int
+) -> None:
+    """Write RUN/checkpoints/step-N, and remove all but the last `keep`. Raises InputError if the disk refuses."""
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    tensors: dict[str, Tensor] = {f"model.{name}": parameter for name, parameter in parameters.items()}
+    for parameter, state in optimizer.state.items():
+        tensors |= {f"optimizer.{names[id(parameter)]}.{key}": value for key, value in state.items()}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    folder = run / "checkpoints" / f"step-{progress.step:08}"
+    beside = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        save_tensors(tensors, beside / "tensors.safetensors")
+        write_json(beside / "state.json", asdict(progress))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    for old in checkpoints(run)[:-keep]:
+        shutil.rmtree(old)
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    return sorted((run / "checkpoints").glob("step-*"))
+
+
+def read_progress(run: Path) -> Progress:
+    """Where the newest checkpoint of a run stands. Raises InputError if there is none."""
+    found = checkpoints(run)
+    if not found:
+        raise InputError(f"{run} has no checkpoint to go on from: start the run anew")
+    content = read_json(found[-1] / "state.json")
+    try:
+        return Progress(**content)
+    except TypeError as error:
+        raise InputError(f"{found[-1] / 'state.json'} is no state of a run: {error}") from error
+
+
+def load_checkpoint(run: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+    """Put the newest checkpoint's values into the parameters, the optimizer's state and the random generators.
+
+    The optimizer must hold the parameters that it held when the checkpoint was written.
+    Raises InputError if the checkpoint is of another model.
+    """
+    file = checkpoints(run)[-1] / "tensors.safetensors"
+    tensors = read_tensors(file)
+    fill(parameters, {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}, file)
+    for name, parameter in parameters.items():
+        start = f"optimizer.{name}."
+        if state := {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}:
+            moved = {key: value if key == "step" else value.to(parameter.device) for key, value in state.items()}
+            optimizer.state[parameter] = moved
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file."""
+    with open_safetensors(file) as tensors:
+        return {name: tensors.get_tensor(name).clone() for name in tensors.keys()}  # noqa: SIM118 (not a dict)
+
+
+def fill(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Copy tensors into the parameters of the same names. Raises InputError, naming one that does not fit."""
+    for name in parameters.keys() ^ tensors.keys():
+        raise InputError(f"{file} belongs to another model: {name} is in only one of them")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            if parameter.shape != tensors[name].shape:
+                raise InputError(f"{file}: {name} has {list(tensors[name].shape)}, and here {list(parameter.shape)}")
+            parameter.copy_(tensors[name])
+
+
+def save_run(run: Path, encoder: SentenceEncoder, model: JointModel, tasks: Sequence[Task], split_words: str) -> None:
+    """Write RUN/model (which SentenceEncoder, sentence-transformers and transformers open), and the heads beside it."""
+    encoder.save_pretrained(run / "model")
+    heads = {f"{name}.{key}": p for name, head in model.heads.items() for key, p in head.named_parameters()}
+    save_tensors(heads, run / "heads.safetensors")
+    write_json(run / "tasks.json", {"split_words": split_words, "tasks": [describe(task) for task in tasks]})
+
+
+@dataclass
+class Run:
+    """A finished run, opened: all that predicting needs."""
+
+    model: JointModel
+    encoder: SentenceEncoder
+    tasks: list[Task]
+    split_words: str  # "whitespace" or "punctuation": how a text becomes words
+    settings: Settings
+
+
+def load_run(run: Path, device: torch.device | str = "cpu") -> Run:
+    """Open a finished run, in eval mode. Raises InputError if the folder is none, or is damaged."""
+    if not (run / "tasks.json").exists():
+        raise InputError(f"{run} is no finished run: it has no tasks.json")
+    content = read_json(run / "tasks.json")
+    try:
+        tasks = [task_from(description) for description in content["tasks"]]
+        split_words = str(content["split_words"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{run / 'tasks.json'} does not describe tasks: {error!r}") from error
+    encoder = SentenceEncoder.from_pretrained(run / "model", device=device)
+    model = JointModel(encoder.bert, tasks)
+    fill(dict(model.heads.named_parameters()), read_tensors(run / "heads.safetensors"), run / "heads.safetensors")
+    settings = Settings(**read_settings(run / "settings.toml"))
+    return Run(model.to(device).eval(), encoder, tasks, split_words, settings)
+
+
+def append_log(run: Path, entry: Mapping[str, Any]) -> None:
+    """Add a line to RUN/log.jsonl."""
+    with (run / "log.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(entry) + "\n")
+
+
+def cut_log(run: Path, step: int) -> None:
+    """Drop what RUN/log.jsonl says of steps after a checkpoint: they are about to be taken again."""
+    file = run / "log.jsonl"
+    if file.exists():
+        kept = [line for line in read_text(file).splitlines() if json.loads(line)["step"] <= step]
+        with replacing(file) as beside:
+            beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

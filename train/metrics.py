@@ -1,0 +1,97 @@
+"""The metrics, by hand in numpy; the tests hold them against scikit-learn, scipy and seqeval."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def accuracy(gold: Sequence[object], predicted: Sequence[object]) -> float:
+    """The share of equal pairs; 0 for no pairs."""
+    _check_lengths(gold, predicted)
+    return sum(g == p for g, p in zip(gold, predicted, strict=True)) / max(len(gold), 1)
+
+
+def per_label(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, tuple[float, float, float]]:
+    """Precision, recall and F1 of each label that occurs in either; 0 where a denominator is 0."""
+    _check_lengths(gold, predicted)
+    result = {}
+    for label in sorted({*gold, *predicted}):
+        hits = sum(g == p == label for g, p in zip(gold, predicted, strict=True))
+        result[label] = precision_recall_f1(hits, list(predicted).count(label), list(gold).count(label))
+    return result
+
+
+def macro_f1(gold: Sequence[str], predicted: Sequence[str]) -> float:
+    """The mean F1 of the labels that occur, each counting the same however rare: TweetEval's metric for emotion."""
+    return float(np.mean([f1 for _, _, f1 in per_label(gold, predicted).values()] or [0.0]))
+
+
+def macro_recall(gold: Sequence[str], predicted: Sequence[str]) -> float:
+    """The mean recall of the labels that occur in gold: TweetEval's metric for sentiment."""
+    recalls = [recall for label, (_, recall, _) in per_label(gold, predicted).items() if label in set(gold)]
+    return float(np.mean(recalls or [0.0]))
+
+
+def precision_recall_f1(hits: int, predicted: int, gold: int) -> tuple[float, float, float]:
+    """From counts: how many predictions are right, how many were made, how many there are to find."""
+    precision = hits / predicted if predicted else 0.0
+    recall = hits / gold if gold else 0.0
+    return precision, recall, 2 * hits / (predicted + gold) if predicted + gold else 0.0
+
+
+def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """The entities of one sentence's BIO tags as (type, first word, word after the last).
+
+    As in CoNLL's own script: an I- that continues nothing of its type begins an entity.
+    """
+    found = set()
+    start, kind = 0, ""
+    for i, tag in enumerate([*tags, "O"]):
+        prefix, _, tag_kind = tag.partition("-")
+        if kind and (prefix != "I" or tag_kind != kind):
+            found.add((kind, start, i))
+            kind = ""
+        if prefix != "O" and not kind:
+            start, kind = i, tag_kind
+    return found
+
+
+def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> tuple[float, float, float]:
+    """Precision, recall and F1 of whole entities over all sentences: right means the same type and the same words.
+
+    Source: Tjong Kim Sang and De Meulder 2003 (CoNLL-2003), micro-averaged.
+    """
+    _check_lengths(gold, predicted)
+    pairs = [(entities(g), entities(p)) for g, p in zip(gold, predicted, strict=True)]
+    return precision_recall_f1(
+        sum(len(g & p) for g, p in pairs), sum(len(p) for _, p in pairs), sum(len(g) for g, _ in pairs)
+    )
+
+
+def pearson(x: ArrayLike, y: ArrayLike) -> float:
+    """The linear correlation, -1 to 1; 0 where one side is constant, which leaves it undefined."""
+    a, b = (np.asarray(side, dtype=np.float64) for side in (x, y))
+    _check_lengths(a, b)
+    if a.size < 2:
+        return 0.0
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale > 0 else 0.0
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> float:
+    """The correlation of ranks, where equal values share the mean of their ranks."""
+    return pearson(ranks(np.asarray(x, dtype=np.float64)), ranks(np.asarray(y, dtype=np.float64)))
+
+
+def ranks(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rank of each value, from 1; equal values share the mean of theirs."""
+    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[inverse]
+
+
+def _check_lengths(gold: Sequence | NDArray, predicted: Sequence | NDArray) -> None:
+    if len(gold) != len(predicted):
+        raise ValueError(f"{len(gold)} gold values, but {len(predicted)} predictions")

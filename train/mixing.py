@@ -1,0 +1,62 @@
+"""How the losses of several tasks become one, and whether the tasks pull the encoder the same way."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from minibert.files import InputError
+from train.settings import Settings, parse_number, parse_pairs
+from train.tasks import Task
+
+
+class LossMixer(nn.Module):
+    """A factor for each task's loss.
+
+    "sum": 1 each. "fixed": as `loss_weights` says; alpha * A + (1 - alpha) * B is "A=0.7, B=0.3". "uncertainty":
+    learnt, exp(-s) * loss + s / 2 with s the logarithm of the task's noise variance, 0 at first
+    (Kendall, Gal and Cipolla 2018, section 3, arXiv:1705.07115).
+    """
+
+    def __init__(self, tasks: Sequence[Task], settings: Settings) -> None:
+        super().__init__()
+        names = [task.name for task in tasks]
+        given = parse_pairs(settings.loss_weights, "loss_weights")
+        if (settings.loss == "fixed") != bool(given):
+            raise InputError("loss = fixed needs loss_weights, and loss_weights needs loss = fixed")
+        if given and set(given) != set(names):
+            raise InputError(f"loss_weights = {settings.loss_weights!r}: give each task one: {', '.join(names)}")
+        self.fixed = {name: parse_number(given.get(name, "1"), "loss_weights") for name in names}
+        learns = settings.loss == "uncertainty"
+        self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in names if learns})
+
+    def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The sum of some tasks' losses, each times its factor: () each -> ()."""
+        factors = {name: (-s).exp() for name, s in self.log_variances.items()} or self.fixed
+        return torch.stack([loss * factors[name] for name, loss in losses.items()]).sum()
+
+    def add_penalty_gradient(self, names: Iterable[str]) -> None:
+        """Add the gradient of s / 2, which keeps the variances from growing, for each task of a step, once a step."""
+        for name in names:
+            if name in self.log_variances:
+                (self.log_variances[name] / 2).backward()
+
+
+def gradient_report(losses: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> dict[str, float]:
+    """Each task's gradient norm on the shared parameters, and the cosine of each two tasks' gradients there.
+
+    A cosine below 0 says that the tasks fight. Costs a backward pass for each task.
+    """
+    flat: dict[str, Tensor] = {}
+    for name, loss in losses.items():
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        flat[name] = torch.cat(
+            [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, gradients, strict=True)]
+        )
+    report = {f"gradient_norm.{name}": float(gradient.norm()) for name, gradient in flat.items()}
+    names = list(flat)
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            scale = flat[a].norm() * flat[b].norm()
+            report[f"gradient_cosine.{a}.{b}"] = float(flat[a] @ flat[b] / scale) if scale > 0 else 0.0
+    return report

@@ -1,0 +1,86 @@
+"""AdamW with a learning rate for each depth, and how the rates move over a run."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from train.freezing import select
+from train.settings import Settings, parse_number, parse_pairs
+from train.tasks import JointModel
+
+
+def learning_rates(model: JointModel, settings: Settings) -> dict[str, float]:
+    """The highest learning rate of each unit.
+
+    Layer k of L has lr * layer_decay ** (L - k), the embeddings counting as layer 0: the lower, the more general, the
+    slower (Howard and Ruder 2018, section 3.2, arXiv:1801.06146). Heads and pooler have theirs; `group_lr` overrides.
+    """
+    rates = {}
+    depth = len(model.bert.layers)
+    for name in model.units():
+        level = 0 if name == "embeddings" else int(name[7:]) + 1 if name.startswith("layers.") else depth
+        rates[name] = settings.lr * settings.layer_decay ** (depth - level)
+        if name.startswith("head."):
+            rates[name] = settings.head_lr
+    for text, rate in parse_pairs(settings.group_lr, "group_lr").items():
+        for name in select(text, list(rates), "group_lr"):
+            rates[name] = parse_number(rate, f"group_lr of {text}")
+    return rates
+
+
+def no_decay(unit: nn.Module) -> set[int]:
+    """The ids of the parameters that weight decay leaves alone: biases, and all of a norm (by the module's type)."""
+    return {
+        id(parameter)
+        for module in unit.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+        if name == "bias" or isinstance(module, nn.LayerNorm)
+    }
+
+
+def new_groups(
+    model: JointModel, settings: Settings, optimizer: torch.optim.Optimizer | None = None
+) -> Iterator[dict[str, Any]]:
+    """Two groups for each unit that learns and is not in the optimizer yet: matrices, and what is not decayed."""
+    rates = learning_rates(model, settings)
+    present = {group["unit"] for group in optimizer.param_groups} if optimizer else set()
+    for name, unit in model.units().items():
+        if name in present:
+            continue
+        free = no_decay(unit)
+        for decays in (True, False):
+            parameters = [p for p in unit.parameters() if p.requires_grad and (id(p) not in free) == decays]
+            decay = settings.weight_decay if decays else 0.0
+            if parameters:
+                yield {"params": parameters, "unit": name, "peak_lr": rates[name], "lr": 0.0, "weight_decay": decay}
+
+
+def build_optimizer(model: JointModel, mixer: nn.Module, settings: Settings) -> torch.optim.AdamW:
+    """AdamW over all that learns now (Loshchilov and Hutter 2019, arXiv:1711.05101), in one fused kernel."""
+    groups = list(new_groups(model, settings))
+    if parameters := list(mixer.parameters()):
+        groups.append(
+            {"params": parameters, "unit": "loss", "peak_lr": settings.head_lr, "lr": 0.0, "weight_decay": 0.0}
+        )
+    if not groups:  # torch refuses an empty optimizer, and a later unfreezing may fill it
+        groups.append({"params": [], "unit": "nothing", "peak_lr": 0.0, "lr": 0.0, "weight_decay": 0.0})
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def rate_factor(step: int, total: int, settings: Settings) -> float:
+    """What share of its highest rate each group has in a step, counted from 0: up over the warm-up, then down to 0."""
+    warmup = round(settings.warmup * total)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(total - warmup, 1)
+    if settings.schedule == "linear":
+        return 1 - done
+    return (1 + math.cos(math.pi * done)) / 2 if settings.schedule == "cosine" else 1.0
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor

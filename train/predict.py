@@ -1,0 +1,100 @@
+"""python -m train.predict RUN "a sentence": what a finished run's tasks say of texts."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from minibert.files import InputError
+from train.checkpoint import Run, load_run
+from train.data import Example, Item, prepare
+from train.evaluate import predict
+from train.metrics import entities
+from train.readers import WORD, read_lines
+from train.tasks import Prediction
+
+
+def examples(texts: Iterable[str], split_words: str) -> list[Example]:
+    """Texts as examples without labels, split into words as the training data was. A tab separates a pair."""
+    result = []
+    for i, line in enumerate(texts, start=1):
+        text, tab, second = line.partition("\t")
+        if not text.strip():
+            raise InputError(f"text {i} is blank")
+        words = text.split() if split_words == "whitespace" else WORD.findall(text)
+        result.append(Example(text, {}, f"text {i}", tuple(words), second if tab else None))
+    return result
+
+
+def as_record(run: Run, item: Item, predictions: dict[str, Prediction]) -> dict[str, Any]:
+    """One text's predictions, ready for JSON."""
+    record: dict[str, Any] = {"text": item.example.text}
+    for task in run.tasks:
+        if task.name not in predictions:
+            continue
+        prediction = predictions[task.name]
+        if isinstance(prediction.label, tuple):
+            words, tags, sure = item.example.words or (), prediction.label, prediction.probability
+            assert isinstance(sure, tuple)
+            record[task.name] = [
+                {
+                    "type": kind,
+                    "text": " ".join(words[start:end]),
+                    "probability": min(sure[start:end]),
+                    "words": [start, end],
+                }
+                for kind, start, end in sorted(entities(tags), key=lambda entity: entity[1])
+            ]
+        elif prediction.probability is None:
+            record[task.name] = {"score": prediction.label}
+        else:
+            record[task.name] = {"label": prediction.label, "probability": prediction.probability}
+    return record
+
+
+def as_lines(record: dict[str, Any]) -> str:
+    """The same for people."""
+    lines = [record["text"]]
+    for name, value in record.items():
+        if name == "text":
+            continue
+        if isinstance(value, list):
+            shown = "; ".join(f"{e['type']}: {e['text']} ({e['probability']:.2f})" for e in value) or "none"
+        elif "score" in value:
+            shown = f"{value['score']:.4f}"
+        else:
+            shown = f"{value['label']} ({value['probability']:.2f})"
+        lines.append(f"  {name}: {shown}")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Predict; the exit status is 0, or 2 for input that cannot be used."""
+    parser = argparse.ArgumentParser(prog="python -m train.predict", description=__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text (a tab separates a pair)")
+    parser.add_argument("--input", metavar="FILE", help="texts, one a line; - for standard input")
+    parser.add_argument("--json", action="store_true", help="JSON lines")
+    options = parser.parse_args(arguments)
+    try:
+        if options.texts and options.input:
+            raise InputError("give texts as arguments or as --input, not both")
+        if not options.texts and options.input is None and sys.stdin.isatty():
+            raise InputError("no texts: give them as arguments, as --input FILE (one a line), or on standard input")
+        from_file = options.input and options.input != "-"
+        texts = options.texts or (read_lines(Path(options.input)) if from_file else sys.stdin.read().splitlines())
+        run = load_run(options.run)
+        items = prepare(examples(texts, run.split_words), run.encoder.tokenizer)
+        for item, predictions in zip(items, predict(run.model, run.tasks, items), strict=True):
+            record = as_record(run, item, predictions)
+            print(json.dumps(record, ensure_ascii=False) if options.json else as_lines(record))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

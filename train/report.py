@@ -1,0 +1,146 @@
+"""What a run shows on screen, and the pictures and predictions that it leaves."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from minibert.files import replacing
+from train.data import Item
+from train.evaluate import Metrics
+from train.freezing import FreezingPlan
+from train.optimizer import learning_rates
+from train.settings import Settings
+from train.tasks import JointModel, Prediction, Task
+
+PERCENT = ("accuracy", "f1", "macro_f1", "macro_recall", "frame")
+SHOWN = {
+    "sentence": ("accuracy", "macro_f1"),
+    "tokens": ("f1",),
+    "regression": ("spearman",),
+    "similarity": ("spearman",),
+}
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as aligned columns; the first row is the head. Columns of numbers align right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    numeric = [all(row[i][:1].isdigit() or row[i] in ("", "-") for row in rows[1:]) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = (c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, numeric, strict=True))
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def groups_table(model: JointModel, plan: FreezingPlan, settings: Settings) -> str:
+    """Every unit: its parameters, whether they learn, how fast, with what decay. Equal layers share a row."""
+    rates = learning_rates(model, settings)
+    starts = {unit: epoch for epoch, units in sorted(plan.thawed.items(), reverse=True) for unit in units}
+    merged: list[tuple[list[str], tuple[str, ...]]] = []
+    for name, unit in model.units().items():
+        size = sum(parameter.numel() for parameter in unit.parameters())
+        if not size:
+            continue
+        if name not in plan.frozen:
+            learns = "learns"
+        else:
+            learns = f"learns from epoch {starts[name]}" if name in starts else "frozen"
+        rate = "-" if learns == "frozen" else f"{rates[name]:.3g}"
+        decay = "-" if learns == "frozen" else f"{settings.weight_decay:g}"
+        row = (f"{size:,}", learns, rate, decay)
+        if merged and merged[-1][1] == row and name.startswith("layers.") and merged[-1][0][0].startswith("layers."):
+            merged[-1][0].append(name)
+        else:
+            merged.append(([name], row))
+    rows: list[Sequence[str]] = [("unit", "parameters", "state", "learning rate", "weight decay")]
+    for names, cells in merged:
+        first = names[0] if len(names) == 1 else f"{names[0]}-{names[-1].removeprefix('layers.')} (each)"
+        rows.append((first, *cells))
+    return table(rows)
+
+
+def shown(metrics: Metrics, tasks: Sequence[Task]) -> str:
+    """The main metrics on one line, in percent."""
+    parts = []
+    for task in tasks:
+        if isinstance(values := metrics.get(task.name), dict):
+            parts += [f"{task.name} " + " ".join(f"{m} {number(m, values[m])}" for m in SHOWN[task.kind])]
+    if isinstance(frame := metrics.get("frame"), float):
+        parts.append(f"frame {number('frame', frame)}")
+    return "  ".join(parts)
+
+
+def number(metric: str, value: float) -> str:
+    return f"{value * 100:.2f}" if metric in PERCENT else f"{value:.4f}"
+
+
+def final_table(results: Mapping[str, Metrics], tasks: Sequence[Task]) -> str:
+    """The metrics of several runs or splits side by side."""
+    rows: list[Sequence[str]] = [("", *results)]
+    for task in tasks:
+        for metric in SHOWN[task.kind]:
+            cells = [
+                value[metric] if isinstance(value := result.get(task.name), dict) else None
+                for result in results.values()
+            ]
+            rows.append((f"{task.name} {metric}", *("-" if c is None else number(metric, c) for c in cells)))
+    if any("frame" in result for result in results.values()):
+        frames = [result.get("frame") for result in results.values()]
+        rows.append(("frame accuracy", *(number("frame", f) if isinstance(f, float) else "-" for f in frames)))
+    return table(rows)
+
+
+def prediction_records(
+    tasks: Sequence[Task], items: Sequence[Item], predictions: Sequence[Mapping[str, Prediction]]
+) -> list[dict[str, Any]]:
+    """For each item its text, and for each of its labels what is right and what was predicted."""
+    records = []
+    for item, predicted in zip(items, predictions, strict=True):
+        record: dict[str, Any] = {"text": item.example.text}
+        if item.example.second is not None:
+            record["second"] = item.example.second
+        if item.example.words is not None:
+            record["words"] = item.example.words
+        for task in tasks:
+            if task.name in item.example.labels:
+                found = predicted[task.name]
+                record[task.name] = {"gold": item.example.labels[task.name], "predicted": found.label}
+                if isinstance(found.probability, float):
+                    record[task.name]["probability"] = found.probability
+        records.append(record)
+    return records
+
+
+def write_json_lines(file: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    with replacing(file) as beside:
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        beside.write_text("".join(lines), encoding="utf-8")
+
+
+def draw_curves(run: Path, history: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> bool:
+    """RUN/curves.png: each task's training loss and main dev metric. False where matplotlib is not installed."""
+    try:
+        import matplotlib
+    except ImportError:
+        return False
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    for task in tasks:
+        losses = [(entry["step"], entry["loss"][task.name]) for entry in history if task.name in entry["loss"]]
+        scores = [
+            (entry["step"], entry["dev"][task.name][task.main_metric]) for entry in history if task.name in entry["dev"]
+        ]
+        left.plot(*zip(*losses, strict=True), marker="o", label=task.name) if losses else None
+        right.plot(*zip(*scores, strict=True), marker="o", label=f"{task.name} {task.main_metric}") if scores else None
+    left.set(title="training loss", xlabel="step")
+    right.set(title="dev", xlabel="step")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    with replacing(run / "curves.png") as beside:
+        figure.savefig(beside, format="png", dpi=120)
+    pyplot.close(figure)
+    return True

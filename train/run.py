@@ -1,0 +1,445 @@
+"""python -m train.run: fine-tune one encoder for all the tasks that the data has. Read `train` from top to bottom."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from minibert.encoder import SentenceEncoder
+from minibert.files import InputError, write_json
+from minibert.model import Attention
+from minibert.weights import save_tensors
+from train.cache import PrefixCache
+from train.checkpoint import (
+    Progress,
+    append_log,
+    cut_log,
+    fill,
+    load_checkpoint,
+    parameters_by_name,
+    read_progress,
+    read_tensors,
+    save_checkpoint,
+    save_run,
+)
+from train.data import Batch, DataSet, Item, Place, collate, plan_epoch, prepare, windows
+from train.evaluate import Metrics, measure, predict
+from train.freezing import FreezingPlan
+from train.mixing import LossMixer, gradient_report
+from train.optimizer import build_optimizer, new_groups, rate_factor, set_rates
+from train.readers import load_data
+from train.report import (
+    draw_curves,
+    final_table,
+    groups_table,
+    prediction_records,
+    shown,
+    table,
+    write_json_lines,
+)
+from train.settings import Settings, command_line
+from train.tasks import JointModel, Task, build_tasks
+
+MOST_SKIPPED = 3  # steps in a row without a finite gradient, after which a run stops
+Hidden = Callable[[Batch], Tensor]  # how a batch becomes its last hidden state
+
+
+class Interrupted(Exception):  # noqa: N818 (not an error)
+    """The run was asked to stop; its checkpoint is written."""
+
+
+def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
+    """One whole run, into the folder `run`: returns the test metrics (dev's, where there is no test split).
+
+    Raises InputError for data, weights or settings that cannot be used, and Interrupted on SIGINT or SIGTERM.
+    """
+    progress = read_progress(run) if resume else Progress()
+    if progress.done:
+        raise InputError(f"{run} is finished: its metrics stand in {run / 'metrics.json'}")
+    started = time.perf_counter() - progress.seconds
+    torch.manual_seed(settings.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device if settings.device == "auto" else torch.device(settings.device)
+
+    # Tasks and data: the tasks are the labels that the data has.
+    sets = [load_data(name, settings.seed) for name in settings.data]
+    if settings.overfit_batch:
+        sets = [first_examples(sets[0], settings.overfit_batch)]
+    tasks = build_tasks(sets, settings)
+
+    # Model and weights: a pretrained encoder, and a fresh head for each task.
+    encoder = SentenceEncoder.from_pretrained(
+        settings.model, revision=settings.revision, max_length=settings.max_length, device=device
+    )
+    model = JointModel(encoder.bert, tasks).to(device)
+    set_dropout(model, settings.dropout)
+    mixer = LossMixer(tasks, settings).to(device)
+    parameters = parameters_by_name(model, mixer)
+    sources, dev, test = tokenize(sets, tasks, encoder)
+
+    # What learns, and how fast; on resuming, what had been unfrozen by then is so again.
+    plan = FreezingPlan(model, settings.freeze, settings.unfreeze, tasks)
+    plan.apply(1)
+    optimizer = build_optimizer(model, mixer, settings)
+    for epoch in range(2, progress.epoch + 1):
+        unfreeze(plan, epoch, model, optimizer, settings)
+    if resume:
+        load_checkpoint(run, parameters, optimizer)
+        cut_log(run, progress.step)
+    else:
+        settings.save(run / "settings.toml")
+    print(f"{sum(map(len, sources))} train, {len(dev)} dev, {len(test)} test examples; tasks:", end=" ")
+    print(", ".join(f"{task.name} ({task.kind}, {len(task.labels) or 'no'} labels)" for task in tasks))
+    print(groups_table(model, plan, settings), flush=True)
+
+    # The loop.
+    total_steps = settings.epochs * len(plan_steps(sources, settings, epoch=1))
+    cache: PrefixCache | None = None
+    model.train()
+    with signals() as stop_asked:
+        while progress.epoch <= settings.epochs and not ends_early(progress, settings):
+            unfreeze(plan, progress.epoch, model, optimizer, settings)
+            if not any(p.requires_grad for p in parameters.values()):
+                print("everything is frozen: nothing is trained, only evaluated")
+                break
+            cache = PrefixCache.renewed(cache, model, plan.prefix(progress.epoch), [*sources, dev], settings, run)
+            hidden: Hidden = cache.hidden if cache else model
+            steps = plan_steps(sources, settings, progress.epoch)
+            bar = progress_bar(progress, len(steps))
+            clock, tokens = time.perf_counter(), 0
+
+            for step in steps[progress.position :]:
+                set_rates(optimizer, rate_factor(progress.step, total_steps, settings))
+                batches = [collate([sources[source][i] for source, i in batch], tasks, device) for batch in step]
+                sums, counts, notes = backward(batches, model, hidden, mixer, tasks, settings)
+                learning = [p for p in parameters.values() if p.grad is not None]
+                norm = float(nn.utils.clip_grad_norm_(learning, settings.clip or float("inf")))
+                if all(map(is_finite, [norm, *sums.values()])):
+                    optimizer.step()
+                    progress.count(sums, counts)
+                else:
+                    skip(progress, batches)
+                optimizer.zero_grad()
+                progress.step += 1
+                progress.position += 1
+
+                tokens += sum(batch.num_tokens for batch in batches)
+                losses = {name: sums[name] / count for name, count in counts.items()}
+                append_log(run, {"step": progress.step, "epoch": progress.epoch, "loss": losses, "norm": norm, **notes})
+                speed = tokens / (time.perf_counter() - clock)
+                bar.set_postfix({n: f"{x:.3f}" for n, x in losses.items()} | {"tok/s": f"{speed:,.0f}"}, refresh=False)
+                bar.update()
+
+                ends_epoch = progress.position == len(steps)
+                if ends_epoch or (settings.eval_steps and progress.step % settings.eval_steps == 0):
+                    bar.clear()
+                    metrics = measure(tasks, dev, predict(model, tasks, dev, device, hidden))
+                    note_evaluation(progress, metrics, tasks, settings, run, speed)
+                    if progress.best_step == progress.step:
+                        save_tensors(parameters, run / "best.safetensors")
+                if ends_epoch:
+                    progress.start_next_epoch()
+                stops = stop_asked()
+                if stops or ends_epoch or (settings.save_steps and progress.step % settings.save_steps == 0):
+                    progress.seconds = time.perf_counter() - started
+                    save_checkpoint(run, parameters, optimizer, progress, settings.keep)
+                if stops:
+                    raise Interrupted(
+                        f"stopped after step {progress.step}; to go on: python -m train.run --resume {run}"
+                    )
+                if ends_early(progress, settings):
+                    break
+            bar.close()
+    if cache:
+        cache.close()
+
+    # The best weights by dev are tested, once.
+    if (run / "best.safetensors").exists():
+        fill(parameters, read_tensors(run / "best.safetensors"), run / "best.safetensors")
+    model.eval()
+    results: dict[str, Metrics] = {"dev": measure(tasks, dev, predict(model, tasks, dev, device))}
+    last = test or dev
+    predictions = predict(model, tasks, last, device)
+    if test:
+        results["test"] = measure(tasks, test, predictions)
+
+    # What the run leaves.
+    split_words = word_splitting(sets)
+    save_run(run, encoder, model, tasks, split_words)
+    write_json_lines(run / "predictions.jsonl", prediction_records(tasks, last, predictions))
+    progress.seconds = time.perf_counter() - started
+    facts = {"best_step": progress.best_step, "steps": progress.step, "skipped_steps": progress.skipped}
+    truncated = sum(any(part.lost for part in item.parts) for items in (*sources, dev, test) for item in items)
+    write_json(
+        run / "metrics.json",
+        {
+            **results,
+            **facts,
+            "truncated_sentences": truncated,
+            "seconds": progress.seconds,
+            "history": progress.history,
+        },
+    )
+    draw_curves(run, progress.history, tasks)
+    if progress.step:
+        progress.done = True
+        save_checkpoint(run, parameters, optimizer, progress, settings.keep)
+        (run / "best.safetensors").unlink(missing_ok=True)
+    print(final_table(results, tasks))
+    print(f"best step {progress.best_step} of {progress.step}, {progress.seconds:.0f} s; all of it is in {run}")
+    if settings.overfit_batch:
+        check_memorised(tasks, last, predictions, run)
+    return results.get("test", results["dev"])
+
+
+def backward(
+    batches: Sequence[Batch],
+    model: JointModel,
+    hidden: Hidden,
+    mixer: LossMixer,
+    tasks: Sequence[Task],
+    settings: Settings,
+) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """Add up the gradients of one step's batches: each task's summed loss, its number of targets, and notes.
+
+    The targets of all batches are counted first, and every batch's sum is divided by that count: so the gradient is
+    that of one large batch, however unevenly sentences and words fall into the batches.
+    """
+    counts = {t.name: sum(t.weight(b.values[t.name]) for b in batches if t.name in b.values) for t in tasks}
+    counts = {name: count for name, count in counts.items() if count}
+    sums = dict.fromkeys(counts, 0.0)
+    notes: dict[str, float] = {}
+    for batch in batches:
+        device = batch.input_ids.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=settings.bf16 and device == "cuda"):
+            states = hidden(batch)
+            losses = {
+                t.name: t.loss(t.scores(model, states, batch.layout, batch.places[t.name]), batch.values[t.name])
+                for t in tasks
+                if t.name in counts and t.name in batch.values
+            }
+        if not losses:
+            continue
+        shares = {name: loss / counts[name] for name, loss in losses.items()}
+        if settings.log_gradients:
+            notes = gradient_report(shares, [p for p in model.bert.parameters() if p.requires_grad])
+        mixer(shares).backward()
+        for name, loss in losses.items():
+            sums[name] += loss.item()
+    mixer.add_penalty_gradient(counts)
+    return sums, counts, notes
+
+
+def skip(progress: Progress, batches: Sequence[Batch]) -> None:
+    """Count a step without a finite gradient; a few in a row end the run, naming the batch."""
+    progress.skipped += 1
+    progress.skipped_in_a_row += 1
+    if progress.skipped_in_a_row >= MOST_SKIPPED:
+        where = "; ".join(item.example.where for batch in batches for item in batch.items[:3])
+        raise InputError(
+            f"{MOST_SKIPPED} steps in a row had a loss or gradient that is not finite, the last at step "
+            f"{progress.step + 1}, a batch that begins with {where}. Lower lr, or look at these examples"
+        )
+
+
+def unfreeze(
+    plan: FreezingPlan, epoch: int, model: JointModel, optimizer: torch.optim.Optimizer, settings: Settings
+) -> None:
+    """Let an epoch's units learn, and add to the optimizer those that did not before."""
+    plan.apply(epoch)
+    for group in new_groups(model, settings, optimizer):
+        optimizer.add_param_group(group)
+
+
+def plan_steps(sources: Sequence[Sequence[Item]], settings: Settings, epoch: int) -> list[list[list[Place]]]:
+    """An epoch's steps: lists of batches, which are lists of (source, number). Follows from the settings alone."""
+    seed = settings.seed * 1_000_003 + epoch
+    sizes = [len(source) for source in sources]
+    return windows(
+        plan_epoch(sizes, settings.batch_size, settings.sampling, settings.temperature, seed), settings.accumulate
+    )
+
+
+def note_evaluation(
+    progress: Progress, metrics: Metrics, tasks: Sequence[Task], settings: Settings, run: Path, speed: float
+) -> None:
+    """Print and log an evaluation, and note whether it is the best so far."""
+    losses = progress.mean_losses()
+    monitored = monitored_value(metrics, tasks, settings.monitor)
+    progress.worse += 1
+    if progress.best is None or monitored > progress.best:
+        progress.best, progress.best_step, progress.worse = monitored, progress.step, 0
+    entry = {"step": progress.step, "epoch": progress.epoch, "loss": losses, "dev": metrics}
+    progress.history.append(entry)
+    append_log(run, entry)
+    loss = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+    best = "  (best)" if progress.best_step == progress.step else ""
+    print(f"epoch {progress.epoch}  step {progress.step}  loss {loss}  dev {shown(metrics, tasks)}", end="  ")
+    print(f"{speed:,.0f} tokens/s{best}", flush=True)
+
+
+def monitored_value(metrics: Metrics, tasks: Sequence[Task], monitor: str) -> float:
+    """One number to choose the best weights by: a task's metric ("slots.f1"), "frame", or the main metrics' mean."""
+    values = {f"{name}.{key}": x for name, v in metrics.items() if isinstance(v, dict) for key, x in v.items()}
+    values |= {name: v for name, v in metrics.items() if not isinstance(v, dict)}
+    if monitor == "mean":
+        main = [values[f"{task.name}.{task.main_metric}"] for task in tasks if task.name in metrics]
+        return sum(main) / len(main) if main else 0.0
+    if monitor not in values:
+        raise InputError(f"monitor = {monitor!r}: the dev metrics are mean, {', '.join(values)}")
+    return values[monitor]
+
+
+def ends_early(progress: Progress, settings: Settings) -> bool:
+    return 0 < settings.patience <= progress.worse
+
+
+def is_finite(value: float) -> bool:
+    return abs(value) < float("inf")
+
+
+def tokenize(
+    sets: Sequence[DataSet], tasks: Sequence[Task], encoder: SentenceEncoder
+) -> tuple[list[list[Item]], list[Item], list[Item]]:
+    """The items of each source's train split, of all dev splits and of all test splits: those with a task's label."""
+    names = {task.name for task in tasks}
+    number = 0
+
+    def items(data: DataSet, split: str) -> list[Item]:
+        nonlocal number
+        wanted = [example for example in data.splits.get(split, ()) if names & example.labels.keys()]
+        made = prepare(wanted, encoder.tokenizer, number)
+        number += len(made)
+        return made
+
+    train_items = [made for data in sets if (made := items(data, "train"))]
+    dev, test = ([item for data in sets for item in items(data, split)] for split in ("dev", "test"))
+    return train_items, dev, test
+
+
+def set_dropout(model: nn.Module, dropout: float | None) -> None:
+    """Replace every dropout of the model, that of the attention probabilities included; None leaves them."""
+    if dropout is None:
+        return
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
+        if isinstance(module, Attention):
+            module.dropout_prob = dropout
+
+
+def word_splitting(sets: Sequence[DataSet]) -> str:
+    """How the training data's texts were split into words: at white space, or at punctuation too."""
+    given = (e for data in sets for e in data.splits["train"] if e.words is not None)
+    return "whitespace" if all(tuple(e.text.split()) == e.words for e in given) else "punctuation"
+
+
+def first_examples(data: DataSet, count: int) -> DataSet:
+    """The first examples of train as train, dev and test alike: what the sanity check must memorise."""
+    examples = data.splits["train"][:count]
+    return DataSet(data.name, {"train": examples, "dev": examples, "test": examples})
+
+
+def check_memorised(
+    tasks: Sequence[Task], items: Sequence[Item], predictions: Sequence[Mapping[str, Any]], run: Path
+) -> None:
+    """Print predictions beside labels. Raises InputError if one is wrong (a number: by more than 0.1)."""
+    wrong = 0
+    rows: list[tuple[str, ...]] = [("", "label", "predicted", "text")]
+    for item, predicted in zip(items, predictions, strict=True):
+        for task in tasks:
+            if task.name in item.example.labels:
+                gold, found = item.example.labels[task.name], predicted[task.name].label
+                right = abs(gold - found) <= 0.1 if isinstance(gold, float) else gold == found
+                wrong += not right
+                cells = (" ".join(x) if isinstance(x, tuple) else str(x) for x in (gold, found))
+                rows.append(("" if right else "WRONG", *cells, item.example.text))
+    print(table(rows))
+    if wrong:
+        raise InputError(
+            f"the batch was not memorised: {wrong} of {len(rows) - 1} predictions are wrong. Train longer (epochs), or "
+            "faster (lr, head_lr); if that does not help, gradients do not reach what should learn"
+        )
+    print(f"memorised: all {len(rows) - 1} predictions are equal to the labels")
+
+
+def compare_single(settings: Settings, run: Path, joint: Metrics) -> None:
+    """Train each task alone with the same settings, and print joint against single."""
+    results: dict[str, Metrics] = {"joint": joint}
+    tasks: list[Task] = build_tasks(
+        [load_data(name, settings.seed, lambda _: None) for name in settings.data], settings
+    )
+    for task in tasks:
+        print(f"\n{task.name} alone")
+        single = replace(settings, tasks=(task.name,), loss="sum", loss_weights="", pooling="mean", monitor="mean")
+        results.setdefault("single", {})[task.name] = train(single, run / f"single-{task.name}")[task.name]
+    print("\n" + final_table(results, tasks))
+    write_json(run / "compare.json", results)
+
+
+@contextmanager
+def signals() -> Iterator[Callable[[], bool]]:
+    """While this is open, SIGINT and SIGTERM do not end the program but make the yielded function true."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def progress_bar(progress: Progress, steps: int) -> tqdm:
+    """On stderr, and none where that is no terminal."""
+    return tqdm(
+        total=steps, initial=progress.position, desc=f"epoch {progress.epoch}", unit="step", disable=None, leave=False
+    )
+
+
+def output_folder(settings: Settings) -> Path:
+    """The run's folder: as asked for, which must not hold another run, or the first free runs/NAME, runs/NAME-2 ..."""
+    if settings.output is not None:
+        folder = Path(settings.output)
+        if (folder / "settings.toml").exists():
+            raise InputError(f"{folder} holds a run already: resume it (--resume {folder}), or choose another --output")
+        return folder
+    base = Path("runs") / Path(settings.data[0]).name
+    folder, number = base, 2
+    while folder.exists():
+        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return folder
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train; the exit status is 0, 2 for input that cannot be used, 130 if the run was interrupted."""
+    try:
+        settings, resumed = command_line(arguments, "python -m train.run", __doc__ or "")
+        run = resumed or output_folder(settings)
+        run.mkdir(parents=True, exist_ok=True)
+        metrics = train(settings, run, resume=resumed is not None)
+        if settings.compare_single:
+            compare_single(settings, run, metrics)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as notice:
+        print(notice, file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""Everything that can be set about a run: the command line's options, and a recipe's keys, are these fields."""
+
+import argparse
+import difflib
+import json
+import tomllib
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from minibert.files import InputError, read_text, replacing
+from minibert.heads import POOLINGS
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def option(default: Any, help: str, choices: tuple[str, ...] | None = None, above: float | None = None) -> Any:
+    """A field with its help text, and what its values may be: some words, or numbers above a bound."""
+    return field(default=default, metadata={"help": help, "choices": choices, "above": above})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run. Raises InputError, naming the setting, for a value that it cannot have."""
+
+    data: tuple[str, ...] = option(("newsroom",), "a data folder, a file, newsroom, or hub:OWNER/NAME; may be repeated")
+    tasks: tuple[str, ...] = option((), "train only these of the data's tasks; may be repeated")
+    model: str = option("minilm", "what to start from: a folder, minilm, or a Hub id")
+    revision: str | None = option(None, "a branch, tag or commit on the Hub")
+    output: str | None = option(None, "the folder for all that the run leaves; if absent, the first free runs/NAME")
+
+    epochs: int = option(5, "passes over the training data", above=-1)
+    batch_size: int = option(32, "sentences (or pairs) a batch", above=0)
+    accumulate: int = option(1, "batches whose gradients make one step", above=0)
+    max_length: int | None = option(None, "the most tokens of a sentence, [CLS] and [SEP] included", above=2)
+    seed: int = option(0, "of the heads' first weights, dropout and the order of the batches", above=-1)
+
+    lr: float = option(1e-4, "the highest learning rate of the encoder's top layer", above=0)
+    head_lr: float = option(1e-3, "the highest learning rate of the heads", above=0)
+    layer_decay: float = option(
+        1.0, "layer k of L learns at lr * layer_decay ** (L - k), the embeddings as k = 0", above=0
+    )
+    group_lr: str = option("", 'rates for parts, in place of the above: "layers.0-5=1e-5, head.slots=1e-4"')
+    weight_decay: float = option(0.01, "AdamW's, on matrices only: never on biases and norms", above=-1)
+    schedule: str = option("linear", "how the rates fall after the warm-up", choices=("linear", "cosine", "constant"))
+    warmup: float = option(0.1, "the share of all steps in which the rates rise from 0", above=-1)
+    clip: float = option(1.0, "the most that the norm of all gradients may be; 0 for no limit", above=-1)
+    dropout: float | None = option(None, "in place of the model's own dropout, everywhere", above=-1)
+
+    pooling: str = option(
+        "mean", f'how sentence heads pool, {"|".join(POOLINGS)}|pooler, or by task: "mean, emotion=cls"'
+    )
+    class_weights: str = option("", 'weights of a sentence task\'s labels: "emotion=auto", or "emotion=anger:2;joy:1"')
+    label_smoothing: float = option(0.0, "the share of the target that is spread over all labels", above=-1)
+
+    sampling: str = option(
+        "proportional",
+        "which data set the next batch is from",
+        choices=("proportional", "temperature", "uniform", "round-robin"),
+    )
+    temperature: float = option(2.0, "of the sampling: size ** (1 / temperature)", above=0)
+    loss: str = option("sum", "how the tasks' losses become one", choices=("sum", "fixed", "uncertainty"))
+    loss_weights: str = option("", 'for loss fixed: "intent=0.7, slots=0.3"')
+    log_gradients: bool = option(False, "log each task's gradient norm on the encoder, and their cosine (slower)")
+    compare_single: bool = option(False, "then train each task alone too, and print joint against single")
+
+    freeze: str = option("", 'what does not learn: "all", "backbone", "embeddings,layers.0-5", "head.slots"')
+    unfreeze: str = option("", 'what learns from which epoch on: "2: layers.4-5; 3: layers.0-3"')
+    cache: bool = option(True, "compute the frozen lowest layers once a sentence, and keep their output")
+    cache_mib: int = option(1024, "the most memory for that; above it, a file in the run's folder", above=-1)
+
+    monitor: str = option("mean", 'the dev metric that chooses the best weights: "mean", or one such as "slots.f1"')
+    eval_steps: int = option(0, "evaluate on dev every so many steps; 0: at the end of each epoch", above=-1)
+    patience: int = option(0, "stop after so many evaluations without a better metric; 0: never", above=-1)
+    save_steps: int = option(0, "write a checkpoint every so many steps; 0: at the end of each epoch", above=-1)
+    keep: int = option(1, "how many checkpoints to keep", above=0)
+
+    device: str = option("auto", "cpu, cuda, or auto: cuda where there is one")
+    bf16: bool = option(False, "on a GPU, compute in bfloat16 under autocast")
+    overfit_batch: int = option(
+        0, "sanity check: train on this many sentences alone, which must be memorised", above=-1
+    )
+    tensorboard: bool = option(False, "write TensorBoard's files too (needs the tensorboard package)")
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(Settings)
+        for f in fields(self):
+            value, wanted = getattr(self, f.name), hints[f.name]
+            if isinstance(value, list) and get_origin(wanted) is tuple:
+                value = tuple(value)
+            if wanted is float and type(value) is int:
+                value = float(value)
+            object.__setattr__(self, f.name, value)
+            allowed = get_args(wanted) or (wanted,)
+            if get_origin(wanted) is tuple:
+                fits = isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+            else:
+                fits = type(value) in allowed or (type(value) is int and float in allowed)
+            if not fits:
+                raise InputError(f"{f.name} = {value!r}: must be {_type_name(wanted)}")
+            choices, above = f.metadata["choices"], f.metadata["above"]
+            if choices and value not in choices:
+                raise InputError(f"{f.name} = {value!r}: must be one of {', '.join(choices)}")
+            if above is not None and value is not None and not above < value < float("inf"):
+                raise InputError(f"{f.name} = {value!r}: must be a number above {above}")
+        for name in ("warmup", "label_smoothing", "dropout"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
+                raise InputError(f"{name} = {getattr(self, name)!r}: must be at least 0 and below 1")
+        if min(self.weight_decay, self.clip) < 0:
+            raise InputError("weight_decay and clip cannot be negative")
+        if not self.data:
+            raise InputError("data is empty: name at least one data folder")
+
+    def save(self, file: Path) -> None:
+        """Write the settings as TOML, from which the run can be repeated."""
+        lines = [f"{key} = {_toml(value)}" for key, value in asdict(self).items() if value is not None]
+        with replacing(file) as beside:
+            beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """The keys of a recipe or settings.toml. Raises InputError for a key that is no setting, naming the nearest."""
+    try:
+        content = tomllib.loads(read_text(file))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{file}: not TOML ({error})") from error
+    names = [f.name for f in fields(Settings)]
+    for key in content:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1, cutoff=0)[0]
+            raise InputError(f"{file}: there is no setting {key!r}; the nearest is {near!r}")
+    return content
+
+
+def recipe_file(name: str) -> Path:
+    """The file of a recipe: one of ours by its name, or any TOML file."""
+    ours = RECIPES / f"{name}.toml"
+    if ours.exists():
+        return ours
+    if name.endswith(".toml") and Path(name).exists():
+        return Path(name)
+    names = sorted(file.stem for file in RECIPES.glob("*.toml"))
+    raise InputError(f"there is no recipe {name!r}; there are {', '.join(names)}, or name a .toml file")
+
+
+def command_line(arguments: list[str] | None, program: str, description: str) -> tuple[Settings, Path | None]:
+    """The settings that the command line asks for, over those of its recipe; and the run folder to resume, if any."""
+    parser = argparse.ArgumentParser(prog=program, description=description, argument_default=argparse.SUPPRESS)
+    parser.add_argument("--recipe", default=None, metavar="NAME", help="settings to start from: a name, or a TOML file")
+    parser.add_argument("--resume", default=None, type=Path, metavar="RUN", help="go on with an interrupted run")
+    hints = get_type_hints(Settings)
+    for f in fields(Settings):
+        flag, wanted, help = (
+            f"--{f.name.replace('_', '-')}",
+            hints[f.name],
+            f"{f.metadata['help']} ({_shown(f.default)})",
+        )
+        if wanted is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help)
+        elif get_origin(wanted) is tuple:
+            parser.add_argument(flag, action="append", metavar="NAME", help=help)
+        else:
+            kind = next(t for t in (*get_args(wanted), wanted) if t is not type(None))
+            parser.add_argument(flag, type=kind, choices=f.metadata["choices"], metavar=_metavar(f), help=help)
+    given = vars(parser.parse_args(arguments))
+    recipe, resume = given.pop("recipe"), given.pop("resume")
+    if resume is not None:
+        if given or recipe:
+            raise InputError("--resume goes on with the run's own settings: give it alone")
+        return Settings(**read_settings(resume / "settings.toml")), resume
+    base = read_settings(recipe_file(recipe)) if recipe else {}
+    return Settings(**(base | given)), None
+
+
+def parse_pairs(text: str, setting: str) -> dict[str, str]:
+    """ "a=1, b=2" -> {"a": "1", "b": "2"}. Raises InputError, naming the setting, for anything else."""
+    pairs = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (key and equals and value) or key in pairs:
+            raise InputError(f"{setting} = {text!r}: {part!r} should read name=value, each name once")
+        pairs[key] = value
+    return pairs
+
+
+def parse_number(text: str, setting: str) -> float:
+    """A finite number of at least 0. Raises InputError, naming the setting."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise InputError(f"{setting}: {text!r} is no number of at least 0")
+    return number
+
+
+def _type_name(wanted: Any) -> str:
+    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", type(None): "absent"}
+    return (
+        "a list of texts"
+        if get_origin(wanted) is tuple
+        else " or ".join(names[t] for t in get_args(wanted) or (wanted,))
+    )
+
+
+def _metavar(f: Any) -> str | None:
+    return None if f.metadata["choices"] else f.name.upper()
+
+
+def _shown(default: Any) -> str:
+    assert default is not MISSING
+    shown = ", ".join(default) if isinstance(default, tuple) else default
+    return "none by default" if shown in (None, "") else f"default {shown}"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
