@@ -59,11 +59,20 @@ def parameters_by_name(model: JointModel, mixer: nn.Module) -> dict[str, nn.Para
 
 
 def save_checkpoint(
-    run: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, progress: Progress, keep: int
+    run: Path,
+    parameters: Mapping[str, nn.Parameter],
+    best: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    keep: int,
 ) -> None:
-    """Write RUN/checkpoints/step-N, and remove all but the last `keep`. Raises InputError if the disk refuses."""
+    """Write RUN/checkpoints/step-N, and remove all but the last `keep`. Raises InputError if the disk refuses.
+
+    best: the parameters' values at the best evaluation so far; empty before the first.
+    """
     names = {id(parameter): name for name, parameter in parameters.items()}
     tensors: dict[str, Tensor] = {f"model.{name}": parameter for name, parameter in parameters.items()}
+    tensors |= {f"best.{name}": value for name, value in best.items()}
     for parameter, state in optimizer.state.items():
         tensors |= {f"optimizer.{names[id(parameter)]}.{key}": value for key, value in state.items()}
     tensors["random.cpu"] = torch.get_rng_state()
@@ -100,15 +109,17 @@ def read_progress(run: Path) -> Progress:
         raise InputError(f"{found[-1] / 'state.json'} is no state of a run: {error}") from error
 
 
-def load_checkpoint(run: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
+def load_checkpoint(
+    run: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
     """Put the newest checkpoint's values into the parameters, the optimizer's state and the random generators.
 
-    The optimizer must hold the parameters that it held when the checkpoint was written.
+    Returns the best values so far. The optimizer must hold the parameters that it held when the checkpoint was written.
     Raises InputError if the checkpoint is of another model.
     """
     file = checkpoints(run)[-1] / "tensors.safetensors"
     tensors = read_tensors(file)
-    fill(parameters, {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}, file)
+    fill(parameters, {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}, str(file))
     for name, parameter in parameters.items():
         start = f"optimizer.{name}."
         if state := {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}:
@@ -117,6 +128,7 @@ def load_checkpoint(run: Path, parameters: Mapping[str, nn.Parameter], optimizer
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
+    return {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -125,7 +137,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         return {name: tensors.get_tensor(name).clone() for name in tensors.keys()}  # noqa: SIM118 (not a dict)
 
 
-def fill(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], file: Path) -> None:
+def fill(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], file: str) -> None:
     """Copy tensors into the parameters of the same names. Raises InputError, naming one that does not fit."""
     for name in parameters.keys() ^ tensors.keys():
         raise InputError(f"{file} belongs to another model: {name} is in only one of them")
@@ -167,7 +179,7 @@ def load_run(run: Path, device: torch.device | str = "cpu") -> Run:
         raise InputError(f"{run / 'tasks.json'} does not describe tasks: {error!r}") from error
     encoder = SentenceEncoder.from_pretrained(run / "model", device=device)
     model = JointModel(encoder.bert, tasks)
-    fill(dict(model.heads.named_parameters()), read_tensors(run / "heads.safetensors"), run / "heads.safetensors")
+    fill(dict(model.heads.named_parameters()), read_tensors(run / "heads.safetensors"), f"{run / 'heads.safetensors'}")
     settings = Settings(**read_settings(run / "settings.toml"))
     return Run(model.to(device).eval(), encoder, tasks, split_words, settings)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from minibert.files import replacing
-from train.data import Item
+from train.data import Item, Label
 from train.evaluate import Metrics
 from train.freezing import FreezingPlan
+from train.metrics import entities
 from train.optimizer import learning_rates
 from train.settings import Settings
 from train.tasks import JointModel, Prediction, Task
@@ -110,6 +111,15 @@ def prediction_records(
                     record[task.name]["probability"] = found.probability
         records.append(record)
     return records
+
+
+def readable(label: Label, item: Item) -> str:
+    """A label for people: of tags, the entities with their words."""
+    if not isinstance(label, tuple):
+        return str(label)
+    words = item.example.words or ()
+    found = sorted(entities(label), key=lambda entity: entity[1])
+    return "; ".join(f"{kind} = {' '.join(words[start:end])}" for kind, start, end in found) or "nothing"
 
 
 def write_json_lines(file: Path, records: Sequence[Mapping[str, Any]]) -> None:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,6 @@ from tqdm import tqdm
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, write_json
 from minibert.model import Attention
-from minibert.weights import save_tensors
 from train.cache import PrefixCache
 from train.checkpoint import (
     Progress,
@@ -27,7 +25,6 @@ from train.checkpoint import (
     load_checkpoint,
     parameters_by_name,
     read_progress,
-    read_tensors,
     save_checkpoint,
     save_run,
 )
@@ -42,12 +39,12 @@ from train.report import (
     final_table,
     groups_table,
     prediction_records,
+    readable,
     shown,
-    table,
     write_json_lines,
 )
 from train.settings import Settings, command_line
-from train.tasks import JointModel, Task, build_tasks
+from train.tasks import JointModel, Prediction, Task, build_tasks
 
 MOST_SKIPPED = 3  # steps in a row without a finite gradient, after which a run stops
 Hidden = Callable[[Batch], Tensor]  # how a batch becomes its last hidden state
@@ -92,8 +89,9 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
     optimizer = build_optimizer(model, mixer, settings)
     for epoch in range(2, progress.epoch + 1):
         unfreeze(plan, epoch, model, optimizer, settings)
+    best: dict[str, Tensor] = {}  # the parameters' values at the best evaluation
     if resume:
-        load_checkpoint(run, parameters, optimizer)
+        best = load_checkpoint(run, parameters, optimizer)
         cut_log(run, progress.step)
     else:
         settings.save(run / "settings.toml")
@@ -145,13 +143,13 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
                     metrics = measure(tasks, dev, predict(model, tasks, dev, device, hidden))
                     note_evaluation(progress, metrics, tasks, settings, run, speed)
                     if progress.best_step == progress.step:
-                        save_tensors(parameters, run / "best.safetensors")
+                        best = {name: parameter.detach().clone() for name, parameter in parameters.items()}
                 if ends_epoch:
                     progress.start_next_epoch()
                 stops = stop_asked()
-                if stops or ends_epoch or (settings.save_steps and progress.step % settings.save_steps == 0):
+                if stops or progress.step % settings.save_steps == 0:
                     progress.seconds = time.perf_counter() - started
-                    save_checkpoint(run, parameters, optimizer, progress, settings.keep)
+                    save_checkpoint(run, parameters, best, optimizer, progress, settings.keep)
                 if stops:
                     raise Interrupted(
                         f"stopped after step {progress.step}; to go on: python -m train.run --resume {run}"
@@ -163,8 +161,8 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
         cache.close()
 
     # The best weights by dev are tested, once.
-    if (run / "best.safetensors").exists():
-        fill(parameters, read_tensors(run / "best.safetensors"), run / "best.safetensors")
+    if best and not settings.overfit_batch:  # what is to be memorised is memorised at the end, if at all
+        fill(parameters, best, "the best weights")
     model.eval()
     results: dict[str, Metrics] = {"dev": measure(tasks, dev, predict(model, tasks, dev, device))}
     last = test or dev
@@ -192,12 +190,11 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
     draw_curves(run, progress.history, tasks)
     if progress.step:
         progress.done = True
-        save_checkpoint(run, parameters, optimizer, progress, settings.keep)
-        (run / "best.safetensors").unlink(missing_ok=True)
+        save_checkpoint(run, parameters, {}, optimizer, progress, settings.keep)
     print(final_table(results, tasks))
     print(f"best step {progress.best_step} of {progress.step}, {progress.seconds:.0f} s; all of it is in {run}")
     if settings.overfit_batch:
-        check_memorised(tasks, last, predictions, run)
+        check_memorised(tasks, last, predictions)
     return results.get("test", results["dev"])
 
 
@@ -350,26 +347,25 @@ def first_examples(data: DataSet, count: int) -> DataSet:
 
 
 def check_memorised(
-    tasks: Sequence[Task], items: Sequence[Item], predictions: Sequence[Mapping[str, Any]], run: Path
+    tasks: Sequence[Task], items: Sequence[Item], predictions: Sequence[Mapping[str, Prediction]]
 ) -> None:
     """Print predictions beside labels. Raises InputError if one is wrong (a number: by more than 0.1)."""
-    wrong = 0
-    rows: list[tuple[str, ...]] = [("", "label", "predicted", "text")]
+    wrong = total = 0
     for item, predicted in zip(items, predictions, strict=True):
+        print(item.example.text)
         for task in tasks:
             if task.name in item.example.labels:
                 gold, found = item.example.labels[task.name], predicted[task.name].label
-                right = abs(gold - found) <= 0.1 if isinstance(gold, float) else gold == found
-                wrong += not right
-                cells = (" ".join(x) if isinstance(x, tuple) else str(x) for x in (gold, found))
-                rows.append(("" if right else "WRONG", *cells, item.example.text))
-    print(table(rows))
+                right = abs(gold - float(found)) <= 0.1 if isinstance(gold, float) else gold == found  # type: ignore[arg-type]
+                wrong, total = wrong + (not right), total + 1
+                print(f"  {'right' if right else 'WRONG'}  {task.name}: {readable(gold, item)}", end="")
+                print("" if right else f", predicted {readable(found, item)}")
     if wrong:
         raise InputError(
-            f"the batch was not memorised: {wrong} of {len(rows) - 1} predictions are wrong. Train longer (epochs), or "
-            "faster (lr, head_lr); if that does not help, gradients do not reach what should learn"
+            f"the batch was not memorised: {wrong} of {total} predictions are wrong. Train longer (epochs) or faster "
+            "(lr, head_lr); if that does not help, gradients do not reach what should learn"
         )
-    print(f"memorised: all {len(rows) - 1} predictions are equal to the labels")
+    print(f"memorised: all {total} predictions are equal to the labels")
 
 
 def compare_single(settings: Settings, run: Path, joint: Metrics) -> None:

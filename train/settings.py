@@ -72,7 +72,9 @@ class Settings:
     monitor: str = option("mean", 'the dev metric that chooses the best weights: "mean", or one such as "slots.f1"')
     eval_steps: int = option(0, "evaluate on dev every so many steps; 0: at the end of each epoch", above=-1)
     patience: int = option(0, "stop after so many evaluations without a better metric; 0: never", above=-1)
-    save_steps: int = option(0, "write a checkpoint every so many steps; 0: at the end of each epoch", above=-1)
+    save_steps: int = option(
+        500, "write a checkpoint every so many steps, besides on interrupts and at the end", above=0
+    )
     keep: int = option(1, "how many checkpoints to keep", above=0)
 
     device: str = option("auto", "cpu, cuda, or auto: cuda where there is one")
@@ -146,7 +148,8 @@ def recipe_file(name: str) -> Path:
 def command_line(arguments: list[str] | None, program: str, description: str) -> tuple[Settings, Path | None]:
     """The settings that the command line asks for, over those of its recipe; and the run folder to resume, if any."""
     parser = argparse.ArgumentParser(prog=program, description=description, argument_default=argparse.SUPPRESS)
-    parser.add_argument("--recipe", default=None, metavar="NAME", help="settings to start from: a name, or a TOML file")
+    help = "settings to start from, a name or a TOML file; newsroom, where there is no --data"
+    parser.add_argument("--recipe", default=None, metavar="NAME", help=help)
     parser.add_argument("--resume", default=None, type=Path, metavar="RUN", help="go on with an interrupted run")
     hints = get_type_hints(Settings)
     for f in fields(Settings):
@@ -168,6 +171,8 @@ def command_line(arguments: list[str] | None, program: str, description: str) ->
         if given or recipe:
             raise InputError("--resume goes on with the run's own settings: give it alone")
         return Settings(**read_settings(resume / "settings.toml")), resume
+    if recipe is None and "data" not in given:
+        recipe = "newsroom"
     base = read_settings(recipe_file(recipe)) if recipe else {}
     return Settings(**(base | given)), None
 
