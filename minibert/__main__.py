@@ -2,15 +2,17 @@
 
 import argparse
 import json
+import os
 import sys
 import warnings
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
 from minibert.encoder import SentenceEncoder
-from minibert.files import InputError, read_text, replacing, sha256
+from minibert.files import InputError, decode, read_text, replacing, sha256, split_lines
 from minibert.heads import POOLINGS
 from minibert.hub import KNOWN_WEIGHTS, find_model
 from minibert.tokenizer import TruncationWarning
@@ -20,15 +22,22 @@ from minibert.weights import load_bert
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status is 0, or 2 for input that cannot be used."""
     options = parser().parse_args(arguments)
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-    warnings.simplefilter("always", TruncationWarning)
-    try:
-        options.command(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
-        sys.stderr.close()
+    if isinstance(sys.stdout, TextIOWrapper):  # JSON is UTF-8, whatever the terminal's own encoding
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+        warnings.simplefilter("always", TruncationWarning)
+        try:
+            options.command(options)
+            sys.stdout.flush()
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except OSError as error:  # standard output: a full disk, or a reader, `head` say, that has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again as it ends
+            if not isinstance(error, BrokenPipeError):
+                print(f"error: cannot write to standard output: {error.strerror}", file=sys.stderr)
+                return 2
     return 0
 
 
@@ -104,10 +113,10 @@ def read_texts(options: argparse.Namespace) -> list[str]:
             raise InputError("give texts as arguments or as --input, not both")
         return options.texts
     if options.input is not None and options.input != "-":
-        return read_text(Path(options.input)).splitlines()
-    if options.input is None and sys.stdin.isatty():
+        return split_lines(read_text(Path(options.input)))
+    if sys.stdin is None or (options.input is None and sys.stdin.isatty()):
         raise InputError("no texts: give them as arguments, as --input FILE (one a line), or on standard input")
-    return sys.stdin.read().splitlines()
+    return split_lines(decode(sys.stdin.buffer.read(), "standard input"))
 
 
 def write_json_lines(stream: TextIO, texts: list[str], vectors: np.ndarray) -> None:

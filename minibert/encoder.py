@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from minibert.files import InputError, read_json, write_json
+from minibert.files import InputError, read_json, read_object, write_json
 from minibert.heads import POOLINGS, normalize, pool
 from minibert.hub import find_model
 from minibert.layout import Packed
@@ -51,6 +51,8 @@ class SentenceEncoder:
     ) -> None:
         if pooling not in POOLINGS:
             raise InputError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS)}")
+        if max_length is not None and max_length < 1:
+            raise InputError(f"max_length must be a positive number of tokens, not {max_length}")
         limits = (max_length, tokenizer.max_length, bert.config.max_position_embeddings)
         tokenizer.max_length = min(limit for limit in limits if limit is not None)
         self.bert = bert
@@ -85,7 +87,7 @@ class SentenceEncoder:
             tokenizer,
             pooling=pooling or modules.pooling,
             normalize=modules.normalize,
-            max_length=max_length or modules.max_length,
+            max_length=modules.max_length if max_length is None else max_length,
         )
 
     def encode(
@@ -105,7 +107,9 @@ class SentenceEncoder:
         Raises InputError for what is not text.
         """
         if isinstance(texts, str):
-            return self.encode([texts], normalize=normalize, truncation=truncation)[0]
+            return self.encode([texts], normalize=normalize, batch_tokens=batch_tokens, truncation=truncation)[0]
+        if not isinstance(texts, Iterable) or isinstance(texts, bytes):
+            raise InputError(f"texts must be a list of str, or one str, not {type(texts).__name__}")
         if batch_tokens < 1:
             raise InputError(f"batch_tokens must be at least 1, not {batch_tokens}")
         tokens = [encoded.ids for encoded in self.tokenizer.encode(list(texts), truncation)]
@@ -181,29 +185,38 @@ def read_modules(folder: Path) -> Modules:
     entries = read_json(file)
     if not isinstance(entries, list) or not all(isinstance(e, dict) and {"path", "type"} <= e.keys() for e in entries):
         raise InputError(f"{file}: must be a list of objects with a path and a type")
-    kinds = [str(entry["type"]).rpartition(".")[2] for entry in entries]
+    kinds = [str(entry["type"]) for entry in entries]
+    # "sentence_transformers.models.Pooling" up to version 5, longer since; another package's keeps its whole name.
+    kinds = [kind.rpartition(".")[2] if kind.startswith("sentence_transformers.") else kind for kind in kinds]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise InputError(
             f"{file}: the modules are {', '.join(kinds)}; read here: Transformer, Pooling and maybe Normalize"
         )
     transformer, pooling = (_inside(folder, str(entry["path"]), file) for entry in entries[:2])
+    prompts_file = folder / "config_sentence_transformers.json"
+    prompt = read_object(prompts_file).get("default_prompt_name") if prompts_file.exists() else None
+    if prompt is not None:
+        raise InputError(f"{prompts_file}: default_prompt_name is {prompt!r}, and no prompts are put before texts here")
     settings_file = transformer / "sentence_bert_config.json"
-    settings = read_json(settings_file) if settings_file.exists() else {}
+    settings = read_object(settings_file) if settings_file.exists() else {}
+    max_length = settings.get("max_seq_length")
+    if max_length is not None and (type(max_length) is not int or max_length < 1):
+        raise InputError(f"{settings_file}: max_seq_length must be a positive whole number, not {max_length!r}")
     return Modules(
         transformer,
         read_pooling(pooling / "config.json"),
         normalize="Normalize" in kinds,
-        max_length=settings.get("max_seq_length"),
+        max_length=max_length,
         lower_first=bool(settings.get("do_lower_case", False)),
     )
 
 
 def read_pooling(file: Path) -> str:
     """The pooling that a 1_Pooling/config.json asks for. Raises InputError for one that is not implemented here."""
-    content = read_json(file)
+    content = read_object(file)
     if "pooling_mode" in content:  # as sentence-transformers 6 writes it
         modes = content["pooling_mode"]
-        asked = [modes] if isinstance(modes, str) else list(modes)
+        asked = [str(mode) for mode in modes] if isinstance(modes, list) else [str(modes)]
     else:
         flags = [key for key, value in content.items() if key.startswith("pooling_mode_") and value is True]
         asked = [key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token") for key in flags]
@@ -215,10 +228,9 @@ def read_pooling(file: Path) -> str:
 
 
 def _inside(folder: Path, path: str, file: Path) -> Path:
-    inner = (folder / path).resolve()
-    if not inner.is_relative_to(folder.resolve()):
-        raise InputError(f"{file}: the path {path!r} leads out of the folder")
-    return inner
+    if "\0" not in path and (inner := (folder / path).resolve()).is_relative_to(folder.resolve()):
+        return inner
+    raise InputError(f"{file}: the path {path!r} leads out of the folder")
 
 
 def _progress_bar(total: int, show: bool) -> tqdm:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,46 @@ class InputError(ValueError):
 def read_text(file: Path) -> str:
     """A UTF-8 text file's content. Raises InputError, naming the file, if it cannot be read or is not UTF-8."""
     try:
-        return file.read_text(encoding="utf-8")
+        return decode(file.read_bytes(), str(file))
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
+
+
+def decode(content: bytes, source: str) -> str:
+    """UTF-8 bytes as text. Raises InputError, naming their source and the line, if they are something else."""
+    try:
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise InputError(f"{file}, line {line}: not UTF-8 text ({error.reason})") from error
+        line = content[: error.start].count(b"\n") + 1
+        raise InputError(f"{source}, line {line}: not UTF-8 text ({error.reason})") from error
+
+
+def split_lines(text: str) -> list[str]:
+    """The lines of a text, without their ends; an end is \\n or \\r\\n and nothing else.
+
+    `str.splitlines` also cuts at \\x0b, \\x1c, U+2028 and others, which stand inside real texts and vocabularies.
+    """
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def read_json(file: Path) -> Any:
     """A JSON file's content. Raises InputError, naming file and line, if it is not JSON."""
+    text = read_text(file)
     try:
-        return json.loads(read_text(file))
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
+        raise InputError(f"{file}: not JSON that can be read ({error})") from error
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The content of a JSON file that must be an object. Raises InputError, naming the file, if it is anything else."""
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: must hold a JSON object, not {type(content).__name__}")
+    return content
 
 
 def sha256(file: Path) -> str:
@@ -59,7 +85,8 @@ def replacing(file: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"cannot write {file}: {error.strerror or error}; what was there is unchanged") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder could not be made, there is nothing to remove
+            beside.unlink(missing_ok=True)
 
 
 def write_json(file: Path, content: Any) -> None:

@@ -36,7 +36,8 @@ def normalize(vectors: Tensor) -> Tensor:
 class SentenceHead(nn.Module):
     """Scores for the labels of a sentence: pooling, dropout, one linear layer.
 
-    Devlin et al. 2019, section 4.1, on [CLS]; here on whatever `pooling` gives.
+    pooling: "mean", "cls" or "max" as in `pool`, or "pooler": [CLS] through BERT's own pooler, as in Devlin et al.
+    2019, section 4.1.
     """
 
     def __init__(self, config: BertConfig, num_labels: int, pooling: str = "mean") -> None:
@@ -46,8 +47,12 @@ class SentenceHead(nn.Module):
         self.classifier = nn.Linear(config.hidden_size, num_labels)
         init_weights(self.classifier, config)
 
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        vectors = pool(hidden, layout, self.pooling)  # (*, D) -> (B, D)
+    def forward(self, hidden: Tensor, layout: Layout, pooler: nn.Module | None = None) -> Tensor:
+        if self.pooling == "pooler":
+            assert pooler is not None
+            vectors = pooler(layout.first(hidden))  # (*, D) -> (B, D)
+        else:
+            vectors = pool(hidden, layout, self.pooling)  # (*, D) -> (B, D)
         return self.classifier(self.dropout(vectors))  # (B, D) -> (B, C)
 
 
@@ -60,5 +65,5 @@ class TokenHead(nn.Module):
         self.classifier = nn.Linear(config.hidden_size, num_labels)
         init_weights(self.classifier, config)
 
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+    def forward(self, hidden: Tensor) -> Tensor:
         return self.classifier(self.dropout(hidden))  # (*, D) -> (*, C)

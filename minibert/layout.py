@@ -118,10 +118,10 @@ class Packed:
 
     def sentences(self, x: Tensor) -> Iterator[Tensor]:
         """Views of neighbours of equal length, without a copy: (N, ...) -> (G, L, ...) each."""
-        start = 0
-        for length, count in self.runs:
-            yield x[start : start + length * count].unflatten(0, (count, length))
-            start += length * count
+        # One split and no slices: the gradient of a slice is a whole x of zeros, that of a split one concatenation.
+        runs = x.split([length * count for length, count in self.runs])
+        for run, (length, count) in zip(runs, self.runs, strict=True):
+            yield run.unflatten(0, (count, length))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
         """Let the tokens of each sentence look at each other: three (N, H, W) -> (N, H, W)."""

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import tokenizers
 from tokenizers.models import WordPiece
@@ -17,7 +17,7 @@ from tokenizers.normalizers import Sequence as Normalizers
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
-from minibert.files import InputError, read_json, read_text, replacing, write_json
+from minibert.files import InputError, read_object, read_text, replacing, split_lines, write_json
 
 Truncation = Literal["warn", "error", "silent"]
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -57,8 +57,10 @@ class Tokenizer:
         vocab_size: how many word embeddings the model has. Raises InputError if there is no tokenizer, if a file
         is damaged, or if the tokenizer gives ids that the model has no embedding for.
         """
-        file, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
-        settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+        file, vocabulary, settings_file = (
+            folder / name for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
+        )
+        settings = read_object(settings_file) if settings_file.exists() else {}
         if file.exists():
             try:
                 backend = tokenizers.Tokenizer.from_str(read_text(file))
@@ -68,14 +70,22 @@ class Tokenizer:
             file, backend = vocabulary, word_piece(vocabulary, settings)
         else:
             raise InputError(f"{folder} has neither tokenizer.json nor vocab.txt")
-        highest = max(backend.get_vocab(with_added_tokens=True).values())
+        around = backend.encode("", "").ids  # [CLS] [SEP] [SEP]
+        if not around:
+            raise InputError(f"{file} is no BERT tokenizer: it puts no [CLS] and [SEP] around a text")
+        unknown = getattr(backend.model, "unk_token", None)
+        if unknown is not None and backend.token_to_id(unknown) is None:
+            raise InputError(f"{file} is no sound tokenizer: its vocabulary lacks its own unk_token {unknown!r}")
+        highest = max([*around, *backend.get_vocab(with_added_tokens=True).values()])
         if vocab_size is not None and highest >= vocab_size:
             raise InputError(
                 f"{file} does not belong to this model: it gives ids up to {highest}, "
                 f"and config.json's vocab_size is {vocab_size}"
             )
         limit = settings.get("model_max_length")
-        return cls(backend, limit if isinstance(limit, int) and 0 < limit < 10**9 else None)  # 10**30 means "none"
+        if limit is not None and (type(limit) not in (int, float) or not limit >= 1):
+            raise InputError(f"{settings_file}: model_max_length must be a positive number, not {limit!r}")
+        return cls(backend, None if limit is None or limit >= 10**9 else int(limit))  # 10**30 means "none"
 
     def encode(self, texts: Sequence[str], truncation: Truncation = "warn") -> list[Tokens]:
         """[CLS] text [SEP] for each text.
@@ -88,8 +98,10 @@ class Tokenizer:
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]], truncation: Truncation = "warn") -> list[Tokens]:
         """[CLS] first [SEP] second [SEP] for each pair; the longer text of a pair loses its end first."""
-        for pair in pairs:
-            _check_texts(pair)
+        for i, pair in enumerate(pairs):
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise InputError(f"pair number {i} (counted from 0) must be two texts, not {pair!r:.80}")
+            _check_texts(pair, f"pair number {i}, ")
         return self._encode(pairs, truncation, is_pair=True)
 
     def encode_words(self, sentences: Sequence[Sequence[str]], truncation: Truncation = "warn") -> list[Tokens]:
@@ -97,8 +109,10 @@ class Tokenizer:
 
         A word that the normalisation empties (control characters, say) has no token at all.
         """
-        for words in sentences:
-            _check_texts(words)
+        for i, words in enumerate(sentences):
+            if not isinstance(words, tuple | list):
+                raise InputError(f"sentence number {i} (counted from 0) must be a list of words, not {words!r:.80}")
+            _check_texts(words, f"sentence number {i}, ")
         return self._encode(sentences, truncation, is_pretokenized=True)
 
     def token_id(self, token: str) -> int | None:
@@ -112,22 +126,30 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Write tokenizer.json, tokenizer_config.json and vocab.txt. Raises InputError if the disk refuses."""
-        vocabulary = sorted(self.backend.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1])
         with replacing(folder / "tokenizer.json") as beside:
-            self.backend.save(str(beside))
+            beside.write_text(self.backend.to_str(pretty=True), encoding="utf-8")
+        tokens = {i: token for token, i in self.backend.get_vocab(with_added_tokens=True).items()}
+        lines = [tokens.get(i, f"[no token {i}]") for i in range(max(tokens) + 1)]  # a line's number is its token's id
         with replacing(folder / "vocab.txt") as beside:
-            beside.write_text("".join(f"{token}\n" for token, _ in vocabulary), encoding="utf-8")
+            beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+        settings: dict[str, Any] = {"tokenizer_class": "BertTokenizer"}
+        if isinstance(ours := self.backend.normalizer, BertNormalizer):  # BertTokenizer builds its own from these
+            settings["do_lower_case"] = ours.lowercase
+            settings["strip_accents"] = ours.strip_accents
+            settings["tokenize_chinese_chars"] = ours.handle_chinese_chars
+        else:  # the class that takes tokenizer.json as it is; it does not know of BERT's token types by itself
+            settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+            settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+        if self.max_length is not None:
+            settings["model_max_length"] = self.max_length
         names = {f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS if self.token_id(token) is not None}
-        limit = {} if self.max_length is None else {"model_max_length": self.max_length}
-        lower = bool(getattr(self.backend.normalizer, "lowercase", False))
-        write_json(
-            folder / "tokenizer_config.json",
-            {"tokenizer_class": "BertTokenizer", "do_lower_case": lower, **limit, **names},
-        )
+        write_json(folder / "tokenizer_config.json", settings | names)
 
     def _encode(
         self, inputs: Sequence, truncation: Truncation, is_pair: bool = False, is_pretokenized: bool = False
     ) -> list[Tokens]:
+        if truncation not in get_args(Truncation):
+            raise InputError(f"truncation {truncation!r} is not one of {', '.join(get_args(Truncation))}")
         encodings = self.backend.encode_batch(list(inputs), is_pretokenized=is_pretokenized)
         limit = self.max_length
         lost = [0] * len(encodings)
@@ -158,16 +180,30 @@ def word_piece(vocabulary: Path, settings: dict) -> tokenizers.Tokenizer:
 
     Without a `do_lower_case` the vocabulary itself tells: one with capital letters is a cased one.
     """
-    ids = {token: i for i, token in enumerate(read_text(vocabulary).splitlines())}
+    lines = split_lines(read_text(vocabulary))
+    while lines and not lines[-1]:
+        lines.pop()
+    ids = {token: i for i, token in enumerate(lines)}
     if missing := [token for token in SPECIAL_TOKENS if token not in ids]:
         raise InputError(f"{vocabulary} is not a BERT vocabulary: {', '.join(missing)} missing")
     has_capitals = any(token != token.lower() for token in ids if not token.startswith("["))
+    switches: dict[str, Any] = {
+        "do_lower_case": not has_capitals,
+        "strip_accents": None,  # as do_lower_case
+        "tokenize_chinese_chars": True,
+    }
+    for key in switches:
+        if (value := settings.get(key)) is not None:
+            if type(value) is not bool:
+                file = vocabulary.with_name("tokenizer_config.json")
+                raise InputError(f"{file}: {key} must be true or false, not {value!r}")
+            switches[key] = value
     backend = tokenizers.Tokenizer(WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
     backend.add_special_tokens(list(SPECIAL_TOKENS))  # in a text, "[MASK]" means the token
     backend.normalizer = BertNormalizer(
-        lowercase=settings.get("do_lower_case", not has_capitals),
-        strip_accents=settings.get("strip_accents"),
-        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        lowercase=switches["do_lower_case"],
+        strip_accents=switches["strip_accents"],
+        handle_chinese_chars=switches["tokenize_chinese_chars"],
     )
     backend.pre_tokenizer = BertPreTokenizer()
     backend.post_processor = TemplateProcessing(
@@ -179,11 +215,17 @@ def word_piece(vocabulary: Path, settings: dict) -> tokenizers.Tokenizer:
     return backend
 
 
-def _check_texts(texts: Sequence[str]) -> None:
+def _check_texts(texts: Sequence[str], where: str = "") -> None:
+    if isinstance(texts, str):  # whose characters would be taken for the texts
+        raise InputError(f"a list of texts is read here, not one text: {texts!r:.80}")
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(
-                f"text number {i} (counted from 0) is of type {type(text).__name__}, not str: {text!r:.80}"
+                f"{where}text number {i} (counted from 0) is of type {type(text).__name__}, not str: {text!r:.80}"
             )
-        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-            raise InputError(f"text number {i} (counted from 0) holds half a surrogate pair, which is no character")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"{where}text number {i} (counted from 0) holds half a surrogate pair, which is no character"
+            ) from error

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from minibert.files import InputError, read_json, replacing, write_json
+from minibert.files import InputError, read_object, replacing, write_json
 from minibert.model import Bert, BertConfig
 
 # The model's names beside the checkpoint's: a prefix each, {i} for a layer's number.
@@ -104,9 +104,7 @@ def read_config(folder: Path) -> BertConfig:
     Raises InputError, naming file, key and value, for what is missing, absurd, or not a plain BERT encoder.
     """
     file = folder / "config.json"
-    content = read_json(file)
-    if not isinstance(content, dict):
-        raise InputError(f"{file}: a config must be a JSON object, not {type(content).__name__}")
+    content = read_object(file)
     expected = {"model_type": "bert", "position_embedding_type": "absolute", "is_decoder": False}
     for key, value in (expected | {"add_cross_attention": False}).items():
         if content.get(key, value) != value:
@@ -114,6 +112,8 @@ def read_config(folder: Path) -> BertConfig:
     required = [field.name for field in fields(BertConfig)[:6]]
     if missing := [key for key in required if key not in content]:
         raise InputError(f"{file}: {', '.join(missing)} missing; a BERT's config names all of {', '.join(required)}")
+    if not isinstance(content.get("hidden_act", ""), str):
+        raise InputError(f"{file}: hidden_act must be a name, not {content['hidden_act']!r}")
     try:
         return BertConfig(**{f.name: content[f.name] for f in fields(BertConfig) if f.name in content})
     except ValueError as error:
@@ -129,8 +129,8 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         pickles = sorted(file.name for file in folder.glob("*.bin"))
         hint = f" ({', '.join(pickles)} is a pickle, which is never opened here)" if pickles else ""
         raise InputError(f"{folder} has no model.safetensors and no {index.name}{hint}")
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
+    weight_map = read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
         raise InputError(f"{index}: weight_map must map tensor names to files")
     shards = sorted(set(weight_map.values()))
     for shard in shards:
@@ -182,8 +182,8 @@ def _fate(
         return "unexpected", "config.json describes no such parameter"
     if target in filled:
         return "unexpected", f"{target} is filled already, from another spelling of its name"
-    if not stored.startswith(("F", "BF")):
-        return "unexpected", f"of dtype {stored}, and weights are floats"
+    if not re.fullmatch(r"F64|F32|F16|BF16|F8_\w+", stored):
+        return "unexpected", f"of dtype {stored}, and weights are floats of 8 to 64 bits"
     if shape != tuple(parameters[target].shape):
         return "wrong shape", f"{target} has {list(parameters[target].shape)}"
     return ("loaded" if name == checkpoint_name(target) else "renamed"), target
@@ -202,10 +202,11 @@ def open_safetensors(file: Path) -> Iterator[Any]:
 
 def is_pickle(file: Path) -> bool:
     """Whether a file begins as PyTorch's pickled checkpoints do: a zip archive, or pickle's own protocol byte."""
-    if not file.is_file():
+    try:
+        with file.open("rb") as stream:
+            return stream.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+    except OSError:  # no file, a folder, no permission
         return False
-    with file.open("rb") as stream:
-        return stream.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def load_bert(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Bert, LoadReport]:
@@ -216,8 +217,16 @@ def load_bert(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Bert, L
     """
     config, files = read_config(folder), weight_files(folder)
     names = {model_name(name) for file in files for name in tensor_names(file)}
-    with torch.device("meta"):  # shapes without memory: every parameter is about to be replaced
-        bert = Bert(config, pooler="pooler.dense.weight" in names)
+    if config.num_hidden_layers > len(names):  # before a loop of a billion steps builds those layers
+        raise InputError(
+            f"{folder / 'config.json'}: num_hidden_layers is {config.num_hidden_layers}, and the weights are "
+            f"{len(names)} tensors in all"
+        )
+    try:
+        with torch.device("meta"):  # shapes without memory: every parameter is about to be replaced
+            bert = Bert(config, pooler="pooler.dense.weight" in names)
+    except RuntimeError as error:  # sizes whose product overflows
+        raise InputError(f"{folder / 'config.json'}: {error}") from error
     state, report = load_state(dict(bert.named_parameters()), files, dtype)
     report.raise_for_problems()
     bert.load_state_dict(state, assign=True)

@@ -5,6 +5,8 @@ of tokens (below about a dozen rows the matrix kernel is another one, and the la
 the cache gives the losses that training without it gives.
 """
 
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minibert.files import InputError
 from train.data import Batch, Item
 from train.settings import Settings
 from train.tasks import JointModel
@@ -21,7 +24,8 @@ class PrefixCache:
     """The output of the embeddings and the lowest layers for every sentence, filled as sentences come by.
 
     prefix: 1 for the embeddings, 1 + k for the lowest k layers too. memory: bytes; a larger cache is a file in
-    `folder`, which the system keeps in memory as far as it can and which is removed with the cache.
+    `folder`, which the system keeps in memory as far as it can. The file has no name, so nothing is left of it however
+    the run ends. Raises InputError if the disk has no room for it.
     """
 
     def __init__(self, model: JointModel, items: Sequence[Item], prefix: int, memory: int, folder: Path) -> None:
@@ -36,15 +40,11 @@ class PrefixCache:
         self.filled: set[tuple[int, int]] = set()
         weight = model.bert.embeddings.word.weight
         shape = (size, weight.size(1))
-        self.file: Path | None = None
-        if size * weight.size(1) * weight.element_size() <= memory:
+        num_bytes = size * weight.size(1) * weight.element_size()
+        if num_bytes <= memory:
             self.states = torch.empty(shape, dtype=weight.dtype)
         else:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.file = folder / "prefix.cache"
-            width = {2: np.int16, 4: np.float32, 8: np.float64}[weight.element_size()]
-            mapped = np.memmap(self.file, dtype=width, mode="w+", shape=shape)
-            self.states = torch.from_numpy(mapped).view(weight.dtype)
+            self.states = torch.from_numpy(nameless_file(folder, num_bytes)).view(weight.dtype).view(shape)
 
     @classmethod
     def renewed(
@@ -60,8 +60,6 @@ class PrefixCache:
         wanted = prefix if settings.cache else 0
         if old is not None and old.prefix == wanted:
             return old
-        if old is not None:
-            old.close()
         items = [item for source in sources for item in source]
         return cls(model, items, wanted, settings.cache_mib * 2**20, run) if wanted else None
 
@@ -71,10 +69,6 @@ class PrefixCache:
         for layer in self.model.bert.layers[self.prefix - 1 :]:
             x = layer(x, batch.layout)  # (*, D)
         return x
-
-    def close(self) -> None:
-        if self.file is not None:
-            self.file.unlink(missing_ok=True)
 
     def _below(self, batch: Batch) -> Tensor:
         keys = [(batch.items[i].number, part) for i, part in batch.sentences]
@@ -91,3 +85,18 @@ class PrefixCache:
             self.states[offset : offset + len(states)] = states
             self.filled.add(key)
         return x
+
+
+def nameless_file(folder: Path, num_bytes: int) -> np.memmap:
+    """A new file's bytes, mapped; the disk space is taken at once, since a full disk later would kill the program."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+            return np.memmap(file, dtype=np.uint8, mode="w+", shape=num_bytes)
+    except OSError as error:
+        raise InputError(
+            f"no room in {folder} for the frozen layers' output, {num_bytes / 2**20:,.0f} MiB ({error.strerror}): "
+            "make room, allow it in memory (cache_mib), or do without (--no-cache)"
+        ) from error

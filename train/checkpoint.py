@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from minibert.encoder import SentenceEncoder
-from minibert.files import InputError, read_json, read_text, replacing, write_json
+from minibert.files import InputError, read_json, read_object, read_text, replacing, write_json
 from minibert.weights import open_safetensors, save_tensors
 from train.settings import Settings, read_settings
-from train.tasks import JointModel, Task, describe, task_from
+from train.tasks import JointModel, PairSimilarity, Task, describe, task_from
 
 
 @dataclass
@@ -36,7 +36,6 @@ class Progress:
     losses: dict[str, list[float]] = field(default_factory=dict)  # each task's loss and targets summed, this epoch
     history: list[dict[str, Any]] = field(default_factory=list)  # what each evaluation found
     seconds: float = 0.0
-    done: bool = False
 
     def count(self, sums: Mapping[str, float], counts: Mapping[str, float]) -> None:
         """Note a step that was taken."""
@@ -64,9 +63,9 @@ def save_checkpoint(
     best: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
     progress: Progress,
-    keep: int,
+    settings: Settings,
 ) -> None:
-    """Write RUN/checkpoints/step-N, and remove all but the last `keep`. Raises InputError if the disk refuses.
+    """Write RUN/checkpoints/step-N, and remove all but the last `settings.keep`. Raises InputError if the disk refuses.
 
     best: the parameters' values at the best evaluation so far; empty before the first.
     """
@@ -83,13 +82,14 @@ def save_checkpoint(
     shutil.rmtree(beside, ignore_errors=True)
     try:
         save_tensors(tensors, beside / "tensors.safetensors")
-        write_json(beside / "state.json", asdict(progress))
-        shutil.rmtree(folder, ignore_errors=True)
+        write_json(beside / "state.json", {"settings": asdict(settings), "progress": asdict(progress)})
         os.replace(beside, folder)
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror}; the checkpoint before it is whole") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    for old in checkpoints(run)[:-keep]:
-        shutil.rmtree(old)
+    for old in checkpoints(run)[: -settings.keep]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -97,16 +97,32 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted((run / "checkpoints").glob("step-*"))
 
 
-def read_progress(run: Path) -> Progress:
-    """Where the newest checkpoint of a run stands. Raises InputError if there is none."""
+def read_progress(run: Path, settings: Settings) -> Progress:
+    """Where the newest checkpoint of a run stands.
+
+    Raises InputError if the run is finished, if there is no checkpoint, or if it is of other settings.
+    """
+    if (run / "metrics.json").exists():
+        raise InputError(f"{run} is finished: its metrics stand in {run / 'metrics.json'}")
     found = checkpoints(run)
     if not found:
-        raise InputError(f"{run} has no checkpoint to go on from: start the run anew")
-    content = read_json(found[-1] / "state.json")
+        raise InputError(
+            f"{run} has no checkpoint to go on from (one is written every save_steps steps, and when a run is "
+            "interrupted): start anew, in another folder or after removing this one"
+        )
+    file = found[-1] / "state.json"
+    content = read_object(file)
     try:
-        return Progress(**content)
-    except TypeError as error:
-        raise InputError(f"{found[-1] / 'state.json'} is no state of a run: {error}") from error
+        progress, saved = Progress(**content["progress"]), Settings(**content["settings"])
+    except (KeyError, TypeError, InputError) as error:
+        raise InputError(f"{file} is no state of a run: {error}") from error
+    for key, value in asdict(saved).items():
+        if value != getattr(settings, key):
+            raise InputError(
+                f"{run / 'settings.toml'} is not what the checkpoint {found[-1].name} was made with: {key} was "
+                f"{value!r} and is {getattr(settings, key)!r}. Put it back, or start a new run"
+            )
+    return progress
 
 
 def load_checkpoint(
@@ -123,8 +139,7 @@ def load_checkpoint(
     for name, parameter in parameters.items():
         start = f"optimizer.{name}."
         if state := {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}:
-            moved = {key: value if key == "step" else value.to(parameter.device) for key, value in state.items()}
-            optimizer.state[parameter] = moved
+            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
@@ -150,6 +165,9 @@ def fill(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], 
 
 def save_run(run: Path, encoder: SentenceEncoder, model: JointModel, tasks: Sequence[Task], split_words: str) -> None:
     """Write RUN/model (which SentenceEncoder, sentence-transformers and transformers open), and the heads beside it."""
+    for task in tasks:
+        if isinstance(task, PairSimilarity):  # its sentence vectors are what was trained
+            encoder.pooling = task.pooling
     encoder.save_pretrained(run / "model")
     heads = {f"{name}.{key}": p for name, head in model.heads.items() for key, p in head.named_parameters()}
     save_tensors(heads, run / "heads.safetensors")
@@ -185,15 +203,20 @@ def load_run(run: Path, device: torch.device | str = "cpu") -> Run:
 
 
 def append_log(run: Path, entry: Mapping[str, Any]) -> None:
-    """Add a line to RUN/log.jsonl."""
-    with (run / "log.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(entry) + "\n")
+    """Add a line to RUN/log.jsonl; what is not finite becomes null, as JSON has no word for it."""
+    line = json.dumps(json.loads(json.dumps(entry), parse_constant=lambda _: None)) + "\n"
+    try:
+        with (run / "log.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(line)
+    except OSError as error:
+        raise InputError(f"cannot write {run / 'log.jsonl'}: {error.strerror}") from error
 
 
 def cut_log(run: Path, step: int) -> None:
     """Drop what RUN/log.jsonl says of steps after a checkpoint: they are about to be taken again."""
     file = run / "log.jsonl"
     if file.exists():
-        kept = [line for line in read_text(file).splitlines() if json.loads(line)["step"] <= step]
+        lines = read_text(file).split("\n")[:-1]  # what follows the last \n a killed program did not finish
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
         with replacing(file) as beside:
             beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

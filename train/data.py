@@ -4,6 +4,7 @@ Shapes: N packed tokens of a batch, B sentences, K targets of a task.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Place = tuple[int, int]  # an example in an epoch's plan: its source, and its number there
 Label = str | tuple[str, ...] | float  # of a sentence, of each of its words, or a number
+BIO = re.compile("O|[BI]-.+")  # a tag: outside; begins or goes on with an entity of a type
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def plan_epoch(
         turns = [i % len(sizes) for i in range(total)]
     else:
         power = 1 / temperature if sampling == "temperature" else 0.0
-        weights = torch.tensor([float(size) for size in sizes]) ** power
+        weights = torch.tensor([size / max(sizes) for size in sizes]) ** power
         turns = torch.multinomial(weights, total, replacement=True, generator=random).tolist()
     streams = [_shuffled_batches(size, batch_size, random) for size in sizes]
     return [[(source, number) for number in next(streams[source])] for source in turns]

@@ -12,8 +12,8 @@ from torch import Tensor
 from minibert.files import InputError
 from train.checkpoint import load_run
 from train.data import Batch, Item, collate, evaluation_batches, prepare
-from train.readers import read_folder, repair_tags
-from train.tasks import JointModel, Prediction, Task
+from train.readers import read_source, repair_tags
+from train.tasks import JointModel, Prediction, Task, check_labels
 
 Metrics = dict[str, dict[str, float] | float]
 
@@ -37,12 +37,12 @@ def predict(
             batch = collate(chosen, (), device)
             states = (hidden or model)(batch)
             for task in tasks:
-                asked = [i for i, item in enumerate(chosen) if task.kind != "similarity" or len(item.parts) == 2]
-                places = [task.places(batch, i) for i in asked]
-                if not any(places):
+                asked = [i for i, item in enumerate(chosen) if task.applies(item)]
+                if not asked:
                     continue
-                flat = torch.tensor([place for item_places in places for place in item_places], device=device)
-                scores = task.scores(model, states, batch.layout, flat).float().cpu()
+                places = [task.places(batch, i) for i in asked]
+                flat = torch.tensor([p for places_of_item in places for p in places_of_item], dtype=torch.long)
+                scores = task.scores(model, states, batch.layout, flat.to(device)).float().cpu()
                 for i, part in zip(asked, scores.split([len(p) for p in places]), strict=True):
                     found.setdefault(chosen[i].number, {})[task.name] = task.decode(part, chosen[i])
     model.train(was_training)
@@ -51,7 +51,7 @@ def predict(
 
 def measure(tasks: Sequence[Task], items: Sequence[Item], predictions: Sequence[dict[str, Prediction]]) -> Metrics:
     """Each task's metrics over the items that have its label; and `frame`, the share of sentences with tags and
-    other labels of which every one is right."""
+    classes of which every one is right (a number never is, exactly)."""
     result: Metrics = {}
     for task in tasks:
         pairs = [(i, p[task.name]) for i, p in zip(items, predictions, strict=True) if task.name in i.example.labels]
@@ -60,7 +60,7 @@ def measure(tasks: Sequence[Task], items: Sequence[Item], predictions: Sequence[
     names = {task.name for task in tasks}
     frames = []
     for item, prediction in zip(items, predictions, strict=True):
-        labels = {name: label for name, label in item.example.labels.items() if name in names}
+        labels = {n: label for n, label in item.example.labels.items() if n in names and not isinstance(label, float)}
         if len(labels) > 1 and any(isinstance(label, tuple) for label in labels.values()):
             frames.append(all(prediction[name].label == label for name, label in labels.items()))
     if frames:
@@ -72,19 +72,20 @@ def main(arguments: list[str] | None = None) -> int:
     """Evaluate a run; the exit status is 0, or 2 for input that cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m train.evaluate", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
-    parser.add_argument("--data", required=True, type=Path, metavar="PATH", help="a data folder or file")
+    parser.add_argument("--data", required=True, metavar="PATH", help="as of train.run: a data folder, a file ...")
     parser.add_argument("--split", default="test", help="train, dev or test (the default); a single file is train")
     options = parser.parse_args(arguments)
     try:
         run = load_run(options.run)
-        splits = read_folder(options.data)
-        split = "train" if options.data.is_file() else options.split
+        splits, _ = read_source(options.data, [task.name for task in run.tasks if not task.labels])
+        split = "train" if Path(options.data).is_file() else options.split
         if split not in splits:
             raise InputError(f"{options.data} has no {split} split; it has {', '.join(splits)}")
         examples = repair_tags(splits[split], f"{options.data}, {split}", lambda text: print(text, file=sys.stderr))
         names = {name for example in examples for name in example.labels} & {task.name for task in run.tasks}
         if not names:
             raise InputError(f"{options.data} has no label of {', '.join(task.name for task in run.tasks)}")
+        check_labels(examples, run.tasks)
         items = prepare(examples, run.encoder.tokenizer)
         print(json.dumps(measure(run.tasks, items, predict(run.model, run.tasks, items)), indent=2))
     except InputError as error:

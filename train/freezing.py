@@ -46,21 +46,24 @@ class FreezingPlan:
     def __init__(self, model: JointModel, freeze: str, unfreeze: str, tasks: Sequence[Task]) -> None:
         self.model = model
         names = list(model.units())
-        self.frozen = select(freeze, names, "freeze")
-        if "pooler" in names and not any(task.uses_pooler for task in tasks):
-            self.frozen.add("pooler")  # nothing reaches it, so decay alone would move it
+        # A pooler that no task uses has no gradient: it stays frozen, whatever is asked.
+        unused = set() if any(task.uses_pooler for task in tasks) else {"pooler"} & set(names)
+        self.frozen = select(freeze, names, "freeze") | unused
         self.thawed: dict[int, set[str]] = {}
         for part in filter(None, map(str.strip, unfreeze.split(";"))):
             epoch, colon, text = part.partition(":")
-            if not colon or not epoch.strip().isdigit() or int(epoch) < 1:
+            if not colon or not epoch.strip().isdecimal() or int(epoch) < 1:
                 raise InputError(f"unfreeze = {unfreeze!r}: {part!r} should read EPOCH: UNITS, epochs counted from 1")
-            thawed = select(text, names, "unfreeze")
+            thawed = select(text, names, "unfreeze") - unused
+            if not thawed:
+                raise InputError(f"unfreeze = {unfreeze!r}: {part!r} names nothing that any task uses")
             if needless := thawed - self.frozen:
                 raise InputError(
                     f"unfreeze = {unfreeze!r}: {', '.join(sorted(needless))} is not frozen by freeze = {freeze!r}"
                 )
             self.thawed[int(epoch)] = self.thawed.get(int(epoch), set()) | thawed
-        if self.thawed and self.frozen_in(1) >= set(names):
+        with_parameters = {name for name, unit in model.units().items() if list(unit.parameters())}
+        if self.thawed and self.frozen_in(1) >= with_parameters:
             raise InputError(f"freeze = {freeze!r}, unfreeze = {unfreeze!r}: nothing would learn in the first epoch")
 
     def frozen_in(self, epoch: int) -> set[str]:

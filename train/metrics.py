@@ -75,9 +75,10 @@ def pearson(x: ArrayLike, y: ArrayLike) -> float:
     _check_lengths(a, b)
     if a.size < 2:
         return 0.0
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale > 0 else 0.0
+    if np.ptp(a) == 0 or np.ptp(b) == 0:  # the differences from a mean are not always 0 then: rounding
+        return 0.0
+    a, b = (side / np.abs(side).max() for side in (a - a.mean(), b - b.mean()))  # so that no square is 0 or infinite
+    return float(np.clip((a @ b) / np.sqrt((a @ a) * (b @ b)), -1, 1))
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:

@@ -1,6 +1,7 @@
 """How the losses of several tasks become one, and whether the tasks pull the encoder the same way."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 
 import torch
 from torch import Tensor, nn
@@ -42,21 +43,23 @@ class LossMixer(nn.Module):
                 (self.log_variances[name] / 2).backward()
 
 
-def gradient_report(losses: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> dict[str, float]:
-    """Each task's gradient norm on the shared parameters, and the cosine of each two tasks' gradients there.
+def add_gradients(sums: dict[str, Tensor], losses: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> None:
+    """Add each task's gradient on the shared parameters, as one long vector, to its sum over a step's batches.
 
-    A cosine below 0 says that the tasks fight. Costs a backward pass for each task.
+    Costs a backward pass for each task, and leaves the graph for the one that counts.
     """
-    flat: dict[str, Tensor] = {}
     for name, loss in losses.items():
-        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-        flat[name] = torch.cat(
-            [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, gradients, strict=True)]
-        )
-    report = {f"gradient_norm.{name}": float(gradient.norm()) for name, gradient in flat.items()}
-    names = list(flat)
-    for i, a in enumerate(names):
-        for b in names[i + 1 :]:
-            scale = flat[a].norm() * flat[b].norm()
-            report[f"gradient_cosine.{a}.{b}"] = float(flat[a] @ flat[b] / scale) if scale > 0 else 0.0
+        if parameters and loss.requires_grad:
+            gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+            pairs = zip(parameters, gradients, strict=True)
+            flat = torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs])
+            sums[name] = sums[name] + flat if name in sums else flat
+
+
+def gradient_report(gradients: Mapping[str, Tensor]) -> dict[str, float]:
+    """The norm of each task's gradient, and the cosine of each two: below 0, the tasks fight."""
+    report = {f"gradient_norm.{name}": float(gradient.norm()) for name, gradient in gradients.items()}
+    for (a, first), (b, second) in combinations(gradients.items(), 2):
+        scale = first.norm() * second.norm()
+        report[f"gradient_cosine.{a}.{b}"] = float(first @ second / scale) if scale > 0 else 0.0
     return report

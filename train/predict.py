@@ -3,26 +3,33 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from minibert.files import InputError
+from minibert.files import InputError, decode, split_lines
 from train.checkpoint import Run, load_run
 from train.data import Example, Item, prepare
 from train.evaluate import predict
 from train.metrics import entities
 from train.readers import WORD, read_lines
-from train.tasks import Prediction
+from train.tasks import Prediction, Task
 
 
-def examples(texts: Iterable[str], split_words: str) -> list[Example]:
-    """Texts as examples without labels, split into words as the training data was. A tab separates a pair."""
+def examples(texts: Iterable[str], split_words: str, tasks: Sequence[Task]) -> list[Example]:
+    """Texts as examples without labels, split into words as the training data was.
+
+    Where a task compares pairs, a tab separates the two texts. Raises InputError, naming the text's number, for a
+    blank one, and for one that is no pair where pairs are all that the tasks know.
+    """
+    kinds = {task.kind for task in tasks}
     result = []
     for i, line in enumerate(texts, start=1):
-        text, tab, second = line.partition("\t")
-        if not text.strip():
+        text, tab, second = line.partition("\t") if "similarity" in kinds else (line, "", "")
+        if not text.strip() or (tab and not second.strip()):
             raise InputError(f"text {i} is blank")
+        if kinds == {"similarity"} and not tab:
+            raise InputError(f"text {i} is one text, and this run compares two: TEXT, a tab, TEXT")
         words = text.split() if split_words == "whitespace" else WORD.findall(text)
         result.append(Example(text, {}, f"text {i}", tuple(words), second if tab else None))
     return result
@@ -31,6 +38,8 @@ def examples(texts: Iterable[str], split_words: str) -> list[Example]:
 def as_record(run: Run, item: Item, predictions: dict[str, Prediction]) -> dict[str, Any]:
     """One text's predictions, ready for JSON."""
     record: dict[str, Any] = {"text": item.example.text}
+    if item.example.second is not None:
+        record["second"] = item.example.second
     for task in run.tasks:
         if task.name not in predictions:
             continue
@@ -56,9 +65,9 @@ def as_record(run: Run, item: Item, predictions: dict[str, Prediction]) -> dict[
 
 def as_lines(record: dict[str, Any]) -> str:
     """The same for people."""
-    lines = [record["text"]]
+    lines = [value for name, value in record.items() if name in ("text", "second")]
     for name, value in record.items():
-        if name == "text":
+        if name in ("text", "second"):
             continue
         if isinstance(value, list):
             shown = "; ".join(f"{e['type']}: {e['text']} ({e['probability']:.2f})" for e in value) or "none"
@@ -83,10 +92,14 @@ def main(arguments: list[str] | None = None) -> int:
             raise InputError("give texts as arguments or as --input, not both")
         if not options.texts and options.input is None and sys.stdin.isatty():
             raise InputError("no texts: give them as arguments, as --input FILE (one a line), or on standard input")
-        from_file = options.input and options.input != "-"
-        texts = options.texts or (read_lines(Path(options.input)) if from_file else sys.stdin.read().splitlines())
+        if options.texts:
+            texts = options.texts
+        elif options.input not in (None, "-"):
+            texts = read_lines(Path(options.input))
+        else:
+            texts = split_lines(decode(sys.stdin.buffer.read(), "standard input"))
         run = load_run(options.run)
-        items = prepare(examples(texts, run.split_words), run.encoder.tokenizer)
+        items = prepare(examples(texts, run.split_words, run.tasks), run.encoder.tokenizer)
         for item, predictions in zip(items, predict(run.model, run.tasks, items), strict=True):
             record = as_record(run, item, predictions)
             print(json.dumps(record, ensure_ascii=False) if options.json else as_lines(record))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minibert.files import replacing
+from minibert.files import InputError, replacing
 from train.data import Item, Label
 from train.evaluate import Metrics
 from train.freezing import FreezingPlan
@@ -26,7 +26,9 @@ SHOWN = {
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows as aligned columns; the first row is the head. Columns of numbers align right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    numeric = [all(row[i][:1].isdigit() or row[i] in ("", "-") for row in rows[1:]) for i in range(len(rows[0]))]
+    numeric = [
+        all(row[i].lstrip("-")[:1].isdigit() or row[i] in ("", "-") for row in rows[1:]) for i in range(len(rows[0]))
+    ]
     lines = []
     for row in rows:
         cells = (c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, numeric, strict=True))
@@ -129,7 +131,10 @@ def write_json_lines(file: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def draw_curves(run: Path, history: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> bool:
-    """RUN/curves.png: each task's training loss and main dev metric. False where matplotlib is not installed."""
+    """RUN/curves.png: each task's training loss and main dev metric. False where matplotlib is not installed, or
+    nothing was trained."""
+    if not history:
+        return False
     try:
         import matplotlib
     except ImportError:
@@ -154,3 +159,24 @@ def draw_curves(run: Path, history: Sequence[Mapping[str, Any]], tasks: Sequence
         figure.savefig(beside, format="png", dpi=120)
     pyplot.close(figure)
     return True
+
+
+def tensorboard(run: Path, step: int) -> Any:
+    """A writer of RUN/tensorboard, from after this step on: what was written of later steps before a resumption is
+    void. Raises InputError where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError(
+            "tensorboard = true needs the tensorboard package: install it (pip install tensorboard), or leave this out"
+        ) from error
+    return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+
+
+def add_scalars(board: Any, name: str, values: Mapping[str, Any], step: int) -> None:
+    """Write numbers to TensorBoard; a mapping inside a mapping is a folder there: "dev/intent/accuracy"."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            add_scalars(board, f"{name}/{key}", value, step)
+        else:
+            board.add_scalar(f"{name}/{key}", value, step)

@@ -4,7 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -31,22 +31,25 @@ from train.checkpoint import (
 from train.data import Batch, DataSet, Item, Place, collate, plan_epoch, prepare, windows
 from train.evaluate import Metrics, measure, predict
 from train.freezing import FreezingPlan
-from train.mixing import LossMixer, gradient_report
+from train.mixing import LossMixer, add_gradients, gradient_report
 from train.optimizer import build_optimizer, new_groups, rate_factor, set_rates
 from train.readers import load_data
 from train.report import (
+    add_scalars,
     draw_curves,
     final_table,
     groups_table,
     prediction_records,
     readable,
     shown,
+    tensorboard,
     write_json_lines,
 )
 from train.settings import Settings, command_line
 from train.tasks import JointModel, Prediction, Task, build_tasks
 
 MOST_SKIPPED = 3  # steps in a row without a finite gradient, after which a run stops
+LOWER_IS_BETTER = (".root_mean_squared_error", ".entities_cut_off")
 Hidden = Callable[[Batch], Tensor]  # how a batch becomes its last hidden state
 
 
@@ -59,13 +62,10 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
 
     Raises InputError for data, weights or settings that cannot be used, and Interrupted on SIGINT or SIGTERM.
     """
-    progress = read_progress(run) if resume else Progress()
-    if progress.done:
-        raise InputError(f"{run} is finished: its metrics stand in {run / 'metrics.json'}")
+    progress = read_progress(run, settings) if resume else Progress()
     started = time.perf_counter() - progress.seconds
     torch.manual_seed(settings.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = device if settings.device == "auto" else torch.device(settings.device)
+    device = choose_device(settings.device)
 
     # Tasks and data: the tasks are the labels that the data has.
     sets = [load_data(name, settings.seed) for name in settings.data]
@@ -82,6 +82,7 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
     mixer = LossMixer(tasks, settings).to(device)
     parameters = parameters_by_name(model, mixer)
     sources, dev, test = tokenize(sets, tasks, encoder)
+    check_monitor(tasks, dev, settings.monitor)
 
     # What learns, and how fast; on resuming, what had been unfrozen by then is so again.
     plan = FreezingPlan(model, settings.freeze, settings.unfreeze, tasks)
@@ -90,6 +91,7 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
     for epoch in range(2, progress.epoch + 1):
         unfreeze(plan, epoch, model, optimizer, settings)
     best: dict[str, Tensor] = {}  # the parameters' values at the best evaluation
+    board = tensorboard(run, progress.step) if settings.tensorboard else nullcontext()
     if resume:
         best = load_checkpoint(run, parameters, optimizer)
         cut_log(run, progress.step)
@@ -103,10 +105,10 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
     total_steps = settings.epochs * len(plan_steps(sources, settings, epoch=1))
     cache: PrefixCache | None = None
     model.train()
-    with signals() as stop_asked:
+    with signals() as stop_asked, board:
         while progress.epoch <= settings.epochs and not ends_early(progress, settings):
             unfreeze(plan, progress.epoch, model, optimizer, settings)
-            if not any(p.requires_grad for p in parameters.values()):
+            if not any(p.requires_grad for p in model.parameters()):
                 print("everything is frozen: nothing is trained, only evaluated")
                 break
             cache = PrefixCache.renewed(cache, model, plan.prefix(progress.epoch), [*sources, dev], settings, run)
@@ -132,7 +134,10 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
 
                 tokens += sum(batch.num_tokens for batch in batches)
                 losses = {name: sums[name] / count for name, count in counts.items()}
-                append_log(run, {"step": progress.step, "epoch": progress.epoch, "loss": losses, "norm": norm, **notes})
+                noted = {"loss": losses, "norm": norm, **notes}
+                append_log(run, {"step": progress.step, "epoch": progress.epoch, **noted})
+                if settings.tensorboard:
+                    add_scalars(board, "train", noted, progress.step)
                 speed = tokens / (time.perf_counter() - clock)
                 bar.set_postfix({n: f"{x:.3f}" for n, x in losses.items()} | {"tok/s": f"{speed:,.0f}"}, refresh=False)
                 bar.update()
@@ -142,23 +147,24 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
                     bar.clear()
                     metrics = measure(tasks, dev, predict(model, tasks, dev, device, hidden))
                     note_evaluation(progress, metrics, tasks, settings, run, speed)
+                    if settings.tensorboard:
+                        add_scalars(board, "dev", metrics, progress.step)
                     if progress.best_step == progress.step:
                         best = {name: parameter.detach().clone() for name, parameter in parameters.items()}
                 if ends_epoch:
                     progress.start_next_epoch()
                 stops = stop_asked()
-                if stops or progress.step % settings.save_steps == 0:
+                ends = progress.epoch > settings.epochs or ends_early(progress, settings)
+                if stops or ends or progress.step % settings.save_steps == 0:
                     progress.seconds = time.perf_counter() - started
-                    save_checkpoint(run, parameters, best, optimizer, progress, settings.keep)
+                    save_checkpoint(run, parameters, best, optimizer, progress, settings)
                 if stops:
                     raise Interrupted(
                         f"stopped after step {progress.step}; to go on: python -m train.run --resume {run}"
                     )
-                if ends_early(progress, settings):
+                if ends:
                     break
             bar.close()
-    if cache:
-        cache.close()
 
     # The best weights by dev are tested, once.
     if best and not settings.overfit_batch:  # what is to be memorised is memorised at the end, if at all
@@ -175,22 +181,18 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
     save_run(run, encoder, model, tasks, split_words)
     write_json_lines(run / "predictions.jsonl", prediction_records(tasks, last, predictions))
     progress.seconds = time.perf_counter() - started
-    facts = {"best_step": progress.best_step, "steps": progress.step, "skipped_steps": progress.skipped}
-    truncated = sum(any(part.lost for part in item.parts) for items in (*sources, dev, test) for item in items)
-    write_json(
-        run / "metrics.json",
-        {
-            **results,
-            **facts,
-            "truncated_sentences": truncated,
-            "seconds": progress.seconds,
-            "history": progress.history,
-        },
-    )
+    facts = {
+        "best_step": progress.best_step,
+        "steps": progress.step,
+        "skipped_steps": progress.skipped,
+        "truncated_sentences": sum(
+            any(p.lost for p in item.parts) for items in (*sources, dev, test) for item in items
+        ),
+        "seconds": progress.seconds,
+        "history": progress.history,
+    }
     draw_curves(run, progress.history, tasks)
-    if progress.step:
-        progress.done = True
-        save_checkpoint(run, parameters, {}, optimizer, progress, settings.keep)
+    write_json(run / "metrics.json", {**results, **facts})  # the last file: where it stands, the run is finished
     print(final_table(results, tasks))
     print(f"best step {progress.best_step} of {progress.step}, {progress.seconds:.0f} s; all of it is in {run}")
     if settings.overfit_batch:
@@ -214,7 +216,7 @@ def backward(
     counts = {t.name: sum(t.weight(b.values[t.name]) for b in batches if t.name in b.values) for t in tasks}
     counts = {name: count for name, count in counts.items() if count}
     sums = dict.fromkeys(counts, 0.0)
-    notes: dict[str, float] = {}
+    gradients: dict[str, Tensor] = {}  # each task's on the encoder, if they are to be logged
     for batch in batches:
         device = batch.input_ids.device.type
         with torch.autocast(device, torch.bfloat16, enabled=settings.bf16 and device == "cuda"):
@@ -228,12 +230,14 @@ def backward(
             continue
         shares = {name: loss / counts[name] for name, loss in losses.items()}
         if settings.log_gradients:
-            notes = gradient_report(shares, [p for p in model.bert.parameters() if p.requires_grad])
-        mixer(shares).backward()
-        for name, loss in losses.items():
-            sums[name] += loss.item()
+            add_gradients(gradients, shares, [p for p in model.bert.parameters() if p.requires_grad])
+        loss = mixer(shares)
+        if loss.requires_grad:  # not where all that this batch's tasks use is frozen
+            loss.backward()
+        for name, task_loss in losses.items():
+            sums[name] += task_loss.item()
     mixer.add_penalty_gradient(counts)
-    return sums, counts, notes
+    return sums, counts, gradient_report(gradients)
 
 
 def skip(progress: Progress, batches: Sequence[Batch]) -> None:
@@ -285,7 +289,8 @@ def note_evaluation(
 
 
 def monitored_value(metrics: Metrics, tasks: Sequence[Task], monitor: str) -> float:
-    """One number to choose the best weights by: a task's metric ("slots.f1"), "frame", or the main metrics' mean."""
+    """One number to choose the best weights by, the higher the better: a task's metric ("slots.f1"), "frame", or the
+    main metrics' mean."""
     values = {f"{name}.{key}": x for name, v in metrics.items() if isinstance(v, dict) for key, x in v.items()}
     values |= {name: v for name, v in metrics.items() if not isinstance(v, dict)}
     if monitor == "mean":
@@ -293,7 +298,13 @@ def monitored_value(metrics: Metrics, tasks: Sequence[Task], monitor: str) -> fl
         return sum(main) / len(main) if main else 0.0
     if monitor not in values:
         raise InputError(f"monitor = {monitor!r}: the dev metrics are mean, {', '.join(values)}")
-    return values[monitor]
+    return -values[monitor] if monitor.endswith(LOWER_IS_BETTER) else values[monitor]
+
+
+def check_monitor(tasks: Sequence[Task], dev: Sequence[Item], monitor: str) -> None:
+    """Raise InputError before training, not after its first epoch, if dev has no such metric."""
+    ideal = [{name: Prediction(label) for name, label in item.example.labels.items()} for item in dev]
+    monitored_value(measure(tasks, dev, ideal), tasks, monitor)
 
 
 def ends_early(progress: Progress, settings: Settings) -> bool:
@@ -352,7 +363,7 @@ def check_memorised(
     """Print predictions beside labels. Raises InputError if one is wrong (a number: by more than 0.1)."""
     wrong = total = 0
     for item, predicted in zip(items, predictions, strict=True):
-        print(item.example.text)
+        print(item.example.text if item.example.second is None else f"{item.example.text} | {item.example.second}")
         for task in tasks:
             if task.name in item.example.labels:
                 gold, found = item.example.labels[task.name], predicted[task.name].label
@@ -376,10 +387,32 @@ def compare_single(settings: Settings, run: Path, joint: Metrics) -> None:
     )
     for task in tasks:
         print(f"\n{task.name} alone")
-        single = replace(settings, tasks=(task.name,), loss="sum", loss_weights="", pooling="mean", monitor="mean")
-        results.setdefault("single", {})[task.name] = train(single, run / f"single-{task.name}")[task.name]
+        alone = train(settings_alone(settings, task, tasks), run / f"single-{task.name}")
+        if task.name in alone:
+            results.setdefault("single", {})[task.name] = alone[task.name]
     print("\n" + final_table(results, tasks))
     write_json(run / "compare.json", results)
+
+
+def settings_alone(settings: Settings, task: Task, tasks: Sequence[Task]) -> Settings:
+    """The settings by which one of several tasks is trained alone: the same, less what names another task's head."""
+    others = [f"head.{other.name}" for other in tasks if other is not task]
+
+    def without_others(text: str) -> str:
+        return ", ".join(word for word in text.split(",") if word.partition("=")[0].strip() not in others).strip()
+
+    schedule = [part.partition(":") for part in settings.unfreeze.split(";")]
+    return replace(
+        settings,
+        tasks=(task.name,),
+        compare_single=False,
+        group_lr=without_others(settings.group_lr),
+        freeze=without_others(settings.freeze),
+        unfreeze="; ".join(f"{epoch}: {kept}" for epoch, _, text in schedule if (kept := without_others(text))),
+        loss="sum",
+        loss_weights="",
+        monitor="mean",
+    )
 
 
 @contextmanager
@@ -396,6 +429,16 @@ def signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device to compute on. Raises InputError for one that there is not."""
+    try:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter from a PyTorch that is built without CUDA
+        raise InputError(f"device = {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
 
 
 def progress_bar(progress: Progress, steps: int) -> tqdm:
@@ -424,7 +467,6 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings, resumed = command_line(arguments, "python -m train.run", __doc__ or "")
         run = resumed or output_folder(settings)
-        run.mkdir(parents=True, exist_ok=True)
         metrics = train(settings, run, resume=resumed is not None)
         if settings.compare_single:
             compare_single(settings, run, metrics)

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import json
+import re
 import tomllib
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
@@ -51,7 +52,9 @@ class Settings:
         "mean", f'how sentence heads pool, {"|".join(POOLINGS)}|pooler, or by task: "mean, emotion=cls"'
     )
     class_weights: str = option("", 'weights of a sentence task\'s labels: "emotion=auto", or "emotion=anger:2;joy:1"')
-    label_smoothing: float = option(0.0, "the share of the target that is spread over all labels", above=-1)
+    label_smoothing: float = option(
+        0.0, "of sentence tasks: the share of the target that is spread over all labels", above=-1
+    )
 
     sampling: str = option(
         "proportional",
@@ -100,6 +103,8 @@ class Settings:
                 fits = type(value) in allowed or (type(value) is int and float in allowed)
             if not fits:
                 raise InputError(f"{f.name} = {value!r}: must be {_type_name(wanted)}")
+            if isinstance(value, str | tuple) and re.search("[\ud800-\udfff]", "".join(value)):
+                raise InputError(f"{f.name} = {value!r}: not UTF-8 text")  # which settings.toml must be
             choices, above = f.metadata["choices"], f.metadata["above"]
             if choices and value not in choices:
                 raise InputError(f"{f.name} = {value!r}: must be one of {', '.join(choices)}")
@@ -108,8 +113,9 @@ class Settings:
         for name in ("warmup", "label_smoothing", "dropout"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise InputError(f"{name} = {getattr(self, name)!r}: must be at least 0 and below 1")
-        if min(self.weight_decay, self.clip) < 0:
-            raise InputError("weight_decay and clip cannot be negative")
+        for name in ("weight_decay", "clip"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} = {getattr(self, name)!r}: must be at least 0")
         if not self.data:
             raise InputError("data is empty: name at least one data folder")
 
@@ -220,7 +226,7 @@ def _shown(default: Any) -> str:
 
 def _toml(value: Any) -> str:
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # which only TOML wants escaped
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
     return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -7,7 +7,7 @@ Shapes: B sentences, D hidden, C labels, K targets in a batch. `*` stands for th
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -22,7 +22,7 @@ from minibert.layout import Packed
 from minibert.model import Bert, BertConfig
 from minibert.tokenizer import Tokens
 from train import metrics
-from train.data import Batch, DataSet, Item, Label
+from train.data import BIO, Batch, DataSet, Example, Item, Label
 from train.settings import Settings, parse_number, parse_pairs
 
 
@@ -45,6 +45,9 @@ class Task(Protocol):
 
     def build_head(self, config: BertConfig) -> nn.Module:
         """The parameters of this task alone."""
+
+    def applies(self, item: Item) -> bool:
+        """Whether an item has what this task looks at: a sentence, words, a pair."""
 
     def places(self, batch: Batch, i: int) -> Sequence[Any]:
         """Which of the scores belong to item i."""
@@ -92,6 +95,9 @@ class SentenceClassification:
     def build_head(self, config: BertConfig) -> nn.Module:
         return SentenceHead(config, len(self.labels), self.pooling)
 
+    def applies(self, item: Item) -> bool:
+        return True
+
     def places(self, batch: Batch, i: int) -> Sequence[Any]:
         return [batch.rows[i][0]]
 
@@ -108,7 +114,7 @@ class SentenceClassification:
     def weight(self, values: Tensor) -> float:
         if self.class_weights is None:
             return float(values.numel())
-        return float(torch.tensor(self.class_weights)[values.cpu()].sum())
+        return float(torch.tensor(self.class_weights, dtype=torch.float64)[values.cpu()].sum())
 
     def decode(self, scores: Tensor, item: Item) -> Prediction:
         probabilities = scores[0].softmax(-1)  # (1, C) -> (C)
@@ -139,6 +145,9 @@ class TokenTagging:
 
     def build_head(self, config: BertConfig) -> nn.Module:
         return TokenHead(config, len(self.labels))
+
+    def applies(self, item: Item) -> bool:
+        return item.example.words is not None
 
     def places(self, batch: Batch, i: int) -> Sequence[Any]:
         start = batch.starts[batch.rows[i][0]]
@@ -195,6 +204,9 @@ class SentenceRegression:
     def build_head(self, config: BertConfig) -> nn.Module:
         return SentenceHead(config, 1, self.pooling)
 
+    def applies(self, item: Item) -> bool:
+        return True
+
     def places(self, batch: Batch, i: int) -> Sequence[Any]:
         return [batch.rows[i][0]]
 
@@ -232,6 +244,9 @@ class PairSimilarity(SentenceRegression):
 
     def build_head(self, config: BertConfig) -> nn.Module:
         return nn.Identity()
+
+    def applies(self, item: Item) -> bool:
+        return len(item.parts) == 2
 
     def places(self, batch: Batch, i: int) -> Sequence[Any]:
         return [batch.rows[i]]
@@ -284,40 +299,54 @@ class JointModel(nn.Module):
 def build_tasks(sets: Sequence[DataSet], settings: Settings) -> list[Task]:
     """The tasks are the labels that the training data has; `settings.tasks` keeps some of them.
 
-    Raises InputError, naming file and line, for a label in dev or test that train lacks, or labels of mixed kinds.
+    Labels of one name are one task, whichever sources they are from: their values are taken together.
+    Raises InputError, naming file and line, for a label in dev or test that train lacks, labels of mixed kinds, tags
+    that are not BIO, or a name that no task can have.
     """
-    found: dict[str, list[tuple[Label, bool]]] = {}
+    found: dict[str, list[Example]] = {}
     for example in (example for data in sets for example in data.splits["train"]):
-        for name, label in example.labels.items():
-            found.setdefault(name, []).append((label, example.second is not None))
+        for name in example.labels:
+            found.setdefault(name, []).append(example)
     if missing := [name for name in settings.tasks if name not in found]:
         raise InputError(f"tasks = {', '.join(missing)}: the data's tasks are {', '.join(found)}")
     if not found:
         raise InputError("the training data has texts, but no labels")
-    chosen = {name: labels for name, labels in found.items() if not settings.tasks or name in settings.tasks}
-    pooling = _by_task(settings.pooling, list(chosen), "pooling")
+    chosen = {name: examples for name, examples in found.items() if not settings.tasks or name in settings.tasks}
+    pooling = _by_task(settings.pooling, list(found), "pooling")
     weighting = parse_pairs(settings.class_weights, "class_weights")
-    if unknown := [name for name in weighting if name not in chosen]:
-        raise InputError(f"class_weights: there is no task {unknown[0]!r}; the tasks are {', '.join(chosen)}")
+    if unknown := [name for name in weighting if name not in found]:
+        raise InputError(f"class_weights: there is no task {unknown[0]!r}; the tasks are {', '.join(found)}")
     tasks: list[Task] = []
-    for name, labelled in chosen.items():
-        types = {type(label) for label, _ in labelled}
-        paired = {pair for _, pair in labelled}
-        if len(types) > 1 or len(paired) > 1:
-            raise InputError(
-                f"the task {name} has labels of several kinds ({', '.join(sorted(t.__name__ for t in types))})"
+    for name, examples in chosen.items():
+        if "." in name or name == "frame" or hasattr(nn.ModuleDict(), name):
+            raise InputError(f"a task cannot be named {name!r}: rename it in the data, or leave it out with --tasks")
+        values = [example.labels[name] for example in examples]
+        kinds_of = [(type(example.labels[name]), example.second is not None) for example in examples]
+        if other := next((i for i, kind in enumerate(kinds_of) if kind != kinds_of[0]), 0):
+            first, second = (f"{values[i]!r:.80} ({examples[i].where})" for i in (0, other))
+            raise InputError(f"the task {name} has labels of several kinds: {first}, but {second}")
+        kind, is_pair = kinds_of[0]
+        if name in weighting and kind is not str:
+            raise InputError(f"class_weights: the task {name} has no classes of sentences")
+        if kind is tuple:
+            types: set[str] = set()
+            for example, tags in zip(examples, cast(list[tuple[str, ...]], values), strict=True):
+                if wrong := [tag for tag in tags if not BIO.fullmatch(tag)]:
+                    raise InputError(
+                        f"{example.where}: the {name} tag {wrong[0]!r} is not BIO: O, B-type or I-type. Convert the "
+                        "tags, or leave the task out with --tasks"
+                    )
+                types |= {tag[2:] for tag in tags if tag != "O"}
+            tasks.append(
+                TokenTagging(name, ("O", *(f"{prefix}-{type_}" for type_ in sorted(types) for prefix in "BI")))
             )
-        values = [label for label, _ in labelled]
-        if types == {tuple}:
-            kinds = sorted({tag[2:] for tags in values for tag in tags if tag != "O"})  # type: ignore[union-attr]
-            tasks.append(TokenTagging(name, ("O", *(f"{prefix}-{kind}" for kind in kinds for prefix in "BI"))))
-        elif types == {float} and paired == {True}:
+        elif kind is float and is_pair:
             if not all(-1 <= float(value) <= 1 for value in values):  # type: ignore[arg-type]
                 raise InputError(f"the task {name} scores pairs, and a cosine lies in -1 to 1: scale its scores")
             tasks.append(PairSimilarity(name, _pooling(pooling[name], name, allow_pooler=False)))
-        elif types == {float}:
+        elif kind is float:
             tasks.append(SentenceRegression(name, _pooling(pooling[name], name)))
-        elif paired == {True}:
+        elif is_pair:
             raise InputError(
                 f"the task {name} labels pairs with words; pairs can only have a score, a number in -1 to 1"
             )
@@ -328,7 +357,7 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings) -> list[Task]:
             tasks.append(
                 SentenceClassification(name, labels, _pooling(pooling[name], name), weights, settings.label_smoothing)
             )
-    _check_labels(sets, tasks)
+    check_labels([e for data in sets for split, es in data.splits.items() if split != "train" for e in es], tasks)
     return tasks
 
 
@@ -346,7 +375,9 @@ def class_weights(text: str, labels: tuple[str, ...], counts: Mapping[str, int],
 def _by_task(text: str, names: Sequence[str], setting: str) -> dict[str, str]:
     """ "mean, emotion=cls" -> the word of each task."""
     parts = [part.strip() for part in text.split(",")]
-    default = next((part for part in parts if "=" not in part), "mean")
+    default, *more = [part for part in parts if "=" not in part] or ["mean"]
+    if more:
+        raise InputError(f"{setting} = {text!r}: both {default!r} and {more[0]!r} are for all tasks")
     given = parse_pairs(",".join(part for part in parts if "=" in part), setting)
     if unknown := [name for name in given if name not in names]:
         raise InputError(f"{setting} = {text!r}: there is no task {unknown[0]!r}; the tasks are {', '.join(names)}")
@@ -360,18 +391,28 @@ def _pooling(word: str, name: str, allow_pooler: bool = True) -> str:
     return word
 
 
-def _check_labels(sets: Sequence[DataSet], tasks: Sequence[Task]) -> None:
+def check_labels(examples: Iterable[Example], tasks: Sequence[Task]) -> None:
+    """Raises InputError, naming file, line and value, for a label that the tasks cannot have been trained on."""
     known = {task.name: (task.kind, set(task.labels)) for task in tasks}
-    for example in (e for data in sets for split, es in data.splits.items() if split != "train" for e in es):
+    for example in examples:
         for name, label in example.labels.items():
             if name not in known:
                 continue
             kind, labels = known[name]
+            is_pair = example.second is not None
+            if (
+                (kind == "tokens") != isinstance(label, tuple)
+                or (not labels) != isinstance(label, float)
+                or (kind == "similarity" and not is_pair)
+                or (kind in ("sentence", "regression") and is_pair)
+            ):
+                of = "a pair" if is_pair else "a sentence"
+                raise InputError(
+                    f"{example.where}: {name} = {label!r:.80} of {of} is of another kind than in the training data"
+                )
             unseen = [tag for tag in (label if isinstance(label, tuple) else (label,)) if tag not in labels]
-            if kind in ("sentence", "tokens") and unseen:
+            if labels and unseen:
                 raise InputError(f"{example.where}: the {name} label {unseen[0]!r} does not occur in the training data")
-            if (kind == "tokens") != isinstance(label, tuple) or (not labels) != isinstance(label, float):
-                raise InputError(f"{example.where}: {name} = {label!r} is of another kind than in the training data")
 
 
 def describe(task: Task) -> dict[str, Any]:

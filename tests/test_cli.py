@@ -1,0 +1,344 @@
+"""python -m minibert: what it prints and writes, and one line of error with status 2 for input that cannot be used."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from minibert import SentenceEncoder
+from minibert.__main__ import main
+from minibert.files import sha256
+from tests.test_encoder import small_encoder
+
+TEXTS = ["hello world", "a b c", ""]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("cli")
+    small_encoder(folder / "vocabulary").save_pretrained(folder / "model")
+    return str(folder / "model")
+
+
+@pytest.fixture(scope="module")
+def vectors(model: str) -> np.ndarray:
+    return SentenceEncoder.from_pretrained(model).encode(TEXTS)
+
+
+def read_stdin(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="ascii"))
+
+
+def assert_refused(arguments: list[str], capsys: pytest.CaptureFixture[str], *named: str) -> None:
+    """Status 2, nothing on standard output, and on standard error one message that names what is wrong."""
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("error: ") == 1
+    assert "Traceback" not in err
+    for name in named:
+        assert name in err
+
+
+# encode
+
+
+def test_encode_writes_json_lines(model: str, vectors: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encode", "--model", model, *TEXTS]) == 0
+    out, err = capsys.readouterr()
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["text"] for line in lines] == TEXTS
+    read = np.array([line["vector"] for line in lines], dtype=np.float32)
+    assert np.array_equal(read, vectors)  # to the last bit
+    assert err == ""
+
+
+def test_encode_writes_a_jsonl_file(
+    model: str, vectors: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "new" / "x.jsonl"
+    assert main(["encode", "--model", model, "--output", str(output), *TEXTS]) == 0
+    lines = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [line["text"] for line in lines] == TEXTS
+    assert np.array_equal(np.array([line["vector"] for line in lines], dtype=np.float32), vectors)
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"3 vectors of 24 float32 in {output}\n")
+    assert os.listdir(output.parent) == ["x.jsonl"]
+
+
+def test_encode_writes_a_npy_file(model: str, vectors: np.ndarray, tmp_path: Path) -> None:
+    output = tmp_path / "x.npy"
+    for _ in range(2):  # an old file is replaced
+        assert main(["encode", "--model", model, "--output", str(output), *TEXTS]) == 0
+        read = np.load(output, allow_pickle=False)
+        assert read.dtype == np.float32
+        assert np.array_equal(read, vectors)
+    assert os.listdir(tmp_path) == ["x.npy"]
+
+
+def test_no_texts_are_no_vectors(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.txt").write_bytes(b"")
+    arguments = ["encode", "--model", model, "--input", str(tmp_path / "empty.txt")]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == ""
+    assert main([*arguments, "--output", str(tmp_path / "x.npy")]) == 0
+    assert np.load(tmp_path / "x.npy").shape == (0, 24)
+
+
+def test_pooling_and_length_may_be_asked_for(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encode", "--model", model, "--pooling", "max", "--max-length", "4", "a b c d e"]) == 0
+    out, err = capsys.readouterr()
+    wanted = SentenceEncoder.from_pretrained(model, pooling="max").encode("a b")
+    assert np.abs(np.array(json.loads(out)["vector"]) - wanted).max() < 1e-6
+    assert err.startswith("warning: 1 of 1 texts are longer than 4 tokens: ")
+    assert err.count("\n") == 1
+
+
+# Where the texts come from
+
+LINES = "one\r\ntwo\u2028still two\x0b\x0c\x1c\x85two\n\n\U0001f600 four"
+SPLIT = ["one", "two\u2028still two\x0b\x0c\x1c\x85two", "", "\U0001f600 four"]
+
+
+def texts_of(out: str) -> list[str]:
+    return [json.loads(line)["text"] for line in out.split("\n")[:-1]]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_texts_from_a_file_one_a_line(end: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_bytes((LINES + end).encode())
+    assert main(["encode", "--model", model, "--input", str(file)]) == 0
+    assert texts_of(capsys.readouterr().out) == SPLIT
+
+
+@pytest.mark.parametrize("arguments", [[], ["--input", "-"]])
+def test_texts_from_standard_input_one_a_line(
+    arguments: list[str], model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read_stdin(monkeypatch, f"{LINES}\n".encode())
+    assert main(["encode", "--model", model, *arguments]) == 0
+    assert texts_of(capsys.readouterr().out) == SPLIT
+
+
+# similarity
+
+
+def test_similarity_prints_the_most_similar_pair_first(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["hello world", "a b c", "hello", "a b c"]
+    assert main(["similarity", "--model", model, "--json", *texts]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    unit = SentenceEncoder.from_pretrained(model).encode(texts, normalize=True)
+    assert len(found) == 6
+    assert (found[0]["a"], found[0]["b"], round(found[0]["cosine"], 5)) == ("a b c", "a b c", 1)
+    assert [line["cosine"] for line in found] == sorted((line["cosine"] for line in found), reverse=True)
+    for line in found:
+        a, b = (unit[texts.index(line[key])] for key in ("a", "b"))
+        assert abs(line["cosine"] - float(a @ b)) < 1e-6
+
+    assert main(["similarity", "--model", model, *texts]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == " 1.0000  a b c  |  a b c"
+    assert [line[9:] for line in out] == [f"{line['a']}  |  {line['b']}" for line in found]
+
+
+@pytest.mark.parametrize("texts", [["alone"], ["--input", "-"]])
+def test_similarity_needs_two_texts(
+    texts: list[str], model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read_stdin(monkeypatch, b"")
+    assert_refused(["similarity", "--model", model, *texts], capsys, "give at least two")
+
+
+# inspect
+
+
+def test_inspect_prints_sizes_and_the_report(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", model]) == 0
+    out = capsys.readouterr().out
+    bert = SentenceEncoder.from_pretrained(model).bert
+    assert out.startswith(f"{model}: {model} (folder)\n")
+    assert sha256(Path(model) / "model.safetensors") in out
+    assert "hidden_size=24" in out
+    assert f"parameters: {sum(p.numel() for p in bert.parameters()):,}, " in out
+    tensors = [line.split() for line in out.splitlines() if line.startswith("loaded")]
+    assert len(tensors) == len(list(bert.parameters()))
+    assert [
+        "loaded",
+        "F32",
+        "40x24",
+        "embeddings.position_embeddings.weight",
+        "->",
+        "embeddings.position.weight",
+    ] in tensors
+    assert out.endswith(f"{len(tensors)} loaded\n")
+
+
+def test_inspect_names_what_is_wrong(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = Path(shutil.copytree(model, tmp_path / "broken"))
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    assert_refused(["inspect", str(broken)], capsys, "missing: encoder.layer.2.attention.self.query.weight [24, 24]")
+    assert_refused(["inspect", str(tmp_path / "nowhere")], capsys, "no folder", "nowhere")
+    assert_refused(["inspect", str(broken), "--revision", "v1"], capsys, "a folder has no revision 'v1'")
+
+
+def test_inspect_of_the_real_minilm(minilm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "minilm"]) == 0
+    out = capsys.readouterr().out
+    assert f"minilm: {minilm} (package, commit 1110a243fdf4706b3f48f1d95db1a4f5529b4d41)" in out
+    assert "parameters: 22,713,216" in out
+    assert out.endswith("103 loaded, 1 ignored\n")
+
+
+# Bad input
+
+
+def test_what_is_wrong_with_the_arguments(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    use = ["--model", model]
+    latin, half = tmp_path / "latin.txt", "half \udcff"
+    latin.write_bytes("one\ntw\u00e9o\n".encode("latin-1"))
+    assert_refused(["encode", *use, "--input", str(tmp_path / "absent")], capsys, f"cannot read {tmp_path / 'absent'}")
+    assert_refused(["encode", *use, "--input", str(tmp_path)], capsys, f"cannot read {tmp_path}")
+    assert_refused(["encode", *use, "--input", str(latin)], capsys, f"{latin}, line 2: not UTF-8")
+    assert_refused(["encode", *use, "--input", str(latin), "a"], capsys, "not both")
+    assert_refused(["encode", *use, "a", half], capsys, "text number 1 (counted from 0) holds half a surrogate pair")
+    assert_refused(["encode", *use, "--max-length", "0", "a"], capsys, "max_length must be a positive number")
+    assert_refused(["encode", *use, "--max-length", "-5", "a"], capsys, "max_length must be a positive number")
+    assert_refused(["encode", *use, "--max-length", "2", "a"], capsys, "a limit of 2 tokens leaves no room")
+    assert_refused(["encode", *use, "--revision", "main", "a"], capsys, "a folder has no revision")
+    assert_refused(["encode", "--model", "", "a"], capsys, "no folder ''")
+    assert_refused(["encode", "--model", "./nope", "a"], capsys, "no folder './nope'")
+    assert_refused(["similarity", "--model", str(tmp_path), "a", "b"], capsys, "config.json")
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x", "x.NPY", "x.npy.gz"])
+def test_an_output_of_another_kind_is_refused_before_anything_is_done(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["encode", "--model", str(tmp_path / "no-model"), "--output", str(tmp_path / name), "a"]
+    assert_refused(arguments, capsys, f"--output {tmp_path / name}: the name must end in .npy or .jsonl")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.jsonl"])
+def test_an_output_that_cannot_be_written(
+    name: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("old")
+    (tmp_path / name).mkdir()
+    for output in (tmp_path / "file" / name, tmp_path / name):
+        assert_refused(["encode", "--model", model, "--output", str(output), "a"], capsys, f"cannot write {output}")
+    assert (tmp_path / "file").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["file", name]
+
+
+def test_bad_input_leaves_the_old_output_whole(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.npy").write_bytes(b"old")
+    assert_refused(["encode", "--model", model, "--output", str(tmp_path / "x.npy"), "a", "\ud800"], capsys, "number 1")
+    assert (tmp_path / "x.npy").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x.npy"]
+
+
+def test_standard_input_that_is_no_text(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read_stdin(monkeypatch, b"one\n\xff\xfe\n")
+    assert_refused(["encode", "--model", model], capsys, "standard input, line 2: not UTF-8")
+
+
+def test_no_texts_anywhere(model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stdin in (Terminal(), None):  # None is a standard input that is closed
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert_refused(["encode", "--model", model], capsys, "no texts: give them as arguments")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["dance"],
+        ["encode", "--pooling", "sum"],
+        ["encode", "--max-length", "many"],
+        ["inspect"],
+        ["encode", "--what"],
+    ],
+)
+def test_arguments_that_are_unknown(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert caught.value.code == 2
+    assert out == ""
+    assert err.startswith("usage: python -m minibert")
+    assert "error: " in err
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--help"], ["encode", "--help"], ["similarity", "--help"], ["inspect", "--help"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 0
+        assert capsys.readouterr().out.startswith("usage: python -m minibert")
+
+
+def test_other_warnings_are_left_as_they_were(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = warnings.showwarning
+    assert main(["encode", "--model", model, "a"]) == 0
+    assert warnings.showwarning is before
+
+
+# As a program of its own
+
+
+def start(arguments: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+    root = str(Path(__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": root, "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "minibert", *arguments], env=environment, stderr=subprocess.PIPE, **options
+    )
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(model: str, tmp_path: Path) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_text("\U0001f600 a\n" * 2000, encoding="utf-8")  # far more than a pipe holds
+    with start(["encode", "--model", model, "--input", str(file)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        line = process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+        status = process.wait(60)
+    assert json.loads(line.decode("utf-8"))["text"] == "\U0001f600 a"  # though the terminal's encoding is ASCII
+    assert (status, errors) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, the disk that is always full")
+def test_a_full_disk_behind_standard_output_is_one_error(model: str) -> None:
+    with open("/dev/full", "wb") as full, start(["encode", "--model", model, "a"], stdout=full) as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors.decode() == "error: cannot write to standard output: No space left on device\n"

@@ -1,0 +1,508 @@
+"""encoder.py: vectors in the caller's order whatever the batches; a sentence-transformers folder read as it says."""
+
+import io
+import json
+import re
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from minibert import Bert, BertConfig, InputError, SentenceEncoder
+from minibert.encoder import batches, read_modules, read_pooling
+from minibert.tokenizer import Tokenizer, TruncationWarning
+from tests.test_tokenizer import CASED, UNCASED, write_vocabulary
+
+D = 24
+LIMIT = 40  # positions of the small model
+TEXTS = ["hello world", "a", "", "b c d e f g", "helloing, world.", "a", "z " * 30, "hello world hello world"]
+
+
+def small_encoder(folder: Path, tokens: list[str] = UNCASED, **options: Any) -> SentenceEncoder:
+    """An encoder with random weights; `folder` gets its vocabulary."""
+    config = BertConfig(
+        vocab_size=len(tokens),
+        hidden_size=D,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=40,
+        max_position_embeddings=LIMIT,
+        initializer_range=0.3,  # so that different texts have different vectors
+    )
+    torch.manual_seed(0)
+    return SentenceEncoder(Bert(config).eval(), Tokenizer.from_folder(write_vocabulary(folder, tokens)), **options)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Products this small are slower on two threads, and far slower where others use the cores too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def encoder(tmp_path: Path) -> SentenceEncoder:
+    return small_encoder(tmp_path / "vocabulary")
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pristine")
+    small_encoder(folder / "vocabulary", normalize=True).save_pretrained(folder / "model")
+    return folder / "model"
+
+
+@pytest.fixture
+def saved(pristine: Path, tmp_path: Path) -> Path:
+    """A sentence-transformers folder: mean pooling, then normalisation. A test may change it."""
+    return Path(shutil.copytree(pristine, tmp_path / "model"))
+
+
+def write(file: Path, content: Any) -> None:
+    file.write_text(json.dumps(content))
+
+
+def close(a: np.ndarray, b: np.ndarray, bound: float = 1e-6) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype == np.float32 and np.abs(a - b).max(initial=0) <= bound
+
+
+# Vectors
+
+
+def test_vectors_come_in_the_order_of_the_texts(encoder: SentenceEncoder) -> None:
+    alone = np.stack([encoder.encode(text) for text in TEXTS])
+    assert np.abs(alone[0] - alone[3]).max() > 0.1  # or the order would not show
+    assert close(encoder.encode(TEXTS), alone)
+    assert close(encoder.encode(TEXTS[::-1]), alone[::-1])
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 2, 7, 50, 10**9])
+def test_the_token_budget_changes_no_vector(batch_tokens: int, encoder: SentenceEncoder) -> None:
+    wanted = np.stack([encoder.encode(text) for text in TEXTS])
+    assert close(encoder.encode(TEXTS, batch_tokens=batch_tokens), wanted)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_a_vector_is_the_pooled_hidden_state(pooling: str, normalize: bool, tmp_path: Path) -> None:
+    encoder = small_encoder(tmp_path, pooling=pooling, normalize=normalize)
+    for text in TEXTS:
+        (tokens,) = encoder.tokenizer.encode([text])
+        with torch.inference_mode():
+            hidden = encoder.bert(torch.tensor([tokens.ids]))[0].numpy()
+        vector = {"mean": hidden.mean(0), "cls": hidden[0], "max": hidden.max(0)}[pooling]
+        wanted = vector / np.linalg.norm(vector) if normalize else vector
+        assert close(encoder.encode(text), wanted)
+        assert close(encoder.encode([text])[0], wanted)
+
+
+@pytest.mark.parametrize("files_say", [False, True])
+def test_normalize(files_say: bool, tmp_path: Path) -> None:
+    encoder = small_encoder(tmp_path, normalize=files_say)
+    plain, scaled = (encoder.encode(TEXTS, normalize=normalize) for normalize in (False, True))
+    lengths = np.linalg.norm(plain, axis=1, keepdims=True)
+    assert np.abs(lengths - 1).min() > 0.1
+    assert close(scaled, plain / lengths)
+    assert np.array_equal(encoder.encode(TEXTS), scaled if files_say else plain)
+    assert np.array_equal(encoder.encode(TEXTS[0], normalize=True), encoder.encode(TEXTS[:1], normalize=True)[0])
+
+
+def test_nothing_gives_no_rows(encoder: SentenceEncoder) -> None:
+    for nothing in ([], (), iter([])):
+        vectors = encoder.encode(nothing)
+        assert (vectors.shape, vectors.dtype) == ((0, D), np.float32)
+
+
+def test_the_empty_text_has_a_vector(encoder: SentenceEncoder) -> None:
+    assert encoder.encode("").shape == (D,)
+    assert np.isfinite(encoder.encode("")).all()
+    assert close(encoder.encode([" \n", "\u200d", "\ufffd"]), np.stack([encoder.encode("")] * 3))
+
+
+def test_any_iterable_of_texts(encoder: SentenceEncoder) -> None:
+    wanted = encoder.encode(TEXTS)
+
+    def generated() -> Iterator[str]:
+        yield from TEXTS
+
+    for texts in (generated(), tuple(TEXTS), np.array(TEXTS)):
+        assert np.array_equal(encoder.encode(texts), wanted)
+
+
+def test_equal_texts_have_equal_vectors(encoder: SentenceEncoder) -> None:
+    vectors = encoder.encode(["a b", "hello", "a b", "a b"])
+    assert close(vectors[[2, 3]], vectors[[0, 0]])
+    assert np.abs(vectors[0] - vectors[1]).max() > 0.1
+
+
+def test_a_long_text_without_a_space_is_one_unknown_word(encoder: SentenceEncoder) -> None:
+    assert close(encoder.encode("a" * 10_000), encoder.encode("[UNK]"))
+
+
+def test_a_long_text_is_its_beginning_and_says_so(encoder: SentenceEncoder) -> None:
+    text = "b c d. " * 1_500  # 10,500 characters
+    with pytest.warns(TruncationWarning, match=f"1 of 3 texts are longer than {LIMIT} tokens: .* with 6002; 5962 "):
+        vectors = encoder.encode(["a", text, ""])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(encoder.encode(["a", text, ""], truncation="silent"), vectors)
+        assert close(vectors[1], encoder.encode(("b c d. " * 10)[: (LIMIT - 2) * 2 - 9]))
+    with pytest.raises(InputError, match="1 of 3 texts"):
+        encoder.encode(["a", text, ""], truncation="error")
+    with pytest.raises(InputError, match="1 of 1 texts"):
+        encoder.encode(text, truncation="error")
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"bytes", ["nested"], float("nan"), "half \ud800"], ids=repr)
+def test_what_is_no_text_is_named_by_its_number(wrong: Any, encoder: SentenceEncoder) -> None:
+    with pytest.raises(InputError, match=r"text number 2 \(counted from 0\) "):
+        encoder.encode(["a", "b", wrong, "c"])
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"bytes", object])
+def test_what_is_no_list_of_texts_is_named(wrong: Any, encoder: SentenceEncoder) -> None:
+    with pytest.raises(InputError, match=f"texts must be a list of str, or one str, not {type(wrong).__name__}"):
+        encoder.encode(wrong)
+
+
+@pytest.mark.parametrize("texts", ["a", ["a"], []])
+@pytest.mark.parametrize("batch_tokens", [0, -1])
+def test_a_budget_for_no_token_is_an_error(texts: Any, batch_tokens: int, encoder: SentenceEncoder) -> None:
+    with pytest.raises(InputError, match=f"batch_tokens must be at least 1, not {batch_tokens}"):
+        encoder.encode(texts, batch_tokens=batch_tokens)
+
+
+def test_batches_hold_every_text_once_within_the_budget() -> None:
+    lengths = [3, 9, 2, 2, 40, 5, 3, 1, 8]
+    for budget in (1, 5, 10, 16, 1000):
+        found = list(batches(lengths, budget))
+        assert sorted(i for batch in found for i in batch) == list(range(len(lengths)))
+        assert all(len(batch) == 1 or sum(lengths[i] for i in batch) <= budget for batch in found)
+        longest_first = [lengths[i] for batch in found for i in batch]
+        assert longest_first == sorted(lengths, reverse=True)
+    assert list(batches([], 5)) == []
+    assert list(batches(lengths, 10))[:3] == [[4], [1], [8]]
+
+
+def test_progress_is_quiet_where_there_is_no_terminal(
+    encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, progress, shown in (
+        (io.StringIO(), True, False),
+        (io.StringIO(), False, False),
+        (Terminal(), False, False),
+        (Terminal(), True, True),
+    ):
+        monkeypatch.setattr(sys, "stderr", stream)
+        encoder.encode(TEXTS, progress=progress)
+        assert (stream.getvalue() != "") is shown
+        assert not shown or f"{len(TEXTS)}/{len(TEXTS)}" in stream.getvalue()
+
+
+# The constructor
+
+
+def test_the_limit_is_the_smallest(saved: Path) -> None:
+    def limit(tokenizer: int | None, sentence_bert: int | None, asked: int | None) -> int | None:
+        write(saved / "tokenizer_config.json", {"model_max_length": tokenizer})
+        write(saved / "sentence_bert_config.json", {"max_seq_length": sentence_bert})
+        return SentenceEncoder.from_pretrained(saved, max_length=asked).tokenizer.max_length
+
+    assert limit(None, None, None) == LIMIT
+    assert limit(10**30, 512, 512) == LIMIT
+    assert limit(30, 512, None) == 30
+    assert limit(30, 20, None) == 20
+    assert limit(30, 20, 10) == 10
+    assert limit(15, 20, 18) == 15
+    assert limit(30, 20, 25) == 25  # asked for in place of what sentence_bert_config.json says
+    encoder = SentenceEncoder.from_pretrained(saved, max_length=3)
+    assert close(encoder.encode("a b c", truncation="silent"), encoder.encode("a"))
+
+
+@pytest.mark.parametrize("asked", [0, -1])
+def test_a_limit_of_nothing_is_an_error(asked: int, saved: Path) -> None:
+    with pytest.raises(InputError, match=f"max_length must be a positive number of tokens, not {asked}"):
+        SentenceEncoder.from_pretrained(saved, max_length=asked)
+
+
+def test_an_unknown_pooling_is_an_error(saved: Path) -> None:
+    with pytest.raises(InputError, match="pooling 'sum' is not one of mean, cls, max"):
+        SentenceEncoder.from_pretrained(saved, pooling="sum")
+
+
+def test_pooling_may_be_asked_for_in_place_of_the_files(saved: Path) -> None:
+    encoder = SentenceEncoder.from_pretrained(saved, pooling="max")
+    assert (encoder.pooling, encoder.normalize) == ("max", True)
+
+
+def test_half_precision_weights_give_float32_vectors(saved: Path) -> None:
+    wanted = SentenceEncoder.from_pretrained(saved).encode(TEXTS)
+    encoder = SentenceEncoder.from_pretrained(saved, dtype=torch.bfloat16)
+    vectors = encoder.encode(TEXTS)
+    assert encoder.bert.embeddings.word.weight.dtype == torch.bfloat16
+    assert vectors.dtype == np.float32
+    assert ((vectors * wanted).sum(1) > 0.99).all()
+
+
+# modules.json
+
+
+def modules(*kinds: str) -> list[dict[str, Any]]:
+    return [
+        {"idx": i, "name": str(i), "path": f"{i}_{kind.rpartition('.')[2]}" if i else "", "type": kind}
+        for i, kind in enumerate(kinds)
+    ]
+
+
+OLD = "sentence_transformers.models."
+NEW = "sentence_transformers.base.modules."
+
+
+@pytest.mark.parametrize(
+    ("kinds", "normalize"),
+    [
+        ([f"{OLD}Transformer", f"{OLD}Pooling"], False),
+        ([f"{OLD}Transformer", f"{OLD}Pooling", f"{OLD}Normalize"], True),
+        (
+            [
+                f"{NEW}transformer.Transformer",
+                "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
+                f"{NEW}normalize.Normalize",
+            ],
+            True,
+        ),
+    ],
+)
+def test_the_modules_that_are_read(kinds: list[str], normalize: bool, saved: Path) -> None:
+    write(saved / "modules.json", modules(*kinds))
+    read = read_modules(saved)
+    assert (read.transformer, read.pooling, read.normalize, read.max_length) == (saved, "mean", normalize, LIMIT)
+    assert SentenceEncoder.from_pretrained(saved).normalize is normalize
+
+
+@pytest.mark.parametrize(
+    ("kinds", "named"),
+    [
+        ([f"{OLD}Transformer", f"{OLD}Pooling", f"{OLD}Dense"], "Dense"),
+        ([f"{OLD}Transformer", f"{OLD}Pooling", f"{OLD}Dense", f"{OLD}Normalize"], "Dense"),
+        ([f"{OLD}Transformer", f"{OLD}Pooling", f"{NEW}layer_norm.LayerNorm"], "LayerNorm"),
+        ([f"{OLD}Transformer", f"{OLD}WeightedLayerPooling"], "WeightedLayerPooling"),
+        ([f"{OLD}Transformer", f"{OLD}Pooling", f"{OLD}Normalize", f"{OLD}Normalize"], "Normalize, Normalize"),
+        ([f"{OLD}Pooling", f"{OLD}Transformer"], "Pooling, Transformer"),
+        ([f"{OLD}Transformer"], "Transformer"),
+        ([f"{OLD}CLIPModel"], "CLIPModel"),
+        ([f"{OLD}Transformer", "another_package.Pooling"], "another_package.Pooling"),
+        (["custom_st.Transformer", f"{OLD}Pooling"], "custom_st.Transformer"),
+        ([], ""),
+    ],
+)
+def test_other_modules_are_refused_by_name(kinds: list[str], named: str, saved: Path) -> None:
+    write(saved / "modules.json", modules(*kinds))
+    with pytest.raises(InputError, match=rf"modules\.json: the modules are .*{re.escape(named)}.*; read here: "):
+        SentenceEncoder.from_pretrained(saved)
+
+
+@pytest.mark.parametrize(
+    "content", [{}, 3, None, ["Transformer"], [{"type": f"{OLD}Transformer"}], [{"path": ""}], [[]]]
+)
+def test_a_modules_json_of_another_shape(content: Any, saved: Path) -> None:
+    write(saved / "modules.json", content)
+    with pytest.raises(InputError, match=r"modules\.json: must be a list of objects with a path and a type"):
+        read_modules(saved)
+
+
+def test_a_modules_json_that_is_no_json(saved: Path) -> None:
+    (saved / "modules.json").write_text("[")
+    with pytest.raises(InputError, match=r"modules\.json, line 1: not JSON"):
+        read_modules(saved)
+
+
+@pytest.mark.parametrize("path", ["..", "../outside", "/etc", "1_Pooling/../../outside", "a\0b"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_path_out_of_the_folder_is_refused(number: int, path: str, saved: Path) -> None:
+    shutil.copytree(saved, saved.parent / "outside")
+    content = json.loads((saved / "modules.json").read_text())
+    content[number]["path"] = path
+    write(saved / "modules.json", content)
+    with pytest.raises(InputError, match=rf"modules\.json: the path {re.escape(repr(path))} leads out of the folder"):
+        SentenceEncoder.from_pretrained(saved)
+
+
+def test_the_encoder_may_have_a_folder_of_its_own(saved: Path) -> None:
+    wanted = SentenceEncoder.from_pretrained(saved).encode(TEXTS)
+    inner = saved / "0_Transformer"
+    inner.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "sentence_bert_config.json"):
+        (saved / name).rename(inner / name)
+    content = json.loads((saved / "modules.json").read_text())
+    content[0]["path"] = "0_Transformer"
+    write(saved / "modules.json", content)
+    assert np.array_equal(SentenceEncoder.from_pretrained(saved).encode(TEXTS), wanted)
+
+
+def test_a_plain_bert_is_pooled_by_the_mean_and_not_scaled(saved: Path) -> None:
+    (saved / "modules.json").unlink()
+    shutil.rmtree(saved / "1_Pooling")
+    encoder = SentenceEncoder.from_pretrained(saved)
+    assert (encoder.pooling, encoder.normalize, encoder.tokenizer.max_length) == ("mean", False, LIMIT)
+
+
+# 1_Pooling/config.json and the other files
+
+
+def flags(*modes: str) -> dict[str, Any]:
+    known = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+    return {"word_embedding_dimension": D} | {f"pooling_mode_{mode}": mode in modes for mode in known}
+
+
+@pytest.mark.parametrize(
+    ("content", "pooling"),
+    [
+        (flags("mean_tokens"), "mean"),
+        (flags("cls_token"), "cls"),
+        (flags("max_tokens"), "max"),
+        ({"word_embedding_dimension": D, "pooling_mode_cls_token": True}, "cls"),
+        ({"embedding_dimension": D, "pooling_mode": "mean", "include_prompt": True}, "mean"),
+        ({"pooling_mode": "cls"}, "cls"),
+        ({"pooling_mode": ["max"]}, "max"),
+    ],
+)
+def test_the_poolings_that_are_read(content: Any, pooling: str, saved: Path) -> None:
+    write(saved / "1_Pooling" / "config.json", content)
+    assert SentenceEncoder.from_pretrained(saved).pooling == pooling
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (flags("mean_tokens", "max_tokens"), "mean and max"),
+        (flags("cls_token", "mean_tokens"), "cls and mean"),
+        (flags("mean_sqrt_len_tokens"), "mean_sqrt_len"),
+        (flags("weightedmean_tokens"), "weightedmean"),
+        (flags("lasttoken"), "lasttoken"),
+        (flags(), "nothing"),
+        ({}, "nothing"),
+        ({"pooling_mode": "mean_sqrt_len_tokens"}, "mean_sqrt_len_tokens"),
+        ({"pooling_mode": ["mean", "cls"]}, "mean and cls"),
+        ({"pooling_mode": []}, "nothing"),
+        ({"pooling_mode": None}, "None"),
+        ({"pooling_mode": {}}, "{}"),
+        ({"pooling_mode": [[]]}, "[]"),
+    ],
+)
+def test_other_poolings_are_refused_by_name(content: Any, named: str, saved: Path) -> None:
+    file = saved / "1_Pooling" / "config.json"
+    write(file, content)
+    message = re.escape(f"{file}: pooling by {named}; read here: one of mean, cls, max")
+    with pytest.raises(InputError, match=message):
+        read_pooling(file)
+    with pytest.raises(InputError, match=message):
+        SentenceEncoder.from_pretrained(saved)
+
+
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+@pytest.mark.parametrize("name", ["1_Pooling/config.json", "config.json", "model.safetensors"])
+@pytest.mark.parametrize(
+    "damage", [remove, lambda file: file.write_bytes(b"[]"), lambda file: file.write_bytes(b"\xff")]
+)
+def test_a_damaged_file_is_named(name: str, damage: Callable[[Path], Any], saved: Path) -> None:
+    damage(saved / name)
+    with pytest.raises(InputError, match=name.rpartition("/")[2].replace(".", r"\.")):
+        SentenceEncoder.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("content", [None, {}, {"max_seq_length": None}])
+def test_without_a_limit_in_sentence_bert_config_the_others_hold(content: Any, saved: Path) -> None:
+    (saved / "sentence_bert_config.json").unlink()
+    if content is not None:
+        write(saved / "sentence_bert_config.json", content)
+    write(saved / "tokenizer_config.json", {"model_max_length": 25})
+    assert read_modules(saved).max_length is None
+    assert SentenceEncoder.from_pretrained(saved).tokenizer.max_length == 25
+
+
+@pytest.mark.parametrize("value", [0, -1, "256", True, 1.5, []])
+def test_an_absurd_limit_in_sentence_bert_config_is_named(value: Any, saved: Path) -> None:
+    write(saved / "sentence_bert_config.json", {"max_seq_length": value})
+    message = (
+        rf"sentence_bert_config\.json: max_seq_length must be a positive whole number, not {re.escape(repr(value))}"
+    )
+    with pytest.raises(InputError, match=message):
+        SentenceEncoder.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("name", ["sentence_bert_config.json", "config_sentence_transformers.json"])
+def test_settings_that_are_no_object_are_named(name: str, saved: Path) -> None:
+    write(saved / name, [])
+    with pytest.raises(InputError, match=f"{name.replace('.', '[.]')}: must hold a JSON object"):
+        SentenceEncoder.from_pretrained(saved)
+
+
+def test_a_prompt_before_every_text_is_refused_by_name(saved: Path) -> None:
+    file = saved / "config_sentence_transformers.json"
+    write(file, {"prompts": {"query": "query: ", "document": ""}, "default_prompt_name": None})
+    SentenceEncoder.from_pretrained(saved)
+    write(file, {"prompts": {"query": "query: "}, "default_prompt_name": "query"})
+    with pytest.raises(InputError, match=rf"{file}: default_prompt_name is 'query'"):
+        SentenceEncoder.from_pretrained(saved)
+
+
+def test_do_lower_case_of_sentence_bert_config(tmp_path: Path) -> None:
+    small_encoder(tmp_path / "vocabulary", CASED).save_pretrained(tmp_path / "model")
+    cased = SentenceEncoder.from_pretrained(tmp_path / "model")
+    assert not close(cased.encode("Berlin H"), cased.encode("berlin h"), 1e-3)
+    write(tmp_path / "model" / "sentence_bert_config.json", {"max_seq_length": 30, "do_lower_case": True})
+    lowered = SentenceEncoder.from_pretrained(tmp_path / "model")
+    assert close(lowered.encode("Berlin H"), cased.encode("berlin h"))
+    lowered.save_pretrained(tmp_path / "again")
+    assert close(SentenceEncoder.from_pretrained(tmp_path / "again").encode("Berlin H"), cased.encode("berlin h"))
+
+
+# Saving
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_what_is_saved_gives_the_same_vectors(pooling: str, normalize: bool, tmp_path: Path) -> None:
+    encoder = small_encoder(tmp_path / "v", pooling=pooling, normalize=normalize, max_length=30)
+    encoder.save_pretrained(tmp_path / "model")
+    again = SentenceEncoder.from_pretrained(tmp_path / "model")
+    assert (again.pooling, again.normalize, again.tokenizer.max_length) == (pooling, normalize, 30)
+    texts = [*TEXTS, "b " * 50]
+    assert np.array_equal(again.encode(texts, truncation="silent"), encoder.encode(texts, truncation="silent"))
+
+
+@pytest.mark.parametrize(("pooling", "normalize"), [("mean", True), ("cls", False), ("max", True)])
+def test_sentence_transformers_and_we_open_what_the_other_saved(pooling: str, normalize: bool, tmp_path: Path) -> None:
+    peers = pytest.importorskip("sentence_transformers")
+    encoder = small_encoder(tmp_path / "v", CASED, pooling=pooling, normalize=normalize, max_length=30)
+    encoder.save_pretrained(tmp_path / "ours")
+    texts = [*TEXTS, "Berlin \u00e9 H", "b " * 50]
+    wanted = encoder.encode(texts, truncation="silent")
+    theirs = peers.SentenceTransformer(str(tmp_path / "ours"), device="cpu")
+    assert close(theirs.encode(texts), wanted, 2e-6)
+    theirs.save(str(tmp_path / "theirs"))
+    again = SentenceEncoder.from_pretrained(tmp_path / "theirs")
+    assert (again.pooling, again.normalize, again.tokenizer.max_length) == (pooling, normalize, 30)
+    assert close(again.encode(texts, truncation="silent"), wanted)
+
+
+def test_minilms_folder_says_mean_normalised_and_256(minilm: Path) -> None:
+    modules = read_modules(minilm)
+    assert (modules.transformer, modules.pooling, modules.normalize) == (minilm, "mean", True)
+    assert (modules.max_length, modules.lower_first) == (256, False)

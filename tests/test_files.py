@@ -1,0 +1,165 @@
+"""files.py: what cannot be read is one InputError with its place; what is written takes the old file's place whole."""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minibert import InputError
+from minibert.files import decode, read_json, read_object, read_text, replacing, sha256, split_lines, write_json
+
+
+@pytest.mark.parametrize("read", [read_text, read_json, read_object, sha256])
+def test_a_missing_file_or_a_folder_is_an_error_with_its_name(read: Callable[[Path], Any], tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.json", tmp_path, tmp_path / "absent" / "x.json"):
+        with pytest.raises(InputError, match=f"cannot read {path}: "):
+            read(path)
+
+
+def test_bytes_that_are_no_utf8_are_an_error_with_file_and_line(tmp_path: Path) -> None:
+    file = tmp_path / "latin.txt"
+    file.write_bytes("one\ntwo\r\nthr\u00e9e\n".encode("latin-1"))
+    with pytest.raises(InputError, match=rf"{file}, line 3: not UTF-8"):
+        read_text(file)
+    with pytest.raises(InputError, match="standard input, line 1: not UTF-8"):
+        decode(b"\xff", "standard input")
+
+
+def test_read_text_changes_nothing(tmp_path: Path) -> None:
+    text = "a\r\nb\rc\u2028d\x0b\x1c\n\n"
+    (tmp_path / "t").write_bytes(text.encode())
+    assert read_text(tmp_path / "t") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("", []),
+        ("\n", [""]),
+        ("a", ["a"]),
+        ("a\n", ["a"]),
+        ("a\n\n", ["a", ""]),
+        ("\na", ["", "a"]),
+        ("a\r\nb\r\n", ["a", "b"]),
+        # all of these end a line for str.splitlines
+        ("a\u2028b\u2029c\x0bd\x0ce\x1cf\x1dg\x1eh\x85i\rj\n", ["a\u2028b\u2029c\x0bd\x0ce\x1cf\x1dg\x1eh\x85i\rj"]),
+    ],
+)
+def test_only_a_line_feed_ends_a_line(text: str, lines: list[str]) -> None:
+    assert split_lines(text) == lines
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "line 1: not JSON"),
+        ('{"a": 1,\n"b": }', "line 2: not JSON"),
+        ("\ufeff{}", "line 1: not JSON"),
+        ("[" * 100_000, "not JSON that can be read"),
+        ("1" * 5_000, "not JSON that can be read"),
+    ],
+)
+def test_what_is_no_json_is_an_error_with_file_and_line(content: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=f"{file}(, |: ){message}"):
+        read_json(file)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '"text"', "true"])
+def test_an_object_is_an_object(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_text(content)
+    with pytest.raises(InputError, match=f"{file}: must hold a JSON object"):
+        read_object(file)
+    file.write_text('{"a": [1]}')
+    assert read_object(file) == {"a": [1]}
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256(tmp_path / "abc").startswith("ba7816bf8f01cfea")  # FIPS 180-2, appendix B.1
+
+
+def test_replacing_makes_the_folder_and_leaves_only_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "deep" / "x.json"
+    for content in ({"a": "\u00e9"}, [1]):
+        write_json(file, content)
+        assert json.loads(file.read_text(encoding="utf-8")) == content
+        assert os.listdir(file.parent) == ["x.json"]
+
+
+def write_half(file: Path, error: Exception) -> None:
+    with replacing(file) as beside:
+        beside.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        OSError(errno.EROFS, "Read-only file system"),
+        OSError("5 requested and 3 written"),  # as numpy says it: without a number
+    ],
+)
+def test_a_disk_that_refuses_leaves_the_old_file_whole(error: OSError, tmp_path: Path) -> None:
+    file = tmp_path / "x.txt"
+    file.write_text("old")
+    with pytest.raises(InputError) as caught:
+        write_half(file, error)
+    assert f"cannot write {file}: {error.strerror or error}" in str(caught.value)
+    assert file.read_text() == "old"
+    assert os.listdir(tmp_path) == ["x.txt"]
+
+
+def test_a_failing_rename_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    write_json(tmp_path / "x.json", "old")
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(InputError, match=r"cannot write .*x\.json: Permission denied"):
+        write_json(tmp_path / "x.json", "new")
+    assert read_json(tmp_path / "x.json") == "old"
+    assert os.listdir(tmp_path) == ["x.json"]
+
+
+def test_another_error_inside_passes_through_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        write_half(tmp_path / "x", ZeroDivisionError())
+    with pytest.raises(TypeError):  # what json cannot write
+        write_json(tmp_path / "y.json", object())
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    for target in (tmp_path / "file" / "x.json", tmp_path / "file" / "deep" / "x.json"):
+        with pytest.raises(InputError, match=f"cannot write {target}: "):
+            write_json(target, {})
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_a_folder_where_the_file_should_be(tmp_path: Path) -> None:
+    (tmp_path / "x.json").mkdir()
+    with pytest.raises(InputError, match=r"cannot write .*x\.json: "):
+        write_json(tmp_path / "x.json", {})
+    assert os.listdir(tmp_path) == ["x.json"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is read-only for this user")
+def test_a_read_only_folder(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", "old")
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(InputError, match=r"cannot write .*x\.json: Permission denied"):
+            write_json(tmp_path / "x.json", "new")
+    finally:
+        tmp_path.chmod(0o700)
+    assert read_json(tmp_path / "x.json") == "old"

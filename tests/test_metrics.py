@@ -1,0 +1,150 @@
+"""metrics.py: equal to scikit-learn, seqeval and scipy, on inputs drawn at random and on degenerate ones."""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import scipy.stats
+import seqeval.metrics
+import sklearn.metrics
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from train.metrics import (
+    accuracy,
+    entities,
+    entity_scores,
+    macro_f1,
+    macro_recall,
+    pearson,
+    per_label,
+    precision_recall_f1,
+    ranks,
+    spearman,
+)
+
+LABELS = st.sampled_from("abcde")
+PAIRS = st.lists(st.tuples(LABELS, LABELS), min_size=1, max_size=40)  # some labels occur on one side only, or nowhere
+TAGS = st.sampled_from(["O", "O", "B-x", "I-x", "B-y", "I-y", "B-x-z", "I-x-z"])  # broken sequences among them
+TAGGED = st.lists(st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=12), min_size=1, max_size=6)
+NUMBERS = st.one_of(st.integers(-5, 5).map(float), st.floats(-1e3, 1e3, width=16))  # ties are common
+SCORES = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=30)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(PAIRS)
+def test_classification_is_as_in_scikit_learn(pairs: list[tuple[str, str]]) -> None:
+    gold, predicted = ([pair[side] for pair in pairs] for side in (0, 1))
+    assert accuracy(gold, predicted) == pytest.approx(sklearn.metrics.accuracy_score(gold, predicted), abs=1e-12)
+    wanted = sklearn.metrics.f1_score(gold, predicted, average="macro", zero_division=0)
+    assert macro_f1(gold, predicted) == pytest.approx(wanted, abs=1e-12)
+    occurring = sorted(set(gold))
+    wanted = sklearn.metrics.recall_score(gold, predicted, labels=occurring, average="macro", zero_division=0)
+    assert macro_recall(gold, predicted) == pytest.approx(wanted, abs=1e-12)
+    names = sorted({*gold, *predicted})
+    columns = sklearn.metrics.precision_recall_fscore_support(gold, predicted, labels=names, zero_division=0)[:3]
+    found = per_label(gold, predicted)
+    assert list(found) == names
+    assert np.allclose(np.array(list(found.values())), np.array(columns).T, rtol=0, atol=1e-12)
+
+
+def test_macro_metrics_count_labels_that_are_only_predicted_as_they_should() -> None:
+    gold, predicted = ["a", "a", "b", "b"], ["a", "c", "b", "b"]
+    assert macro_f1(gold, predicted) == pytest.approx((2 / 3 + 1 + 0) / 3)  # c has no gold, and costs
+    assert macro_recall(gold, predicted) == (1 / 2 + 1) / 2  # c cannot be recalled
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(TAGGED)
+def test_entities_are_as_in_seqeval(sentences: list[list[tuple[str, str]]]) -> None:
+    gold, predicted = ([[pair[side] for pair in sentence] for sentence in sentences] for side in (0, 1))
+    found = entity_scores(gold, predicted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where there is no entity, and takes 0 as we do
+        scores = (seqeval.metrics.precision_score, seqeval.metrics.recall_score, seqeval.metrics.f1_score)
+        wanted = [float(score(gold, predicted)) for score in scores]
+    assert found == pytest.approx(wanted, abs=1e-12)
+    for tags in gold:
+        theirs = seqeval.metrics.sequence_labeling.get_entities(tags)
+        assert entities(tags) == {(kind, start, last + 1) for kind, start, last in theirs}
+
+
+@pytest.mark.parametrize(
+    ("tags", "wanted"),
+    [
+        ([], set()),
+        (["O", "O"], set()),
+        (["B-x", "I-x", "B-x", "O"], {("x", 0, 2), ("x", 2, 3)}),
+        (["I-x", "I-x"], {("x", 0, 2)}),
+        (["O", "I-x", "I-y", "B-y"], {("x", 1, 2), ("y", 2, 3), ("y", 3, 4)}),
+        (["B-x-y", "I-x-y", "I-x"], {("x-y", 0, 2), ("x", 2, 3)}),
+    ],
+)
+def test_the_entities_of_tags(tags: list[str], wanted: set[tuple[str, int, int]]) -> None:
+    assert entities(tags) == wanted
+
+
+def test_an_entity_is_right_only_as_a_whole() -> None:
+    gold = [["B-x", "I-x", "O", "B-y"], ["B-x"]]
+    predicted = [["B-x", "O", "O", "B-x"], ["B-x"]]  # too short, of another type, right
+    assert entity_scores(gold, predicted) == (1 / 3, 1 / 3, 1 / 3)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(SCORES)
+def test_correlations_are_as_in_scipy(pairs: list[tuple[float, float]]) -> None:
+    x, y = (np.array([pair[side] for pair in pairs]) for side in (0, 1))
+    constant = np.ptp(x) == 0 or np.ptp(y) == 0
+    for ours, theirs in ((pearson, scipy.stats.pearsonr), (spearman, scipy.stats.spearmanr)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on a side that is constant, or nearly
+            wanted = 0.0 if constant else float(theirs(x, y).statistic)
+        found = ours(x, y)
+        assert found == pytest.approx(wanted, abs=1e-9)
+        assert -1 <= found <= 1
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(NUMBERS, max_size=30))
+def test_ranks_are_as_in_scipy(values: list[float]) -> None:
+    x = np.array(values, dtype=np.float64)
+    assert ranks(x).tolist() == scipy.stats.rankdata(x).tolist()
+
+
+@pytest.mark.parametrize("correlation", [pearson, spearman])
+def test_correlations_of_degenerate_input(correlation: Callable[[Sequence[float], Sequence[float]], float]) -> None:
+    assert correlation([], []) == 0
+    assert correlation([1.0], [2.0]) == 0
+    assert correlation([1.0, 2.0], [3.0, 3.0]) == 0
+    assert correlation([0.1] * 3, [0.1] * 3) == 0  # whose mean is not 0.1: rounding
+    assert correlation([0.1] * 6, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == 0
+    assert correlation([0.0, 1e-200, 2e-200], [1e200, 2e200, 3e200]) == pytest.approx(1)
+    assert correlation([1e-200, 0.0], [-1e200, 1e200]) == pytest.approx(-1)
+    assert correlation([1.0, 2.0, 3.0], [1.0, 3.0, 2.0]) == pytest.approx(0.5)
+
+
+def test_pearson_tells_a_broken_model() -> None:
+    assert math.isnan(pearson([1.0, 2.0, 3.0], [1.0, float("nan"), 2.0]))
+
+
+def test_no_examples() -> None:
+    assert accuracy([], []) == macro_f1([], []) == macro_recall([], []) == 0
+    assert per_label([], []) == {}
+    assert entity_scores([], []) == (0, 0, 0)
+    assert entity_scores([["O"]], [["O"]]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("counts", "wanted"),
+    [((0, 0, 0), (0, 0, 0)), ((0, 3, 0), (0, 0, 0)), ((0, 0, 3), (0, 0, 0)), ((2, 4, 3), (1 / 2, 2 / 3, 4 / 7))],
+)
+def test_precision_recall_and_f1(counts: tuple[int, int, int], wanted: tuple[float, float, float]) -> None:
+    assert precision_recall_f1(*counts) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("metric", [accuracy, per_label, macro_f1, macro_recall, entity_scores, pearson])
+def test_gold_and_predictions_of_different_length(metric: Callable[..., object]) -> None:
+    with pytest.raises(ValueError, match="2 gold values, but 1 predictions"):
+        metric([1, 2], [1])

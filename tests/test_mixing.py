@@ -1,0 +1,323 @@
+"""Accumulated gradients, and how the losses of several tasks become one.
+
+Evidence: a step's gradient over uneven batches against that of all its sentences at once, and against losses written
+out here, in float64; the mixed losses and the report on gradients against sums by hand.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from minibert.files import InputError
+from tests.training import Parts, World, assemble, log_of, make_world, write_json_lines
+from train.data import Item
+from train.mixing import LossMixer, add_gradients, gradient_report
+from train.run import backward, train
+from train.settings import Settings
+
+SIZES = (1, 5, 2, 9, 3)  # sentences of the batches of a step; what is left makes the last one
+WEIGHTED = {"class_weights": "intent=music:2;travel:0.5;weather:4", "label_smoothing": 0.125}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def patchy(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sentences of which some have both labels, some one of them, and some only a score."""
+    folder = tmp_path_factory.mktemp("patchy")
+    lines = {split: (world.sentences / f"{split}.jsonl").read_text().splitlines() for split in ("train", "dev")}
+    for split, texts in lines.items():
+        records = [json.loads(text) for text in texts]
+        for i, record in enumerate(records):
+            if i % 4 == 1:
+                del record["slots"]
+            if i % 4 == 2:
+                del record["intent"]
+            if i % 4 == 3:
+                del record["slots"], record["intent"]
+                record["score"] = i / 10
+        write_json_lines(folder / f"{split}.jsonl", records)
+    return folder
+
+
+def chunks(items: Sequence[Item], sizes: Sequence[int] = SIZES) -> list[list[Item]]:
+    cuts = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+    return [list(items[a:b]) for a, b in zip(cuts, [*cuts[1:], None], strict=True)]
+
+
+def step(parts: Parts, batches: Sequence[Sequence[Item]]) -> tuple[dict[str, Tensor], Any]:
+    """The gradients that a step of these batches leaves, by name, and what `backward` returns."""
+    for module in (parts.model, parts.mixer):
+        module.zero_grad()
+    found = backward(
+        [parts.batch(b) for b in batches], parts.model, parts.model, parts.mixer, parts.tasks, parts.settings
+    )
+    named = {**dict(parts.model.named_parameters()), **dict(parts.mixer.named_parameters())}
+    return {name: p.grad.clone() for name, p in named.items() if p.grad is not None}, found
+
+
+def assert_same(first: dict[str, Tensor], second: dict[str, Tensor], tolerance: float) -> None:
+    """Equal up to a share of the largest gradient of all."""
+    assert first.keys() == second.keys()
+    largest = max(float(gradient.abs().max()) for gradient in second.values())
+    assert largest > 1e-3  # else this compares nothing
+    for name, gradient in first.items():
+        assert float((gradient - second[name]).abs().max()) < tolerance * largest, name
+
+
+def assemble_exact(settings: Settings) -> Parts:
+    """In float64 and without dropout, with weights of the losses that are not at their start."""
+    parts = assemble(settings, torch.float64)
+    for i, parameter in enumerate(parts.mixer.parameters()):
+        torch.nn.init.constant_(parameter, 0.3 * i - 0.2)
+    return parts
+
+
+# Squared errors are computed in float32 whatever the model's dtype, so there the sums differ by float32's rounding.
+@pytest.mark.parametrize(
+    ("data", "changes", "tolerance"),
+    [
+        ("sentences", {"tasks": ("intent",)}, 1e-12),
+        ("sentences", {"tasks": ("intent",), **WEIGHTED}, 1e-12),
+        ("sentences", {"tasks": ("slots",)}, 1e-12),
+        ("scores", {}, 1e-6),
+        ("pairs", {}, 1e-6),
+        ("sentences", WEIGHTED, 1e-12),
+        ("sentences", {"loss": "fixed", "loss_weights": "intent=0.7, slots=0.3"}, 1e-12),
+        ("sentences", {"loss": "uncertainty"}, 1e-12),
+        ("patchy", {}, 1e-6),
+        ("patchy", {"tasks": ("intent", "slots"), **WEIGHTED}, 1e-12),
+        ("patchy", {"loss": "uncertainty"}, 1e-6),
+    ],
+    ids=str,
+)
+def test_accumulated_gradient_is_that_of_the_whole_step(
+    world: World, patchy: Path, data: str, changes: dict[str, Any], tolerance: float
+) -> None:
+    folder = patchy if data == "patchy" else getattr(world, data)
+    parts = assemble_exact(world.settings(folder, dropout=0.0, **changes))
+    items = parts.sources[0]
+    if data == "patchy":  # the first batch has no target of some tasks, and the second of none at all
+        items = sorted(items, key=lambda item: ("slots" in item.example.labels, "intent" in item.example.labels))
+    whole, (sums, counts, _) = step(parts, [items])
+    accumulated, (other_sums, other_counts, _) = step(parts, chunks(items))
+    assert_same(accumulated, whole, tolerance)
+    assert other_counts == pytest.approx(counts, rel=1e-12)
+    assert other_sums == pytest.approx(sums, rel=tolerance)
+
+
+def test_batches_without_a_target_do_not_count(world: World, patchy: Path) -> None:
+    parts = assemble_exact(world.settings(patchy, dropout=0.0, tasks=("intent", "slots")))
+    with_targets = parts.sources[0]
+    everything = assemble(world.settings(patchy, dropout=0.0)).sources[0]
+    without = [item for item in everything if "score" in item.example.labels]
+    assert without
+    expected, _ = step(parts, [with_targets])
+    found, (_, counts, _) = step(parts, [with_targets[:7], without, with_targets[7:], without[:1]])
+    assert_same(found, expected, 1e-12)
+    assert set(counts) == {"intent", "slots"}
+    assert step(parts, [without]) == ({}, ({}, {}, {}))
+
+
+def expected_loss(parts: Parts, items: Sequence[Item]) -> dict[str, Tensor]:
+    """Each task's mean loss over all its targets in these items, sentence by sentence in plain terms."""
+    logits: dict[str, list[Tensor]] = {task.name: [] for task in parts.tasks}
+    targets: dict[str, list[float]] = {task.name: [] for task in parts.tasks}
+    heads = parts.model.heads
+    for item in items:
+        states = [parts.model.bert(torch.tensor([part.ids]))[0] for part in item.parts]  # (S, D) each
+        for task in parts.tasks:
+            label = item.example.labels.get(task.name)
+            if isinstance(label, tuple):
+                for word, tag in enumerate(label):
+                    logits[task.name].append(heads[task.name].classifier(states[0][item.parts[0].words.index(word)]))
+                    targets[task.name].append(task.labels.index(tag))
+            elif task.kind == "similarity":
+                logits[task.name].append(F.cosine_similarity(states[0].mean(0), states[1].mean(0), dim=0))
+                targets[task.name].append(float(label))  # type: ignore[arg-type]
+            elif label is not None:
+                scores = heads[task.name].classifier(states[0].mean(0))
+                logits[task.name].append(scores if task.labels else scores[0])
+                targets[task.name].append(task.labels.index(label) if task.labels else float(label))  # type: ignore[arg-type]
+    losses = {}
+    for task in parts.tasks:
+        scores, gold = torch.stack(logits[task.name]), torch.tensor(targets[task.name])
+        if task.labels:
+            weights = getattr(task, "class_weights", None)
+            losses[task.name] = F.cross_entropy(
+                scores,
+                gold.long(),
+                None if weights is None else torch.tensor(weights, dtype=scores.dtype),
+                label_smoothing=getattr(task, "label_smoothing", 0.0),
+            )
+        else:
+            losses[task.name] = F.mse_loss(scores, gold.to(scores.dtype))
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "tolerance"),
+    [
+        ("sentences", {**WEIGHTED, "loss": "fixed", "loss_weights": "intent=0.7, slots=0.3"}, 1e-12),
+        ("sentences", {"loss": "uncertainty"}, 1e-12),
+        ("scores", {}, 1e-6),
+        ("pairs", {}, 1e-6),
+        ("patchy", {}, 1e-6),
+    ],
+    ids=str,
+)
+def test_gradient_is_that_of_the_mean_losses_written_out(
+    world: World, patchy: Path, data: str, changes: dict[str, Any], tolerance: float
+) -> None:
+    folder = patchy if data == "patchy" else getattr(world, data)
+    parts = assemble_exact(world.settings(folder, dropout=0.0, **changes))
+    items = parts.sources[0]
+    found, (sums, counts, _) = step(parts, chunks(items))
+    losses = expected_loss(parts, items)
+    assert {name: sums[name] / counts[name] for name in sums} == pytest.approx(
+        {name: float(loss.detach()) for name, loss in losses.items()}, rel=max(tolerance, 1e-7)
+    )
+    variances = dict(parts.mixer.log_variances.items())
+    factors = {"intent": 0.7, "slots": 0.3} if "loss_weights" in changes else dict.fromkeys(losses, 1.0)
+    total = torch.stack([factors[name] * loss for name, loss in losses.items()]).sum()
+    if variances:  # Kendall, Gal and Cipolla 2018: exp(-s) L + s / 2
+        total = torch.stack([(-variances[name]).exp() * loss + variances[name] / 2 for name, loss in losses.items()])
+        total = total.sum()
+    parts.model.zero_grad()
+    parts.mixer.zero_grad()
+    total.backward()
+    named = {**dict(parts.model.named_parameters()), **dict(parts.mixer.named_parameters())}
+    assert_same(found, {name: p.grad for name, p in named.items() if p.grad is not None}, max(tolerance, 1e-10))
+
+
+@pytest.mark.parametrize("alpha", [0.7, 0.1, 1.0])
+def test_alpha_weights_the_two_losses_exactly(world: World, alpha: float) -> None:
+    a, b = torch.tensor(1.2345678), torch.tensor(0.7654321)
+    settings = world.settings(loss="fixed", loss_weights=f"intent={alpha}, slots={1 - alpha!r}")
+    mixer = LossMixer(assemble(world.settings()).tasks, settings)
+    assert not list(mixer.parameters())
+    assert torch.equal(mixer({"intent": a, "slots": b}), alpha * a + (1 - alpha) * b)
+    assert torch.equal(mixer({"slots": b}), (1 - alpha) * b)
+
+
+def test_sum_adds_the_losses(world: World) -> None:
+    mixer = LossMixer(assemble(world.settings()).tasks, world.settings())
+    assert float(mixer({"intent": torch.tensor(1.5), "slots": torch.tensor(0.25)})) == 1.75
+
+
+def test_uncertainty_starts_as_the_sum_and_finds_the_losses_own_scale(world: World) -> None:
+    mixer = LossMixer(assemble(world.settings()).tasks, world.settings(loss="uncertainty"))
+    losses = {"intent": torch.tensor(3.0), "slots": torch.tensor(0.125)}
+    assert mixer(losses).item() == 3.125
+    optimizer = torch.optim.SGD(mixer.parameters(), lr=0.2)
+    for _ in range(500):
+        optimizer.zero_grad()
+        mixer(losses).backward()
+        mixer.add_penalty_gradient(losses)
+        optimizer.step()
+    for name, loss in losses.items():  # where the gradient 1/2 - exp(-s) L is 0
+        assert float(mixer.log_variances[name].exp().detach()) == pytest.approx(2 * float(loss), rel=1e-4)
+
+
+def test_uncertainty_leaves_a_task_without_targets_alone(world: World) -> None:
+    mixer = LossMixer(assemble(world.settings()).tasks, world.settings(loss="uncertainty"))
+    mixer({"slots": torch.tensor(2.0)}).backward()
+    mixer.add_penalty_gradient(["slots"])
+    assert mixer.log_variances["intent"].grad is None
+    assert float(mixer.log_variances["slots"].grad) == 0.5 - 2.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "fixed"}, "loss = fixed needs loss_weights"),
+        ({"loss_weights": "intent=1, slots=1"}, "loss_weights needs loss = fixed"),
+        ({"loss": "uncertainty", "loss_weights": "intent=1, slots=1"}, "loss_weights needs loss = fixed"),
+        ({"loss": "fixed", "loss_weights": "intent=0.7"}, "give each task one: intent, slots"),
+        ({"loss": "fixed", "loss_weights": "intent=0.7, slots=0.1, tags=0.2"}, "give each task one: intent, slots"),
+        ({"loss": "fixed", "loss_weights": "intent=0.7, slots=-1"}, "'-1' is no number of at least 0"),
+        ({"loss": "fixed", "loss_weights": "intent=0.7, slots=nan"}, "'nan' is no number of at least 0"),
+        ({"loss": "fixed", "loss_weights": "0.7"}, "'0.7' should read name=value"),
+    ],
+    ids=str,
+)
+def test_weights_that_make_no_sense_are_refused(world: World, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        LossMixer(assemble(world.settings()).tasks, world.settings(**changes))
+
+
+def test_gradient_report_by_hand() -> None:
+    found = gradient_report(
+        {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([4.0, -3.0]), "c": torch.tensor([-6.0, -8.0])}
+    )
+    assert found == {
+        "gradient_norm.a": 5.0,
+        "gradient_norm.b": 5.0,
+        "gradient_norm.c": 10.0,
+        "gradient_cosine.a.b": 0.0,
+        "gradient_cosine.a.c": -1.0,
+        "gradient_cosine.b.c": 0.0,
+    }
+    assert gradient_report({"a": torch.zeros(2), "b": torch.ones(2)})["gradient_cosine.a.b"] == 0.0
+    assert gradient_report({}) == {}
+
+
+def test_gradients_of_a_step_add_up_over_its_batches(world: World) -> None:
+    """The norms and cosine are of the whole step, however its sentences fall into batches."""
+    parts = assemble_exact(world.settings(dropout=0.0, log_gradients=True, freeze="embeddings"))
+    items = parts.sources[0]
+    plain = assemble_exact(world.settings(dropout=0.0, freeze="embeddings"))
+    gradients, (_, _, notes) = step(parts, chunks(items))
+    assert_same(gradients, step(plain, chunks(items))[0], 1e-12)  # looking changes nothing
+    shared = [p for name, p in parts.model.bert.named_parameters() if not name.startswith("embeddings")]
+    flat = {}
+    for name, loss in expected_loss(parts, items).items():
+        found = torch.autograd.grad(loss, shared, retain_graph=True)
+        flat[name] = torch.cat([gradient.flatten() for gradient in found])
+    intent, slots = flat["intent"], flat["slots"]
+    assert notes == pytest.approx(
+        {
+            "gradient_norm.intent": float(intent.norm()),
+            "gradient_norm.slots": float(slots.norm()),
+            "gradient_cosine.intent.slots": float(intent @ slots / intent.norm() / slots.norm()),
+        },
+        rel=1e-9,
+    )
+
+
+def test_gradients_of_tasks_in_different_batches_are_compared(world: World) -> None:
+    parts = assemble(world.settings(world.sentences, world.scores, log_gradients=True, tasks=("intent", "score")))
+    _, (_, _, notes) = step(parts, [parts.sources[0][:8], parts.sources[1][:8]])
+    assert set(notes) == {"gradient_norm.intent", "gradient_norm.score", "gradient_cosine.intent.score"}
+    assert 0 < abs(notes["gradient_cosine.intent.score"]) < 1
+
+
+def test_add_gradients_needs_something_that_learns(world: World) -> None:
+    sums: dict[str, Tensor] = {}
+    weight = torch.nn.Parameter(torch.ones(2))
+    add_gradients(sums, {"a": weight.sum()}, [])
+    add_gradients(sums, {"a": torch.ones(2).sum()}, [weight])
+    assert sums == {}
+    add_gradients(sums, {"a": weight.sum() * 2, "b": torch.nn.Parameter(torch.ones(2)).sum()}, [weight])
+    assert {name: gradient.tolist() for name, gradient in sums.items()} == {"a": [2, 2], "b": [0, 0]}
+
+
+@pytest.mark.parametrize("freeze", ["", "backbone"])
+def test_log_has_the_gradients_if_they_are_asked_for(world: World, tmp_path: Path, freeze: str) -> None:
+    for asked in (True, False):
+        train(world.settings(epochs=1, log_gradients=asked, freeze=freeze), tmp_path / str(asked))
+    keys = {"gradient_norm.intent", "gradient_norm.slots", "gradient_cosine.intent.slots"}
+    for entry, plain in zip(log_of(tmp_path / "True"), log_of(tmp_path / "False"), strict=True):
+        assert not keys & plain.keys()
+        if "dev" not in entry and not freeze:
+            assert keys <= entry.keys()
+        assert {key: value for key, value in entry.items() if key not in keys} == plain

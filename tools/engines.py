@@ -1,0 +1,130 @@
+"""What `tools.benchmark` measures: each engine is a function that gets ready and returns the work to be timed.
+
+An engine runs in a process of its own, so that its memory is its own and no two libraries share a thread pool.
+The peers' own best ways of working are used: fused AdamW, batches grouped by length, their fastest attention.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minibert.encoder import SentenceEncoder
+from minibert.hub import find_model
+from train.cache import PrefixCache
+from train.data import Item, collate, prepare
+from train.freezing import FreezingPlan
+from train.mixing import LossMixer
+from train.optimizer import build_optimizer, set_rates
+from train.readers import load_data
+from train.run import backward
+from train.settings import Settings
+from train.tasks import JointModel, Task, build_tasks, first_pieces
+
+BATCH = 32
+LR, HEAD_LR, CLIP = 1e-4, 1e-3, 1.0
+Work = Callable[[], int]  # does the work once, and returns how many real tokens that were
+
+
+def training_data(data: str, count: int) -> tuple[SentenceEncoder, list[Task], list[Item]]:
+    """The same first sentences for every engine, tokenized alike."""
+    encoder = SentenceEncoder.from_pretrained("minilm")
+    sets = [load_data(data, seed=0, announce=lambda _: None)]
+    tasks = build_tasks(sets, Settings())
+    return encoder, tasks, prepare(sets[0].splits["train"][:count], encoder.tokenizer)
+
+
+def train_ours(data: str, count: int, freeze: str = "", cache: bool = False, epochs: int = 1) -> Work:
+    """Our own step, as train/run.py takes it: packed, dropout on, clipping, fused AdamW."""
+    torch.manual_seed(0)
+    settings = Settings(lr=LR, head_lr=HEAD_LR, clip=CLIP, freeze=freeze)
+    encoder, tasks, items = training_data(data, count)
+    model = JointModel(encoder.bert, tasks)
+    plan = FreezingPlan(model, freeze, "", tasks)
+    plan.apply(1)
+    mixer = LossMixer(tasks, settings)
+    optimizer = build_optimizer(model, mixer, settings)
+    set_rates(optimizer, 1.0)
+    model.train()
+    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(0)).tolist()
+
+    def work() -> int:
+        prefix = plan.prefix(1) if cache else 0
+        kept = PrefixCache(model, items, prefix, 2**30, Path(".")) if prefix else None
+        tokens = 0
+        for _ in range(epochs):
+            for start in range(0, len(order), BATCH):
+                batch = collate([items[i] for i in order[start : start + BATCH]], tasks)
+                backward([batch], model, kept.hidden if kept else model, mixer, tasks, settings)
+                nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], CLIP)
+                optimizer.step()
+                optimizer.zero_grad()
+                tokens += batch.num_tokens
+        return tokens
+
+    return work
+
+
+def train_transformers(data: str, count: int, padding: str) -> Work:
+    """The step that people write with transformers' BertModel: linear heads on a masked mean and on first pieces.
+
+    padding: "batch" (to the longest of each batch), "grouped" (that, with batches of similar lengths), or "50".
+    """
+    from transformers import AutoModel
+
+    torch.manual_seed(0)
+    _, tasks, items = training_data(data, count)
+    bert = AutoModel.from_pretrained(find_model("minilm").path, add_pooling_layer=False, attn_implementation="sdpa")
+    sentence, tokens_task = (next(t for t in tasks if t.kind == kind) for kind in ("sentence", "tokens"))
+    size = bert.config.hidden_size
+    heads = nn.ModuleList([nn.Linear(size, len(sentence.labels)), nn.Linear(size, len(tokens_task.labels))])
+    groups = [{"params": list(bert.parameters()), "lr": LR}, {"params": list(heads.parameters()), "lr": HEAD_LR}]
+    optimizer = torch.optim.AdamW(groups, fused=True)
+    parameters = [*bert.parameters(), *heads.parameters()]
+    dropout = nn.Dropout(bert.config.hidden_dropout_prob)
+    bert.train()
+    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(0)).tolist()
+    if padding == "grouped":
+        order.sort(key=lambda i: len(items[i].parts[0].ids))
+    batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+    if padding == "grouped":
+        batches = [
+            batches[i] for i in torch.randperm(len(batches), generator=torch.Generator().manual_seed(0)).tolist()
+        ]
+
+    def work() -> int:
+        count = 0
+        for batch in batches:
+            chosen = [items[i] for i in batch]
+            input_ids, mask, tags = padded(chosen, tokens_task, 50 if padding == "50" else None)
+            labels = torch.tensor([sentence.values(item)[0] for item in chosen])
+            hidden = dropout(bert(input_ids=input_ids, attention_mask=mask).last_hidden_state)
+            weights = mask.unsqueeze(-1).to(hidden.dtype)
+            vectors = (hidden * weights).sum(1) / weights.sum(1)
+            loss = F.cross_entropy(heads[0](vectors), labels)
+            loss = loss + F.cross_entropy(heads[1](hidden).flatten(0, 1), tags.flatten(), ignore_index=-100)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, CLIP)
+            optimizer.step()
+            optimizer.zero_grad()
+            count += int(mask.sum())
+        return count
+
+    return work
+
+
+def padded(items: Sequence[Item], task: Task, length: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, mask and tags as rows of equal length, with -100 where there is no tag."""
+    rows = [item.parts[0].ids[:length] for item in items]
+    width = length or max(map(len, rows))
+    input_ids, mask = torch.zeros(len(rows), width, dtype=torch.int64), torch.zeros(len(rows), width, dtype=torch.int64)
+    tags = torch.full((len(rows), width), -100)
+    for i, (row, item) in enumerate(zip(rows, items, strict=True)):
+        input_ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+        for position, value in zip(first_pieces(item.parts[0]).values(), task.values(item), strict=True):
+            if position < width:
+                tags[i, position] = value
+    return input_ids, mask, tags
