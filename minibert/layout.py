@@ -29,7 +29,8 @@ def attention_probabilities(query: Tensor, key: Tensor, mask: Tensor | None = No
     Returns (B, H, S, S); each row sums to 1, or is all 0 where nothing may be looked at.
     Source: Vaswani et al. 2017, equation 1 (arXiv:1706.03762).
     """
-    scores = query @ key.transpose(-2, -1) / math.sqrt(query.size(-1))  # (B, H, S, W) -> (B, H, S, S)
+    # Scaled before the product, since in half precision the product itself may overflow.
+    scores = query / math.sqrt(query.size(-1)) @ key.transpose(-2, -1)  # (B, H, S, W) -> (B, H, S, S)
     if mask is None:
         return scores.softmax(dim=-1)
     # Filling with the dtype's own minimum, instead of adding -10000 as the original does, neither overflows
@@ -68,6 +69,7 @@ class Padded:
         if attention_mask.dim() != 2:
             raise ValueError(f"attention_mask must be (B, S), not of shape {tuple(attention_mask.shape)}")
         self.mask = attention_mask.bool()  # (B, S)
+        self.shape = attention_mask.shape
         self.longest = attention_mask.size(1)
         # BERT counts every column as a position, also a masked one.
         self.positions = torch.arange(self.longest, device=attention_mask.device)  # (S)
@@ -115,6 +117,7 @@ class Packed:
         self.longest = max(lengths)
         ruler = torch.arange(self.longest, device=device)
         self.positions = torch.cat([ruler[:length].repeat(count) for length, count in self.runs])  # (N)
+        self.shape = self.positions.shape
 
     def sentences(self, x: Tensor) -> Iterator[Tensor]:
         """Views of neighbours of equal length, without a copy: (N, ...) -> (G, L, ...) each."""

@@ -67,7 +67,7 @@ class BertConfig:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
-        if self.hidden_act not in ACTIVATIONS:
+        if not isinstance(self.hidden_act, str) or self.hidden_act not in ACTIVATIONS:
             raise ValueError(f"hidden_act {self.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}")
         if type(self.pad_token_id) is not int or not 0 <= self.pad_token_id < self.vocab_size:
             raise ValueError(f"pad_token_id {self.pad_token_id!r} is not an id of the {self.vocab_size} words")
@@ -222,7 +222,7 @@ class Bert(nn.Module):
         token_type_ids: (B, S) int64, 0 for a pair's first text and 1 for its second; left out, all are 0.
         Returns (B, S, D) in the weights' dtype; what stands at masked positions means nothing.
         Packed: ids of shape (N), and the layout `Packed(lengths)` in the mask's place; returns (N, D).
-        Raises ValueError if a sentence is longer than the model has positions.
+        Raises ValueError if mask and ids differ in shape, or a sentence is longer than the model has positions.
         """
         layout = self._layout(input_ids, attention_mask)
         x = self.embeddings(input_ids, token_type_ids, layout.positions)  # (*) -> (*, D)
@@ -253,6 +253,8 @@ class Bert(nn.Module):
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         layout = Padded(attention_mask) if isinstance(attention_mask, Tensor) else attention_mask
+        if layout.shape != input_ids.shape:  # which would broadcast, and give other numbers without a word
+            raise ValueError(f"input_ids {tuple(input_ids.shape)} do not fit a mask or layout of {tuple(layout.shape)}")
         if layout.longest > self.config.max_position_embeddings:
             raise ValueError(
                 f"a sentence of {layout.longest} tokens is longer than the model's "

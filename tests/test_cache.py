@@ -184,7 +184,12 @@ def test_gradients_above_the_cache_are_the_same(world: World, tmp_path: Path) ->
 def test_memory_up_to_the_limit_and_then_a_file(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files: list[np.memmap] = []
     nameless = cache_module.nameless_file
-    monkeypatch.setattr(cache_module, "nameless_file", lambda *where: files.append(nameless(*where)) or files[-1])
+
+    def noting(*where: Any) -> np.memmap:
+        files.append(nameless(*where))
+        return files[-1]
+
+    monkeypatch.setattr(cache_module, "nameless_file", noting)
     parts = assemble(world.settings(freeze="embeddings"))
     items = parts.sources[0]
     tokens = sum(len(item.parts[0].ids) for item in items)

@@ -516,7 +516,7 @@ def test_no_code_opens_or_writes_a_pickle(package: Any) -> None:
             elif isinstance(node, ast.keyword):
                 names = {node.arg or ""}
             forbidden = names & {*pickling, "torch.load", "torch.save", "allow_pickle"}
-            assert not forbidden, (file, node.lineno)
+            assert not forbidden, (file, ast.unparse(node))
 
 
 # What a run leaves

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from minibert import SentenceEncoder
-from minibert.__main__ import main
+from minibert.__main__ import main, write_json_lines
 from minibert.files import sha256
 from tests.test_encoder import small_encoder
 
@@ -70,6 +70,16 @@ def test_encode_writes_json_lines(model: str, vectors: np.ndarray, capsys: pytes
     read = np.array([line["vector"] for line in lines], dtype=np.float32)
     assert np.array_equal(read, vectors)  # to the last bit
     assert err == ""
+
+
+def test_a_line_of_json_holds_every_bit_of_a_vector() -> None:
+    vectors = np.random.default_rng(0).normal(size=(3, 500)).astype(np.float32)
+    vectors[1] *= 1e-30
+    vectors[2] *= 1e30
+    stream = io.StringIO()
+    write_json_lines(stream, TEXTS, vectors)
+    read = [json.loads(line)["vector"] for line in stream.getvalue().splitlines()]
+    assert np.array_equal(np.array(read, dtype=np.float32), vectors)
 
 
 def test_encode_writes_a_jsonl_file(
@@ -317,6 +327,7 @@ def test_other_warnings_are_left_as_they_were(model: str, capsys: pytest.Capture
 def start(arguments: list[str], **options: Any) -> "subprocess.Popen[bytes]":
     root = str(Path(__file__).parents[1])
     environment = os.environ | {"PYTHONPATH": root, "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONUNBUFFERED", None)  # what is written last is written as the program ends
     return subprocess.Popen(
         [sys.executable, "-m", "minibert", *arguments], env=environment, stderr=subprocess.PIPE, **options
     )

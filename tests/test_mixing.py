@@ -132,7 +132,7 @@ def expected_loss(parts: Parts, items: Sequence[Item]) -> dict[str, Tensor]:
     """Each task's mean loss over all its targets in these items, sentence by sentence in plain terms."""
     logits: dict[str, list[Tensor]] = {task.name: [] for task in parts.tasks}
     targets: dict[str, list[float]] = {task.name: [] for task in parts.tasks}
-    heads = parts.model.heads
+    heads: Any = parts.model.heads
     for item in items:
         states = [parts.model.bert(torch.tensor([part.ids]))[0] for part in item.parts]  # (S, D) each
         for task in parts.tasks:
@@ -147,7 +147,7 @@ def expected_loss(parts: Parts, items: Sequence[Item]) -> dict[str, Tensor]:
             elif label is not None:
                 scores = heads[task.name].classifier(states[0].mean(0))
                 logits[task.name].append(scores if task.labels else scores[0])
-                targets[task.name].append(task.labels.index(label) if task.labels else float(label))  # type: ignore[arg-type]
+                targets[task.name].append(task.labels.index(str(label)) if task.labels else float(label))
     losses = {}
     for task in parts.tasks:
         scores, gold = torch.stack(logits[task.name]), torch.tensor(targets[task.name])

@@ -200,7 +200,7 @@ def test_a_fully_masked_sentence_harms_nobody(tiny_config: BertConfig, batch: Ba
 
 
 @pytest.fixture
-def dropouts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def dropouts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The probability of every dropout that is really applied, in order: on hidden states, and inside attention."""
     applied: list[float] = []
     dropout, attention = F.dropout, F.scaled_dot_product_attention

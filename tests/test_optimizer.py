@@ -169,8 +169,8 @@ def test_decay_alone_shrinks_matrices_and_nothing_else(world: World) -> None:
                 continue
             decayed.add(f"{unit}.{name}")
             torch.testing.assert_close(parameter.detach(), old * (1 - rates[unit] * 0.1), rtol=1e-12, atol=0)
-    matrices = ("attention.query", "attention.key", "attention.value", "attention.output")
-    matrices = (*matrices, "feed_forward.intermediate", "feed_forward.output")
+    matrices = ["attention.query", "attention.key", "attention.value", "attention.output"]
+    matrices += ["feed_forward.intermediate", "feed_forward.output"]
     assert decayed == {
         *(f"embeddings.{table}.weight" for table in ("word", "position", "token_type")),
         *(f"layers.{i}.{matrix}.weight" for i in range(3) for matrix in matrices),

@@ -1,6 +1,7 @@
 """settings.py: a value that a run cannot have is refused with its name, and what is written is read back the same."""
 
 import re
+import shutil
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -8,6 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 
 from minibert import InputError
+from train import run
 from train.readers import OURS
 from train.settings import (
     RECIPES,
@@ -192,6 +194,17 @@ def test_the_notebooks_recipes_are_the_notebooks() -> None:
     )
     assert (layerwise.lr, layerwise.head_lr, layerwise.layer_decay) == (1e-5, 1e-4, 1.0)
     assert (overfit.overfit_batch, overfit.epochs) == (8, 30)
+
+
+def test_the_notebooks_eight_sentences_are_memorised(
+    minilm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["--recipe", "notebook-overfit", "--device", "cpu", "--output", str(tmp_path / "run")]) == 0
+    shutil.rmtree(tmp_path / "run")  # hundreds of megabytes, which pytest would keep
+    out = capsys.readouterr().out
+    assert out.count("  right  ") == 16  # a class and tags for each of the eight
+    assert "WRONG" not in out
+    assert "memorised: all 16 predictions are equal to the labels" in out
 
 
 # The command line

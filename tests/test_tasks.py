@@ -149,8 +149,7 @@ def test_the_tagging_loss_is_that_of_a_padded_batch_with_ignored_labels(tokenize
         for position, word in enumerate(tokens.words):
             if word is not None and word not in tokens.words[:position]:
                 labels[row, position] = TAGS.index(item.example.labels["slots"][word])  # type: ignore[index]
-    head = model.heads["slots"].classifier
-    logits = model.bert(ids, mask) @ head.weight.T + head.bias  # (B, S, C)
+    logits = model.heads["slots"](model.bert(ids, mask))  # (B, S, C)
     wanted = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
     value, _ = mean_loss(task, model, [collate(items, [task])])
     assert value == pytest.approx(wanted.item(), rel=1e-9)

@@ -86,10 +86,8 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
 
     # What learns, and how fast; on resuming, what had been unfrozen by then is so again.
     plan = FreezingPlan(model, settings.freeze, settings.unfreeze, tasks)
-    plan.apply(1)
+    plan.apply(progress.epoch)
     optimizer = build_optimizer(model, mixer, settings)
-    for epoch in range(2, progress.epoch + 1):
-        unfreeze(plan, epoch, model, optimizer, settings)
     best: dict[str, Tensor] = {}  # the parameters' values at the best evaluation
     board = tensorboard(run, progress.step) if settings.tensorboard else nullcontext()
     if resume:
@@ -473,8 +471,8 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except Interrupted as notice:
-        print(notice, file=sys.stderr)
+    except (Interrupted, KeyboardInterrupt) as notice:  # the latter before or after the loop
+        print(str(notice) or "stopped", file=sys.stderr)
         return 130
     return 0
 

@@ -135,13 +135,12 @@ def test_in_float64_minilm_differs_in_the_last_digits_only(real: tuple[Bert, Ber
     reference = theirs(batch.input_ids, batch.mask.long(), output_hidden_states=True).hidden_states
     weights = torch.randn(sum(batch.lengths), 384, dtype=torch.float64)
     expected = gradients(theirs, (reference[-1][batch.mask] * weights).sum())
-    for states in (
-        [x[batch.mask] for x in ours.hidden_states(batch.input_ids, batch.mask)],
-        ours.hidden_states(batch.packed_ids, Packed(batch.lengths)),
-    ):
-        for x, y in zip(states, reference, strict=True):
-            torch.testing.assert_close(x, y[batch.mask], rtol=0, atol=1e-12)
-        assert_same_gradients(gradients(ours, (states[-1] * weights).sum()), expected, 1e-11)
+    padded = [x[batch.mask] for x in ours.hidden_states(batch.input_ids, batch.mask)]
+    packed = ours.hidden_states(batch.packed_ids, Packed(batch.lengths))
+    for one, other, x in zip(padded, packed, reference, strict=True):
+        torch.testing.assert_close(one, x[batch.mask], rtol=0, atol=1e-12)
+        torch.testing.assert_close(other, x[batch.mask], rtol=0, atol=1e-12)
+    assert_same_gradients(gradients(ours, (packed[-1] * weights).sum()), expected, 1e-11)
 
 
 def gradients(model: torch.nn.Module, loss: Tensor) -> dict[str, Tensor]:

@@ -1,0 +1,295 @@
+"""What a run shows: tables to the letter, curves, and TensorBoard's files against the log.
+
+Evidence: whole texts for a small model; the files of other programs read back by those programs, where they are
+installed.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minibert.files import InputError
+from tests.training import World, assemble, log_of, make_world, metrics_of, write_model
+from train import report
+from train.data import Example, Item
+from train.report import add_scalars, draw_curves, final_table, groups_table, prediction_records, readable, shown, table
+from train.run import Interrupted, main, train
+from train.settings import Settings
+from train.tasks import PairSimilarity, Prediction, SentenceClassification, SentenceRegression, Task, TokenTagging
+
+TASKS: list[Task] = [
+    SentenceClassification("intent", ("a", "b")),
+    TokenTagging("slots", ("O", "B-x", "I-x")),
+    SentenceRegression("score"),
+    PairSimilarity("cosine"),
+]
+METRICS: dict[str, Any] = {
+    "intent": {"accuracy": 0.98765, "macro_f1": 0.5, "macro_recall": 0.1},
+    "slots": {"f1": 1.0, "precision": 1.0, "recall": 1.0, "entities_cut_off": 0},
+    "score": {"spearman": -0.51234567, "pearson": 0.1, "root_mean_squared_error": 2.0},
+    "cosine": {"spearman": 0.0, "pearson": 0.1, "root_mean_squared_error": 0.25},
+    "frame": 0.0625,
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+# Tables
+
+
+def test_columns_are_aligned_by_what_they_hold() -> None:
+    assert table([("name", "n", "mixed"), ("a", "1", "x"), ("bcdef", "-20.5", "-"), ("", "-", "3")]) == (
+        "name       n  mixed\n"
+        "a          1  x\n"
+        "bcdef  -20.5  -\n"
+        "           -  3"
+    )  # fmt: skip
+
+
+def groups(settings: Settings) -> str:
+    parts = assemble(settings)
+    return groups_table(parts.model, parts.plan, settings)
+
+
+def test_groups_table(world: World) -> None:
+    """Sizes by hand: word, position and type tables of 43, 32 and 2 rows of 24, and a norm; a layer has four matrices
+    of 24 x 24, two of 24 x 32, their biases and two norms; a head 24 weights and a bias a label."""
+    assert 43 * 24 + 32 * 24 + 2 * 24 + 48 == 1896
+    assert 4 * (24 * 24 + 24) + 24 * 32 + 32 + 32 * 24 + 24 + 2 * 48 == 4088
+    assert groups(world.settings()) == (
+        "unit               parameters  state   learning rate  weight decay\n"
+        "embeddings              1,896  learns          0.001          0.01\n"
+        "layers.0-2 (each)       4,088  learns          0.001          0.01\n"
+        "head.intent                75  learns           0.01          0.01\n"
+        "head.slots                125  learns           0.01          0.01"
+    )
+
+
+def test_groups_table_of_a_schedule(world: World, tmp_path: Path) -> None:
+    """A row for what differs; the pooler that no task uses; and the head without parameters is left out."""
+    settings = world.settings(
+        world.pairs,
+        model=str(write_model(tmp_path / "model", pooler=True)),
+        freeze="embeddings, layers.0-1",
+        unfreeze="3: layers.0; 2: layers.1",
+        layer_decay=0.5,
+        weight_decay=0.0,
+    )
+    assert groups(settings) == (
+        "unit        parameters  state                learning rate  weight decay\n"
+        "embeddings       1,896  frozen                           -             -\n"
+        "layers.0         4,088  learns from epoch 3        0.00025             0\n"
+        "layers.1         4,088  learns from epoch 2         0.0005             0\n"
+        "layers.2         4,088  learns                       0.001             0\n"
+        "pooler             600  frozen                           -             -"
+    )
+
+
+def test_groups_table_of_a_frozen_backbone(world: World) -> None:
+    assert groups(world.settings(freeze="backbone", head_lr=3e-4, tasks=("slots",))) == (
+        "unit               parameters  state   learning rate  weight decay\n"
+        "embeddings              1,896  frozen              -             -\n"
+        "layers.0-2 (each)       4,088  frozen              -             -\n"
+        "head.slots                125  learns         0.0003          0.01"
+    )
+
+
+def test_groups_table_is_printed_at_the_start(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = world.settings(freeze="layers.1", epochs=1)
+    train(settings, tmp_path / "run")
+    printed = capsys.readouterr()
+    assert printed.out.startswith(
+        "44 train, 12 dev, 12 test examples; tasks: intent (sentence, 3 labels), slots (tokens, 5 labels)\n"
+        f"{groups(settings)}\nepoch 1  step 6  loss "
+    )
+    results = {split: metrics_of(tmp_path / "run")[split] for split in ("dev", "test")}
+    tail = printed.out[printed.out.index(final_table(results, assemble(settings).tasks)) :].splitlines()
+    assert len(tail) == 1 + 4 + 1
+    assert tail[-1].startswith("best step 6 of 6, ")
+    assert tail[-1].endswith(f" s; all of it is in {tmp_path / 'run'}")
+    assert printed.err == ""  # no bar where there is no terminal
+
+
+def test_final_table() -> None:
+    single = {name: METRICS[name] for name in ("slots", "cosine")}
+    assert final_table({"joint": METRICS, "single": single}, TASKS) == (
+        "                   joint  single\n"
+        "intent accuracy    98.77       -\n"
+        "intent macro_f1    50.00       -\n"
+        "slots f1          100.00  100.00\n"
+        "score spearman   -0.5123       -\n"
+        "cosine spearman   0.0000  0.0000\n"
+        "frame accuracy      6.25       -"
+    )
+
+
+def test_final_table_of_one_split_without_frames() -> None:
+    assert final_table({"dev": {"intent": METRICS["intent"]}}, TASKS[:1]) == (
+        "                   dev\n"
+        "intent accuracy  98.77\n"
+        "intent macro_f1  50.00"
+    )  # fmt: skip
+
+
+def test_metrics_on_one_line() -> None:
+    assert shown(METRICS, TASKS) == (
+        "intent accuracy 98.77 macro_f1 50.00  slots f1 100.00  score spearman -0.5123  "
+        "cosine spearman 0.0000  frame 6.25"
+    )
+    assert shown({"slots": METRICS["slots"]}, TASKS) == "slots f1 100.00"
+
+
+# Predictions
+
+
+def test_prediction_records() -> None:
+    """Only what the item has a label for, with what is right beside what was predicted."""
+    words = ("fly", "to", "rome")
+    tagged = Item(Example("fly to rome", {"intent": "a", "slots": ("O", "O", "B-x"), "other": "z"}, "", words), (), 0)
+    pair = Item(Example("one", {"cosine": 0.5}, "", second="two"), (), 1)
+    found = [
+        {"intent": Prediction("b", 0.75), "slots": Prediction(("O", "B-x", "I-x"), (0.5, 0.5, 0.5))},
+        {"intent": Prediction("a", 0.5), "cosine": Prediction(0.25)},
+    ]
+    assert prediction_records(TASKS, [tagged, pair], found) == [
+        {
+            "text": "fly to rome",
+            "words": words,
+            "intent": {"gold": "a", "predicted": "b", "probability": 0.75},
+            "slots": {"gold": ("O", "O", "B-x"), "predicted": ("O", "B-x", "I-x")},
+        },
+        {"text": "one", "second": "two", "cosine": {"gold": 0.5, "predicted": 0.25}},
+    ]
+    assert readable(("B-x", "I-x", "B-y"), tagged) == "x = fly to; y = rome"
+    assert readable(("O", "O", "O"), tagged) == "nothing"
+    assert (readable("a", tagged), readable(0.5, pair)) == ("a", "0.5")
+
+
+# Curves
+
+
+def test_curves_are_drawn(world: World, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    train(world.settings(world.sentences, world.scores), tmp_path / "run")
+    content = (tmp_path / "run/curves.png").read_bytes()
+    assert content.startswith(b"\x89PNG\r\n")
+    assert len(content) > 5000
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_curves_of_tasks_that_dev_lacks(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    history = [{"step": 1, "loss": {"intent": 1.0}, "dev": {"slots": {"f1": 0.5}}}]
+    assert draw_curves(tmp_path, history, TASKS)
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_no_curves_without_matplotlib_or_without_training(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = [{"step": 1, "loss": {"intent": 1.0}, "dev": {"intent": {"accuracy": 0.5}}}]
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert not draw_curves(tmp_path, history, TASKS)
+    assert not draw_curves(tmp_path, [], TASKS)
+    train(world.settings(epochs=1), tmp_path / "run")
+    assert not list(tmp_path.rglob("*.png"))
+
+
+# TensorBoard
+
+
+class Board:
+    """Keeps what TensorBoard would be told."""
+
+    def __init__(self) -> None:
+        self.scalars: dict[tuple[str, int], float] = {}
+
+    def __enter__(self) -> "Board":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.scalars["closed", 0] = 1.0
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        assert (name, step) not in self.scalars
+        self.scalars[name, step] = value
+
+
+def expected_scalars(run: Path) -> dict[tuple[str, int], float]:
+    """What the log says, by the names that the numbers have in TensorBoard."""
+    found: dict[tuple[str, int], float] = {}
+    for entry in log_of(run):
+        if "norm" in entry:
+            found["train/norm", entry["step"]] = entry["norm"]
+            found |= {(f"train/loss/{task}", entry["step"]): loss for task, loss in entry["loss"].items()}
+        else:
+            for task, value in entry["dev"].items():
+                named = value.items() if isinstance(value, dict) else [("", value)]
+                found |= {(f"dev/{task}/{key}".rstrip("/"), entry["step"]): x for key, x in named}
+    return found
+
+
+def test_scalars_are_those_of_the_log(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Board()
+    monkeypatch.setattr("train.run.tensorboard", lambda run, step: board)
+    train(world.settings(tensorboard=True), tmp_path / "run")
+    assert board.scalars.pop(("closed", 0)) == 1.0
+    assert board.scalars == expected_scalars(tmp_path / "run")
+    assert {name for name, _ in board.scalars} >= {"train/loss/intent", "train/norm", "dev/slots/f1", "dev/frame"}
+
+
+def test_the_board_is_closed_when_a_run_is_interrupted(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = Board()
+    monkeypatch.setattr("train.run.tensorboard", lambda run, step: board)
+    monkeypatch.setattr("train.run.note_evaluation", lambda *_: (_ for _ in ()).throw(Interrupted("now")))
+    with pytest.raises(Interrupted):
+        train(world.settings(tensorboard=True), tmp_path / "run")
+    assert board.scalars["closed", 0] == 1.0
+
+
+def test_add_scalars_names_folders() -> None:
+    board = Board()
+    add_scalars(board, "a", {"b": {"c": 1.0, "d": {"e": 2}}, "f": 3.0}, 7)
+    assert board.scalars == {("a/b/c", 7): 1.0, ("a/b/d/e", 7): 2, ("a/f", 7): 3.0}
+
+
+def test_tensorboard_is_not_asked_for_unless_it_is(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.run.tensorboard", lambda *_: pytest.fail("a board was opened"))
+    train(world.settings(epochs=1), tmp_path / "run")
+
+
+def test_without_tensorboard_the_error_says_what_to_install(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match="tensorboard = true needs the tensorboard package: install it"):
+        report.tensorboard(tmp_path, 0)
+    world.settings(tensorboard=True).save(tmp_path / "recipe.toml")
+    command = ["--recipe", str(tmp_path / "recipe.toml"), "--output", str(tmp_path / "run")]
+    assert main(command) == 2
+    assert "pip install tensorboard" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()  # so the same command works once it is installed
+    assert main([*command, "--no-tensorboard", "--epochs", "0"]) == 0
+
+
+def test_tensorboard_reads_its_files(world: World, tmp_path: Path) -> None:
+    """And after a resumption that takes steps again, each step counts once."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(world.settings(tensorboard=True, epochs=1), tmp_path / "run")
+    with report.tensorboard(tmp_path / "run", 4) as board:  # as if the run had gone on from step 4
+        add_scalars(board, "train", {"norm": 0.5}, 5)
+    events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
+    found = {(tag, e.step): e.value for tag in events.Tags()["scalars"] for e in events.Scalars(tag)}
+    expected = {key: value for key, value in expected_scalars(tmp_path / "run").items() if key[1] <= 4}
+    assert found == pytest.approx(expected | {("train/norm", 5): 0.5}, rel=1e-6)
