@@ -1,8 +1,8 @@
 """Text -> token ids, over the `tokenizers` library.
 
 WordPiece (Wu et al. 2016, section 4.1, arXiv:1609.08144) is the one part of BERT that is not written by hand here: the
-library gives the ids that `transformers` gives. Google's own Python code, which the first checkpoints were trained with,
-differs in two known cases, a word-final Greek sigma and U+10FFFF.
+library gives the ids that `transformers` gives. Google's own Python code, which the first checkpoints were trained
+with, differs in two known cases, a word-final Greek sigma and U+10FFFF.
 """
 
 import warnings
