@@ -13,6 +13,8 @@ import torch
 from tools import check_shapes
 from tools.check_shapes import LENGTHS, SIZES, find_comments, main, python_files, trace
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 B, S, N, D, H, W, F = (SIZES[letter] for letter in "BSNDHWF")
 
 # In the manner of layout.py and model.py, with every kind of statement that may carry a comment.
@@ -87,15 +89,6 @@ def use(module: ModuleType) -> None:
         module.total(x)
         module.halves(x)
         module.halves(x, x)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tensors this small gain nothing from threads, and lose much on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

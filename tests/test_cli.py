@@ -7,28 +7,20 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from minibert import SentenceEncoder
 from minibert.__main__ import main, write_json_lines
 from minibert.files import sha256
 from tests.test_encoder import small_encoder
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEXTS = ["hello world", "a b c", ""]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

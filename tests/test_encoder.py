@@ -19,6 +19,8 @@ from minibert.encoder import batches, read_modules, read_pooling
 from minibert.tokenizer import Tokenizer, TruncationWarning
 from tests.test_tokenizer import CASED, UNCASED, write_vocabulary
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 D = 24
 LIMIT = 40  # positions of the small model
 TEXTS = ["hello world", "a", "", "b c d e f g", "helloing, world.", "a", "z " * 30, "hello world hello world"]
@@ -37,15 +39,6 @@ def small_encoder(folder: Path, tokens: list[str] = UNCASED, **options: Any) -> 
     )
     torch.manual_seed(0)
     return SentenceEncoder(Bert(config).eval(), Tokenizer.from_folder(write_vocabulary(folder, tokens)), **options)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Products this small are slower on two threads, and far slower where others use the cores too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ the gradients. Against another implementation: tests/parity.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -311,15 +311,6 @@ def test_a_sentence_longer_than_the_model_is_refused(bert: Bert) -> None:
         bert(ids.flatten(), Packed([25, 25]))
     assert bert(ids[:, :24]).shape == (2, 24, 32)
     assert bert(ids.flatten()[:48], Packed([24, 24])).shape == (48, 32)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """For thousands of tiny products, where a second thread only waits for the first."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("one_thread")

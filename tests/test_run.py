@@ -139,7 +139,7 @@ def test_loss_of_an_epoch_is_the_mean_over_its_targets(world: World, tmp_path: P
 
 @pytest.mark.parametrize(
     ("eval_steps", "accumulate", "expected"),
-    [(0, 1, [6, 12]), (4, 1, [4, 6, 8, 12]), (6, 1, [6, 12]), (99, 1, [6, 12]), (1, 4, [1, 2, 3, 4]), (0, 4, [2, 4])],
+    [(0, 1, [6, 12]), (4, 1, [4, 6, 8, 12]), (99, 1, [6, 12]), (1, 4, [1, 2, 3, 4]), (0, 4, [2, 4])],
 )
 def test_evaluations_are_every_n_steps_and_at_each_epochs_end(
     world: World, tmp_path: Path, eval_steps: int, accumulate: int, expected: list[int]
@@ -284,8 +284,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, values: Sequence[float]) -> None:
         (2, [0.5, 0.4, 0.3], 3, 1),
         (1, [0.1, 0.2, 0.3, 0.25], 4, 3),
         (2, [0.1, 0.0, 0.2, 0.1, 0.2], 5, 3),  # an equal value is no better one
-        (0, [0.5, 0.4, 0.3, 0.2, 0.1, 0.0], 6, 1),
-        (9, [-0.5, -0.6, -0.4, -0.7, -0.8, -0.9], 6, 3),
+        (0, [-0.5, -0.6, -0.4, -0.7, -0.8, -0.9], 6, 3),
     ],
     ids=str,
 )

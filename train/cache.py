@@ -1,8 +1,8 @@
 """The frozen prefix: what leaves the lowest layers never changes once they are frozen, so it is computed once.
 
-A sentence's rows are the same bit for bit whatever else is in its batch, as long as a batch has more than a handful
-of tokens (below about a dozen rows the matrix kernel is another one, and the last bits may differ); so training from
-the cache gives the losses that training without it gives.
+With MiniLM's sizes a sentence's rows are the same bit for bit whatever else is in its batch, as long as a batch has a
+dozen tokens or more (below that, and for much smaller models on several threads, the matrix kernel is another one, and
+the last bits may differ); so training from the cache gives the losses that training without it gives.
 """
 
 import os

@@ -346,7 +346,7 @@ def set_dropout(model: nn.Module, dropout: float | None) -> None:
 def word_splitting(sets: Sequence[DataSet]) -> str:
     """How the training data's texts were split into words: at white space, or at punctuation too."""
     given = (e for data in sets for e in data.splits["train"] if e.words is not None)
-    return "whitespace" if all(tuple(e.text.split()) == e.words for e in given) else "punctuation"
+    return "whitespace" if all(e.text == " ".join(e.words or ()) for e in given) else "punctuation"
 
 
 def first_examples(data: DataSet, count: int) -> DataSet:
