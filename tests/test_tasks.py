@@ -20,9 +20,11 @@ from minibert import Bert, BertConfig, InputError
 from minibert.tokenizer import Tokenizer
 from tests.conftest import shake
 from tests.test_data import VOCABULARY, random_examples
+from tests.training import make_world
 from train.data import Batch, DataSet, Example, Item, Label, collate, prepare
 from train.evaluate import measure, predict
-from train.readers import read_folder
+from train.readers import load_data, read_folder
+from train.run import train
 from train.settings import Settings
 from train.tasks import (
     JointModel,
@@ -490,3 +492,22 @@ def test_a_task_survives_its_description(kind: str, tokenizer: Tokenizer) -> Non
 def test_an_unknown_kind_of_task() -> None:
     with pytest.raises(ValueError, match="there is no kind of task 'poem'"):
         task_from({"kind": "poem", "name": "x", "labels": []})
+
+
+# A kind of its own, as the README shows
+
+
+def test_a_new_kind_is_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's example, chosen by build_tasks in place of the plain kind: a whole run knows nothing of it."""
+
+    class RobustRegression(SentenceRegression):
+        kind = "robust"
+
+        def loss(self, scores: Tensor, values: Tensor) -> Tensor:
+            return F.huber_loss(scores.float(), values, reduction="sum")
+
+    monkeypatch.setattr("train.tasks.SentenceRegression", RobustRegression)
+    world = make_world(tmp_path)
+    metrics = train(world.settings(world.scores, epochs=1), tmp_path / "run")
+    assert [describe(task)["kind"] for task in build_tasks([load_data(str(world.scores), 0)], Settings())] == ["robust"]
+    assert any("spearman" in values for values in metrics.values() if isinstance(values, dict))

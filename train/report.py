@@ -15,12 +15,6 @@ from train.settings import Settings
 from train.tasks import JointModel, Prediction, Task
 
 PERCENT = ("accuracy", "f1", "macro_f1", "macro_recall", "frame")
-SHOWN = {
-    "sentence": ("accuracy", "macro_f1"),
-    "tokens": ("f1",),
-    "regression": ("spearman",),
-    "similarity": ("spearman",),
-}
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -68,7 +62,7 @@ def shown(metrics: Metrics, tasks: Sequence[Task]) -> str:
     parts = []
     for task in tasks:
         if isinstance(values := metrics.get(task.name), dict):
-            parts += [f"{task.name} " + " ".join(f"{m} {number(m, values[m])}" for m in SHOWN[task.kind])]
+            parts += [f"{task.name} " + " ".join(f"{m} {number(m, values[m])}" for m in task.shown_metrics)]
     if isinstance(frame := metrics.get("frame"), float):
         parts.append(f"frame {number('frame', frame)}")
     return "  ".join(parts)
@@ -82,7 +76,7 @@ def final_table(results: Mapping[str, Metrics], tasks: Sequence[Task]) -> str:
     """The metrics of several runs or splits side by side."""
     rows: list[Sequence[str]] = [("", *results)]
     for task in tasks:
-        for metric in SHOWN[task.kind]:
+        for metric in task.shown_metrics:
             cells = [
                 value[metric] if isinstance(value := result.get(task.name), dict) else None
                 for result in results.values()

@@ -40,7 +40,8 @@ class Task(Protocol):
     kind: str
     name: str
     labels: tuple[str, ...]
-    main_metric: str  # the one of `metrics` that the best epoch is chosen by
+    main_metric: str  # the one of `measure` that the best epoch is chosen by
+    shown_metrics: tuple[str, ...]  # those of `measure` that are printed
     uses_pooler: bool
 
     def build_head(self, config: BertConfig) -> nn.Module:
@@ -76,6 +77,7 @@ class SentenceClassification:
 
     kind = "sentence"
     main_metric = "accuracy"
+    shown_metrics: tuple[str, ...] = ("accuracy", "macro_f1")
 
     def __init__(
         self,
@@ -137,6 +139,7 @@ class TokenTagging:
 
     kind = "tokens"
     main_metric = "f1"
+    shown_metrics: tuple[str, ...] = ("f1",)
     uses_pooler = False
 
     def __init__(self, name: str, labels: tuple[str, ...]) -> None:
@@ -194,6 +197,7 @@ class SentenceRegression:
 
     kind = "regression"
     main_metric = "spearman"
+    shown_metrics: tuple[str, ...] = ("spearman",)
     labels: tuple[str, ...] = ()
 
     def __init__(self, name: str, pooling: str = "mean") -> None:
