@@ -12,7 +12,7 @@ from typing import TextIO
 import numpy as np
 
 from minibert.encoder import SentenceEncoder
-from minibert.files import InputError, decode, read_text, replacing, sha256, split_lines
+from minibert.files import InputError, read_texts, replacing, sha256
 from minibert.heads import POOLINGS
 from minibert.hub import KNOWN_WEIGHTS, find_model
 from minibert.tokenizer import TruncationWarning
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def encode(options: argparse.Namespace) -> None:
     """Write the vectors of texts: JSON lines, or a .npy file with one row a text."""
-    texts = read_texts(options)
+    texts = read_texts(options.texts, options.input)
     output = options.output
     if output is not None and output.suffix not in (".npy", ".jsonl"):
         raise InputError(f"--output {output}: the name must end in .npy or .jsonl")
@@ -63,7 +63,7 @@ def encode(options: argparse.Namespace) -> None:
 
 def similarity(options: argparse.Namespace) -> None:
     """Print the cosine of the vectors of each two texts, the most similar pair first."""
-    texts = read_texts(options)
+    texts = read_texts(options.texts, options.input)
     if len(texts) < 2:
         raise InputError(f"similarity compares texts, and there is only {len(texts)}: give at least two")
     vectors = load_encoder(options).encode(texts, normalize=True, progress=True)
@@ -104,19 +104,6 @@ def load_encoder(options: argparse.Namespace) -> SentenceEncoder:
     return SentenceEncoder.from_pretrained(
         options.model, revision=options.revision, pooling=options.pooling, max_length=options.max_length
     )
-
-
-def read_texts(options: argparse.Namespace) -> list[str]:
-    """The texts to work on: the arguments, else one a line of --input, else of standard input."""
-    if options.texts:
-        if options.input is not None:
-            raise InputError("give texts as arguments or as --input, not both")
-        return options.texts
-    if options.input is not None and options.input != "-":
-        return split_lines(read_text(Path(options.input)))
-    if sys.stdin is None or (options.input is None and sys.stdin.isatty()):
-        raise InputError("no texts: give them as arguments, as --input FILE (one a line), or on standard input")
-    return split_lines(decode(sys.stdin.buffer.read(), "standard input"))
 
 
 def write_json_lines(stream: TextIO, texts: list[str], vectors: np.ndarray) -> None:

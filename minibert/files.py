@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,6 +42,27 @@ def split_lines(text: str) -> list[str]:
     """
     lines = text.replace("\r\n", "\n").split("\n")
     return lines if lines[-1] else lines[:-1]
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a UTF-8 text file, without the byte order mark that some editors put first."""
+    return split_lines(read_text(file).removeprefix("\ufeff"))
+
+
+def read_texts(texts: list[str], file: str | None) -> list[str]:
+    """What a command works on: the texts of its arguments, else one a line of a file, else of standard input ("-").
+
+    Raises InputError for both at once, and where nobody would type the texts.
+    """
+    if texts:
+        if file is not None:
+            raise InputError("give texts as arguments or as --input, not both")
+        return texts
+    if file is not None and file != "-":
+        return read_lines(Path(file))
+    if sys.stdin is None or (file is None and sys.stdin.isatty()):
+        raise InputError("no texts: give them as arguments, as --input FILE (one a line), or on standard input")
+    return split_lines(decode(sys.stdin.buffer.read(), "standard input"))
 
 
 def read_json(file: Path) -> Any:

@@ -112,8 +112,6 @@ def read_config(folder: Path) -> BertConfig:
     required = [field.name for field in fields(BertConfig)[:6]]
     if missing := [key for key in required if key not in content]:
         raise InputError(f"{file}: {', '.join(missing)} missing; a BERT's config names all of {', '.join(required)}")
-    if not isinstance(content.get("hidden_act", ""), str):
-        raise InputError(f"{file}: hidden_act must be a name, not {content['hidden_act']!r}")
     try:
         return BertConfig(**{f.name: content[f.name] for f in fields(BertConfig) if f.name in content})
     except ValueError as error:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from minibert import InputError
+from minibert.files import read_lines
 from train.data import DataSet, Example
 from train.readers import (
     OURS,
@@ -27,7 +28,6 @@ from train.readers import (
     from_fields,
     load_data,
     read_folder,
-    read_lines,
     read_source,
     repair_tags,
     settle_numbers,

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from minibert.files import InputError, decode, split_lines
+from minibert.files import InputError, read_texts
 from train.checkpoint import Run, load_run
 from train.data import Example, Item, prepare
 from train.evaluate import predict
 from train.metrics import entities
-from train.readers import WORD, read_lines
+from train.readers import WORD
 from train.tasks import Prediction, Task
 
 
@@ -88,16 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="JSON lines")
     options = parser.parse_args(arguments)
     try:
-        if options.texts and options.input:
-            raise InputError("give texts as arguments or as --input, not both")
-        if not options.texts and options.input is None and sys.stdin.isatty():
-            raise InputError("no texts: give them as arguments, as --input FILE (one a line), or on standard input")
-        if options.texts:
-            texts = options.texts
-        elif options.input not in (None, "-"):
-            texts = read_lines(Path(options.input))
-        else:
-            texts = split_lines(decode(sys.stdin.buffer.read(), "standard input"))
+        texts = read_texts(options.texts, options.input)
         run = load_run(options.run)
         items = prepare(examples(texts, run.split_words, run.tasks), run.encoder.tokenizer)
         for item, predictions in zip(items, predict(run.model, run.tasks, items), strict=True):

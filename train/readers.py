@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from minibert.files import InputError, read_text, split_lines
+from minibert.files import InputError, read_lines, read_text
 from train.data import BIO, DataSet, Example, Label
 
 SPLITS = {"train": ("train",), "dev": ("dev", "val", "valid", "validation"), "test": ("test",)}
@@ -414,12 +414,6 @@ def _repaired(tags: Sequence[str]) -> Iterator[str]:
             tag = "B-" + tag[2:]
         yield tag
         previous = tag
-
-
-def read_lines(file: Path) -> list[str]:
-    """The lines of a UTF-8 text file, cut at line feeds only: a text may hold other separators. A byte order mark,
-    which some editors put first, is no part of them."""
-    return split_lines(read_text(file).removeprefix("\ufeff"))
 
 
 def _columns(line: str) -> list[str]:
