@@ -6,6 +6,7 @@ Shapes: B sentences, D hidden, C labels. `*` stands for the tokens: (B, S) padde
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minibert.dropout import Dropout
 from minibert.layout import Layout
 from minibert.model import BertConfig, init_weights
 
@@ -43,7 +44,7 @@ class SentenceHead(nn.Module):
     def __init__(self, config: BertConfig, num_labels: int, pooling: str = "mean") -> None:
         super().__init__()
         self.pooling = pooling
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, num_labels)
         init_weights(self.classifier, config)
 
@@ -61,7 +62,7 @@ class TokenHead(nn.Module):
 
     def __init__(self, config: BertConfig, num_labels: int) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, num_labels)
         init_weights(self.classifier, config)
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minibert.dropout import Dropout
 from minibert.layout import Layout, Padded
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -95,7 +96,7 @@ class Embeddings(nn.Module):
         self.position = embedding(config.max_position_embeddings, config.hidden_size)  # learnt, not sinusoids
         self.token_type = embedding(config.type_vocab_size, config.hidden_size)
         self.norm = layer_norm(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, positions: Tensor) -> Tensor:
         if token_type_ids is None:
@@ -158,7 +159,7 @@ class Layer(nn.Module):
         self.attention_norm = layer_norm(config)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = layer_norm(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         x = self.attention_norm(x + self.dropout(self.attention(x, layout)))  # (*, D)

@@ -146,6 +146,19 @@ def test_both_layouts_attend_alike() -> None:
     torch.testing.assert_close(Padded(mask).attend(query, key, value)[mask], expected, rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("lengths", [LENGTHS, sorted(LENGTHS), [5] * 4, [1, 2, 3, 30, 7]])
+def test_packed_attention_with_dropout_is_the_same_function(lengths: list[int]) -> None:
+    """At a chance of dropout so small that nothing is dropped: the values and the gradients of attention without."""
+    results = []
+    for dropout in (0.0, 1e-9):
+        torch.manual_seed(0)
+        inputs = [torch.randn(sum(lengths), 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+        context = Packed(lengths).attend(*inputs, dropout=dropout)
+        context.backward(torch.arange(context.numel(), dtype=torch.float64).view_as(context).sin())
+        results.append([context, *(x.grad for x in inputs)])
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-13)
+
+
 def pad(lengths: list[int], *packed: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The mask (B, S), and each (N, ...) as (B, S, ...) with 1000 in the padding, which nothing may depend on."""
     padded = [

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from minibert import Bert, BertConfig, Packed, Padded
+from minibert.dropout import dropout
 from minibert.heads import POOLINGS, pool
 from minibert.model import ACTIVATIONS
 from tests.conftest import shake
@@ -203,18 +203,13 @@ def test_a_fully_masked_sentence_harms_nobody(tiny_config: BertConfig, batch: Ba
 def dropouts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The probability of every dropout that is really applied, in order: on hidden states, and inside attention."""
     applied: list[float] = []
-    dropout, attention = F.dropout, F.scaled_dot_product_attention
 
-    def record_dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-        applied.extend([p] * training)
-        return dropout(x, p, training, inplace)
+    def record(x: Tensor, probability: float) -> Tensor:
+        applied.extend([probability] * (probability > 0))
+        return dropout(x, probability)
 
-    def record_attention(*inputs: Tensor, dropout_p: float = 0.0, **options: Any) -> Tensor:
-        applied.extend([dropout_p] * (dropout_p > 0))
-        return attention(*inputs, dropout_p=dropout_p, **options)
-
-    monkeypatch.setattr(F, "dropout", record_dropout)
-    monkeypatch.setattr(F, "scaled_dot_product_attention", record_attention)
+    monkeypatch.setattr("minibert.dropout.dropout", record)
+    monkeypatch.setattr("minibert.layout.drop", record)
     return applied
 
 
