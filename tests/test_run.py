@@ -306,6 +306,7 @@ def test_the_best_step_is_kept_and_patience_ends_the_run(
     assert metrics["dev"] == metrics["history"][best - 1]["dev"]
     then = read_tensors(tmp_path / f"run/checkpoints/step-{3 * best:08}/tensors.safetensors")
     left = trained(tmp_path / "run")
+    left.pop("bert.embeddings.word.weight")  # a checkpoint holds the rows of the words that occur
     assert not differing(left, {name: then[f"model.{name}"] for name in left})
 
 

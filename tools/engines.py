@@ -14,33 +14,36 @@ from torch.nn import functional as F
 from minibert.encoder import SentenceEncoder
 from minibert.hub import find_model
 from train.cache import PrefixCache
-from train.data import Item, collate, prepare
+from train.data import Item, collate
 from train.freezing import FreezingPlan
 from train.mixing import LossMixer
 from train.optimizer import build_optimizer, set_rates
 from train.readers import load_data
-from train.run import backward
+from train.run import backward, tokenize, used_ids
 from train.settings import Settings
 from train.tasks import JointModel, Task, build_tasks, first_pieces
+from train.words import UsedWords
 
 BATCH = 32
 LR, HEAD_LR, CLIP = 1e-4, 1e-3, 1.0
 Work = Callable[[], int]  # does the work once, and returns how many real tokens that were
 
 
-def training_data(data: str, count: int) -> tuple[SentenceEncoder, list[Task], list[Item]]:
-    """The same first sentences for every engine, tokenized alike."""
+def training_data(data: str, count: int) -> tuple[SentenceEncoder, list[Task], list[Item], set[int]]:
+    """The same first sentences for every engine, tokenized alike; and the words of all the data's splits."""
     encoder = SentenceEncoder.from_pretrained("minilm")
     sets = [load_data(data, seed=0, announce=lambda _: None)]
     tasks = build_tasks(sets, Settings())
-    return encoder, tasks, prepare(sets[0].splits["train"][:count], encoder.tokenizer)
+    splits = tokenize(sets, tasks, encoder)
+    return encoder, tasks, splits[0][0][:count], used_ids([*splits[0], *splits[1:]])
 
 
 def train_ours(data: str, count: int, freeze: str = "", cache: bool = False, epochs: int = 1) -> Work:
     """Our own step, as train/run.py takes it: packed, dropout on, clipping, fused AdamW."""
     torch.manual_seed(0)
     settings = Settings(lr=LR, head_lr=HEAD_LR, clip=CLIP, freeze=freeze)
-    encoder, tasks, items = training_data(data, count)
+    encoder, tasks, items, words = training_data(data, count)
+    encoder.bert.embeddings.word = UsedWords(encoder.bert.embeddings.word, words)
     model = JointModel(encoder.bert, tasks)
     plan = FreezingPlan(model, freeze, "", tasks)
     plan.apply(1)
@@ -75,7 +78,7 @@ def train_transformers(data: str, count: int, padding: str) -> Work:
     from transformers import AutoModel
 
     torch.manual_seed(0)
-    _, tasks, items = training_data(data, count)
+    _, tasks, items, _ = training_data(data, count)
     bert = AutoModel.from_pretrained(find_model("minilm").path, add_pooling_layer=False, attn_implementation="sdpa")
     sentence, tokens_task = (next(t for t in tasks if t.kind == kind) for kind in ("sentence", "tokens"))
     size = bert.config.hidden_size

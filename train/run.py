@@ -3,7 +3,7 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +47,7 @@ from train.report import (
 )
 from train.settings import Settings, command_line
 from train.tasks import JointModel, Prediction, Task, build_tasks
+from train.words import UsedWords
 
 MOST_SKIPPED = 3  # steps in a row without a finite gradient, after which a run stops
 LOWER_IS_BETTER = (".root_mean_squared_error", ".entities_cut_off")
@@ -77,11 +78,13 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
     encoder = SentenceEncoder.from_pretrained(
         settings.model, revision=settings.revision, max_length=settings.max_length, device=device
     )
+    sources, dev, test = tokenize(sets, tasks, encoder)
+    words = UsedWords(encoder.bert.embeddings.word, used_ids([*sources, dev, test]))
+    encoder.bert.embeddings.word = words
     model = JointModel(encoder.bert, tasks).to(device)
     set_dropout(model, settings.dropout)
     mixer = LossMixer(tasks, settings).to(device)
     parameters = parameters_by_name(model, mixer)
-    sources, dev, test = tokenize(sets, tasks, encoder)
     check_monitor(tasks, dev, settings.monitor)
 
     # What learns, and how fast; on resuming, what had been unfrozen by then is so again.
@@ -97,6 +100,7 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
         settings.save(run / "settings.toml")
     print(f"{sum(map(len, sources))} train, {len(dev)} dev, {len(test)} test examples; tasks:", end=" ")
     print(", ".join(f"{task.name} ({task.kind}, {len(task.labels) or 'no'} labels)" for task in tasks))
+    print(f"the data uses {len(words.used):,} of {encoder.bert.config.vocab_size:,} words; only their embeddings are held")
     print(groups_table(model, plan, settings), flush=True)
 
     # The loop.
@@ -175,6 +179,7 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
         results["test"] = measure(tasks, test, predictions)
 
     # What the run leaves.
+    encoder.bert.embeddings.word = words.whole()
     split_words = word_splitting(sets)
     save_run(run, encoder, model, tasks, split_words)
     write_json_lines(run / "predictions.jsonl", prediction_records(tasks, last, predictions))
@@ -330,6 +335,11 @@ def tokenize(
     train_items = [made for data in sets if (made := items(data, "train"))]
     dev, test = ([item for data in sets for item in items(data, split)] for split in ("dev", "test"))
     return train_items, dev, test
+
+
+def used_ids(splits: Iterable[Iterable[Item]]) -> set[int]:
+    """The ids of all words in some items."""
+    return {number for items in splits for item in items for part in item.parts for number in part.ids}
 
 
 def set_dropout(model: nn.Module, dropout: float | None) -> None:
