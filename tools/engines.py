@@ -6,6 +6,7 @@ The peers' own best ways of working are used: fused AdamW, batches grouped by le
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,19 +76,12 @@ def train_transformers(data: str, count: int, padding: str) -> Work:
 
     padding: "batch" (to the longest of each batch), "grouped" (that, with batches of similar lengths), or "50".
     """
-    from transformers import AutoModel
-
     torch.manual_seed(0)
     _, tasks, items, _ = training_data(data, count)
-    bert = AutoModel.from_pretrained(find_model("minilm").path, add_pooling_layer=False, attn_implementation="sdpa")
     sentence, tokens_task = (next(t for t in tasks if t.kind == kind) for kind in ("sentence", "tokens"))
-    size = bert.config.hidden_size
-    heads = nn.ModuleList([nn.Linear(size, len(sentence.labels)), nn.Linear(size, len(tokens_task.labels))])
-    groups = [{"params": list(bert.parameters()), "lr": LR}, {"params": list(heads.parameters()), "lr": HEAD_LR}]
-    optimizer = torch.optim.AdamW(groups, fused=True)
-    parameters = [*bert.parameters(), *heads.parameters()]
-    dropout = nn.Dropout(bert.config.hidden_dropout_prob)
-    bert.train()
+    model = TransformersJoint(find_model("minilm").path, len(sentence.labels), len(tokens_task.labels))
+    optimizer = torch.optim.AdamW(model.groups(LR, HEAD_LR, 0.01), fused=True)
+    model.train()
     order = torch.randperm(len(items), generator=torch.Generator().manual_seed(0)).tolist()
     if padding == "grouped":
         order.sort(key=lambda i: len(items[i].parts[0].ids))
@@ -103,13 +97,9 @@ def train_transformers(data: str, count: int, padding: str) -> Work:
             chosen = [items[i] for i in batch]
             input_ids, mask, tags = padded(chosen, tokens_task, 50 if padding == "50" else None)
             labels = torch.tensor([sentence.values(item)[0] for item in chosen])
-            hidden = dropout(bert(input_ids=input_ids, attention_mask=mask).last_hidden_state)
-            weights = mask.unsqueeze(-1).to(hidden.dtype)
-            vectors = (hidden * weights).sum(1) / weights.sum(1)
-            loss = F.cross_entropy(heads[0](vectors), labels)
-            loss = loss + F.cross_entropy(heads[1](hidden).flatten(0, 1), tags.flatten(), ignore_index=-100)
+            loss = model.loss(input_ids, mask, tags, labels)
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, CLIP)
+            nn.utils.clip_grad_norm_(model.parameters(), CLIP)
             optimizer.step()
             optimizer.zero_grad()
             count += int(mask.sum())
@@ -118,7 +108,39 @@ def train_transformers(data: str, count: int, padding: str) -> Work:
     return work
 
 
-def padded(items: Sequence[Item], task: Task, length: int | None) -> tuple[Tensor, Tensor, Tensor]:
+class TransformersJoint(nn.Module):
+    """The joint model that people write: transformers' BertModel, linear heads on its masked mean and on its tokens."""
+
+    def __init__(self, folder: Path, num_sentence_labels: int, num_token_labels: int) -> None:
+        from transformers import AutoModel
+
+        super().__init__()
+        self.bert = AutoModel.from_pretrained(folder, add_pooling_layer=False, attn_implementation="sdpa")
+        size, dropout = self.bert.config.hidden_size, self.bert.config.hidden_dropout_prob
+        self.heads = nn.ModuleList([nn.Linear(size, num_sentence_labels), nn.Linear(size, num_token_labels)])
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.dropout(self.bert(input_ids=input_ids, attention_mask=mask).last_hidden_state)
+        weights = mask.unsqueeze(-1).to(hidden.dtype)
+        return self.heads[0]((hidden * weights).sum(1) / weights.sum(1)), self.heads[1](hidden)
+
+    def loss(self, input_ids: Tensor, mask: Tensor, tags: Tensor, labels: Tensor) -> Tensor:
+        of_sentences, of_tokens = self(input_ids, mask)
+        loss = F.cross_entropy(of_sentences, labels)
+        return loss + F.cross_entropy(of_tokens.flatten(0, 1), tags.flatten(), ignore_index=-100)
+
+    def groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Parameter groups for AdamW: no decay on biases and norms, by their names, as is usual there."""
+        groups = []
+        for part, rate in ((self.bert, lr), (self.heads, head_lr)):
+            for free in (False, True):
+                chosen = [p for n, p in part.named_parameters() if ("bias" in n or "LayerNorm" in n) == free]
+                groups.append({"params": chosen, "lr": rate, "weight_decay": 0.0 if free else weight_decay})
+        return groups
+
+
+def padded(items: Sequence[Item], task: Task, length: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, mask and tags as rows of equal length, with -100 where there is no tag."""
     rows = [item.parts[0].ids[:length] for item in items]
     width = length or max(map(len, rows))

@@ -100,7 +100,7 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
         settings.save(run / "settings.toml")
     print(f"{sum(map(len, sources))} train, {len(dev)} dev, {len(test)} test examples; tasks:", end=" ")
     print(", ".join(f"{task.name} ({task.kind}, {len(task.labels) or 'no'} labels)" for task in tasks))
-    print(f"the data uses {len(words.used):,} of {encoder.bert.config.vocab_size:,} words; only their embeddings are held")
+    print(f"{len(words.used):,} of {encoder.bert.config.vocab_size:,} words occur; only their rows are held")
     print(groups_table(model, plan, settings), flush=True)
 
     # The loop.
