@@ -34,10 +34,19 @@ from tests.training import (
 )
 from train import run as run_module
 from train.checkpoint import Progress, checkpoints, read_tensors
-from train.data import Item
-from train.run import compare_single, ends_early, main, monitored_value, output_folder, settings_alone, train
+from train.data import DataSet, Example, Item
+from train.run import (
+    compare_single,
+    ends_early,
+    epochs_alone,
+    main,
+    monitored_value,
+    output_folder,
+    settings_alone,
+    train,
+)
 from train.settings import Settings
-from train.tasks import SentenceClassification, Task, TokenTagging
+from train.tasks import SentenceClassification, Task, TokenTagging, build_tasks
 
 LEARNS_BY_HEART = {"overfit_batch": 8, "epochs": 30, "lr": 1e-2, "head_lr": 3e-2, "dropout": 0.0}
 
@@ -534,6 +543,21 @@ def test_settings_alone_drop_what_is_of_other_tasks(world: World) -> None:
         assert "layers.0-1=1e-5" in alone[name].group_lr
     assert assemble(alone["intent"]).plan.thawed == {3: {"head.intent", "layers.0"}, 4: {"embeddings"}}
     assert assemble(alone["slots"]).plan.thawed == {2: {"head.slots"}, 3: {"layers.0"}, 4: {"embeddings"}}
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"), [("proportional", (4, 4)), ("uniform", (12, 2)), ("round-robin", (12, 2))]
+)
+def test_a_task_alone_sees_its_data_as_often_as_jointly(sampling: str, expected: tuple[int, int]) -> None:
+    """Four epochs of 100 + 20 batches: half of them from each source is 2.4 epochs of the large one, 12 of the small."""
+    settings = Settings(epochs=4, batch_size=10, sampling=sampling)
+    sets = [
+        DataSet(name, {"train": [Example("a text", {name: label}, "here") for label in ("x", "y") * (size // 2)]})
+        for name, size in (("small", 200), ("large", 1000))
+    ]
+    tasks = build_tasks(sets, settings)
+    found = [epochs_alone(settings, sets, tasks, task) for task in tasks]
+    assert found == pytest.approx(expected, abs=0 if sampling != "uniform" else 2)  # which draws lots
 
 
 def test_compare_single_of_two_sources_with_heads_named(world: World, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """python -m train.run: fine-tune one encoder for all the tasks that the data has. Read `train` from top to bottom."""
 
+import math
 import signal
 import sys
 import time
@@ -264,7 +265,7 @@ def unfreeze(
         optimizer.add_param_group(group)
 
 
-def plan_steps(sources: Sequence[Sequence[Item]], settings: Settings, epoch: int) -> list[list[list[Place]]]:
+def plan_steps(sources: Sequence[Sequence[object]], settings: Settings, epoch: int) -> list[list[list[Place]]]:
     """An epoch's steps: lists of batches, which are lists of (source, number). Follows from the settings alone."""
     seed = settings.seed * 1_000_003 + epoch
     sizes = [len(source) for source in sources]
@@ -388,18 +389,32 @@ def check_memorised(
 
 
 def compare_single(settings: Settings, run: Path, joint: Metrics) -> None:
-    """Train each task alone with the same settings, and print joint against single."""
+    """Train each task alone, on its data as often as jointly, and print joint against single."""
     results: dict[str, Metrics] = {"joint": joint}
-    tasks: list[Task] = build_tasks(
-        [load_data(name, settings.seed, lambda _: None) for name in settings.data], settings
-    )
+    sets = [load_data(name, settings.seed, lambda _: None) for name in settings.data]
+    tasks: list[Task] = build_tasks(sets, settings)
     for task in tasks:
-        print(f"\n{task.name} alone")
-        alone = train(settings_alone(settings, task, tasks), run / f"single-{task.name}")
+        epochs = epochs_alone(settings, sets, tasks, task)
+        print(f"\n{task.name} alone, {epochs} epochs")
+        alone = train(replace(settings_alone(settings, task, tasks), epochs=epochs), run / f"single-{task.name}")
         if task.name in alone:
             results.setdefault("single", {})[task.name] = alone[task.name]
     print("\n" + final_table(results, tasks))
     write_json(run / "compare.json", results)
+
+
+def epochs_alone(settings: Settings, sets: Sequence[DataSet], tasks: Sequence[Task], task: Task) -> int:
+    """How many epochs of a task's own data have the most nearly as many batches of it as the joint run has.
+
+    Sampling other than proportional shows a small source several times in an epoch, a large one in part.
+    """
+    labels = [[example.labels.keys() & {t.name for t in tasks} for example in s.splits["train"]] for s in sets]
+    sources = [names for of_set in labels if (names := [found for found in of_set if found])]
+    plan = [batch for (batch,) in plan_steps(sources, replace(settings, accumulate=1), epoch=1)]
+    own = {i for i, names in enumerate(sources) if any(task.name in found for found in names)}
+    jointly = sum(batch[0][0] in own for batch in plan)
+    alone = sum(math.ceil(len(sources[i]) / settings.batch_size) for i in own)
+    return max(1, round(settings.epochs * jointly / alone))
 
 
 def settings_alone(settings: Settings, task: Task, tasks: Sequence[Task]) -> Settings:
