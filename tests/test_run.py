@@ -549,7 +549,7 @@ def test_settings_alone_drop_what_is_of_other_tasks(world: World) -> None:
     ("sampling", "expected"), [("proportional", (4, 4)), ("uniform", (12, 2)), ("round-robin", (12, 2))]
 )
 def test_a_task_alone_sees_its_data_as_often_as_jointly(sampling: str, expected: tuple[int, int]) -> None:
-    """Four epochs of 100 + 20 batches: half of them from each source is 2.4 epochs of the large one, 12 of the small."""
+    """Four epochs of 100 + 20 batches: half of them each is 2.4 epochs of the large source, 12 of the small."""
     settings = Settings(epochs=4, batch_size=10, sampling=sampling)
     sets = [
         DataSet(name, {"train": [Example("a text", {name: label}, "here") for label in ("x", "y") * (size // 2)]})
