@@ -4,5 +4,6 @@ from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
 from minibert.layout import Packed, Padded
 from minibert.model import Bert, BertConfig
+from minibert.pretraining import BertForPreTraining
 
-__all__ = ["Bert", "BertConfig", "InputError", "Packed", "Padded", "SentenceEncoder"]
+__all__ = ["Bert", "BertConfig", "BertForPreTraining", "InputError", "Packed", "Padded", "SentenceEncoder"]

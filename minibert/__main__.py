@@ -1,4 +1,4 @@
-"""python -m minibert encode | similarity | inspect: the library from the command line."""
+"""python -m minibert encode | similarity | fill-mask | inspect: the library from the command line."""
 
 import argparse
 import json
@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+from torch import nn
 
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, read_texts, replacing, sha256
 from minibert.heads import POOLINGS
-from minibert.hub import KNOWN_WEIGHTS, find_model
-from minibert.tokenizer import TruncationWarning
-from minibert.weights import load_bert
+from minibert.hub import BERT_BASE, KNOWN_WEIGHTS, find_model
+from minibert.pretraining import fill_masks, load_pretraining
+from minibert.tokenizer import Tokenizer, TruncationWarning
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,10 +79,33 @@ def similarity(options: argparse.Namespace) -> None:
         )
 
 
+def fill_mask(options: argparse.Namespace) -> None:
+    """Print the likeliest words for each [MASK] of texts."""
+    texts = read_texts(options.texts, options.input)
+    folder = find_model(options.model, options.revision).path
+    model, _ = load_pretraining(folder)
+    config = model.bert.config
+    tokenizer = Tokenizer.from_folder(folder, config.vocab_size)
+    tokenizer.max_length = min(tokenizer.max_length or config.max_position_embeddings, config.max_position_embeddings)
+    filled = [fill_masks(model, tokenizer, text, options.top) for text in texts]
+    for text, masks in zip(texts, filled, strict=True):
+        if options.json:
+            words = [[{"word": word, "probability": probability} for word, probability in mask] for mask in masks]
+            print(json.dumps({"text": text, "masks": words}, ensure_ascii=False))
+            continue
+        print(text)
+        for number, mask in enumerate(masks, start=1):
+            if len(masks) > 1:
+                print(f"  mask {number}")
+            for word, probability in mask:
+                print(f"{probability:9.4f}  {word}")
+
+
 def inspect(options: argparse.Namespace) -> None:
     """Print where a model comes from, its sizes, and what became of every tensor of its files."""
     model = find_model(options.model, options.revision)
-    bert, report = load_bert(model.path)
+    whole, report = load_pretraining(model.path)
+    bert = whole.bert
     origin = model.source if model.commit is None else f"{model.source}, commit {model.commit}"
     print(f"{model.name}: {model.path} ({origin})")
     for file in report.files:
@@ -89,7 +113,13 @@ def inspect(options: argparse.Namespace) -> None:
         published = " ".join(KNOWN_WEIGHTS.get(digest, ("unknown",)))
         print(f"{file.name}: {file.stat().st_size:,} bytes, SHA-256 {digest} ({published})")
     print("config:", ", ".join(f"{key}={value}" for key, value in vars(bert.config).items()))
-    parts = {"embeddings": bert.embeddings, f"{len(bert.layers)} layers": bert.layers, "pooler": bert.pooler}
+    parts: dict[str, nn.Module | None] = {
+        "embeddings": bert.embeddings,
+        f"{len(bert.layers)} layers": bert.layers,
+        "pooler": bert.pooler,
+        "masked-word head": whole.masked_words,
+        "next-sentence head": whole.next_sentence,
+    }
     sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items() if part is not None}
     total = sum(sizes.values())
     print(f"parameters: {total:,}, {total * 4 / 2**20:.1f} MiB as float32;", end=" ")
@@ -116,19 +146,24 @@ def write_json_lines(stream: TextIO, texts: list[str], vectors: np.ndarray) -> N
 def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="python -m minibert", description=__doc__)
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
-    for function in (encode, similarity, inspect):
-        command = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
+    for function in (encode, similarity, fill_mask, inspect):
+        name = function.__name__.replace("_", "-")
+        command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
         command.set_defaults(command=function)
         if function is inspect:
             command.add_argument("model", help="a folder, minilm, or a Hub id")
             command.add_argument("--revision", help="a branch, tag or commit on the Hub")
             continue
         command.add_argument("texts", nargs="*", metavar="TEXT", help="a text; none: read --input or standard input")
-        command.add_argument("--model", default="minilm", help="a folder, minilm (the default), or a Hub id")
+        default = BERT_BASE if function is fill_mask else "minilm"
+        command.add_argument("--model", default=default, help=f"a folder, minilm, or a Hub id; {default} if left out")
         command.add_argument("--revision", help="a branch, tag or commit on the Hub")
-        command.add_argument("--pooling", choices=POOLINGS, help="in place of what the model's files say")
-        command.add_argument("--max-length", type=int, help="the most tokens of a text that are read")
         command.add_argument("--input", metavar="FILE", help="texts, one a line; - for standard input")
+        if function is fill_mask:
+            command.add_argument("--top", type=int, default=5, metavar="K", help="how many words a mask; 5 if left out")
+        else:
+            command.add_argument("--pooling", choices=POOLINGS, help="in place of what the model's files say")
+            command.add_argument("--max-length", type=int, help="the most tokens of a text that are read")
         if function is encode:
             command.add_argument(
                 "--output", type=Path, metavar="FILE", help="a .npy or .jsonl file; else JSON lines on standard output"

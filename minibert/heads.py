@@ -1,14 +1,15 @@
-"""What stands on the encoder: pooling, the sentence head and the token head.
+"""What stands on the encoder: pooling, the sentence head, the token head, and the masked-word head.
 
-Shapes: B sentences, D hidden, C labels. `*` stands for the tokens: (B, S) padded, or (N) packed.
+Shapes: B sentences, D hidden, C labels, V vocabulary. `*` stands for the tokens: (B, S) padded, or (N) packed.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minibert.dropout import Dropout
 from minibert.layout import Layout
-from minibert.model import BertConfig, init_weights
+from minibert.model import ACTIVATIONS, BertConfig, init_weights, layer_norm
 
 POOLINGS = ("mean", "cls", "max")
 
@@ -68,3 +69,23 @@ class TokenHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.classifier(self.dropout(hidden))  # (*, D) -> (*, C)
+
+
+class MaskedWordHead(nn.Module):
+    """Scores for which word stands at each token (Devlin et al. 2019, section 3.1, task 1).
+
+    A layer of its own, then the product with each word's embedding, and a bias a word: `get_masked_lm_output` in the
+    original's run_pretraining.py. The table of embeddings is passed in, so that it cannot become another one.
+    """
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.norm = layer_norm(config)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        init_weights(self.dense, config)
+
+    def forward(self, hidden: Tensor, words: Tensor) -> Tensor:
+        x = self.norm(self.activation(self.dense(hidden)))  # (*, D)
+        return F.linear(x, words, self.bias)  # (*, D), (V, D) -> (*, V)

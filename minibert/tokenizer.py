@@ -120,6 +120,10 @@ class Tokenizer:
         """The id of one token, such as "[MASK]"."""
         return self.backend.token_to_id(token)
 
+    def token(self, token_id: int) -> str:
+        """The token of an id. A model may have embeddings for more ids than there are tokens."""
+        return self.backend.id_to_token(token_id) or f"[no token {token_id}]"
+
     def lower_first(self) -> None:
         """Lower-case every text before anything else, as sentence-transformers' `do_lower_case` asks."""
         ours = self.backend.normalizer
@@ -129,8 +133,8 @@ class Tokenizer:
         """Write tokenizer.json, tokenizer_config.json and vocab.txt. Raises InputError if the disk refuses."""
         with replacing(folder / "tokenizer.json") as beside:
             beside.write_text(self.backend.to_str(pretty=True), encoding="utf-8")
-        tokens = {i: token for token, i in self.backend.get_vocab(with_added_tokens=True).items()}
-        lines = [tokens.get(i, f"[no token {i}]") for i in range(max(tokens) + 1)]  # a line's number is its token's id
+        highest = max(self.backend.get_vocab(with_added_tokens=True).values())
+        lines = [self.token(i) for i in range(highest + 1)]  # a line's number is its token's id
         with replacing(folder / "vocab.txt") as beside:
             beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
         settings: dict[str, Any] = {"tokenizer_class": "BertTokenizer"}

@@ -1,25 +1,27 @@
 """safetensors files <-> the model's own names, with a report of every tensor.
 
 Two spellings are found in the wild, and both are read: names with the prefix `bert.` or without, and layer norms
-called `LayerNorm.gamma/beta` (bert-base-uncased) or `LayerNorm.weight/bias`. What we write has neither `bert.` nor
-`gamma`, as `transformers.BertModel` does. safetensors is data only: nothing here unpickles.
+called `LayerNorm.gamma/beta` (bert-base-uncased) or `LayerNorm.weight/bias`. What we write is as `transformers` does:
+never `gamma`, and `bert.` only where a head stands on the encoder. safetensors is data only: nothing here unpickles.
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from minibert.files import InputError, read_object, replacing, write_json
 from minibert.model import Bert, BertConfig
+
+Model = TypeVar("Model", bound=nn.Module)
 
 # The model's names beside the checkpoint's: a prefix each, {i} for a layer's number.
 NAMES = (
@@ -36,16 +38,26 @@ NAMES = (
     ("layers.{i}.feed_forward.output.", "encoder.layer.{i}.output.dense."),
     ("layers.{i}.feed_forward_norm.", "encoder.layer.{i}.output.LayerNorm."),
     ("pooler.dense.", "pooler.dense."),
+    ("masked_words.dense.", "cls.predictions.transform.dense."),
+    ("masked_words.norm.", "cls.predictions.transform.LayerNorm."),
+    ("masked_words.bias", "cls.predictions.bias"),
+    ("next_sentence.", "cls.seq_relationship."),
 )
+# What some checkpoints hold a second time: the masked-word head's decoder is the word embeddings, and has one bias.
+TIES = {
+    "cls.predictions.decoder.weight": "embeddings.word.weight",
+    "cls.predictions.decoder.bias": "masked_words.bias",
+}
 ENCODER_PARTS = ("embeddings.", "encoder.", "pooler.")
 
 
 def checkpoint_name(name: str) -> str:
     """A parameter's name in the files that we write: `layers.3.attention_norm.weight` ->
-    `encoder.layer.3.attention.output.LayerNorm.weight`."""
-    translated = _translate(name, NAMES)
+    `encoder.layer.3.attention.output.LayerNorm.weight`. A `bert.` before it stays."""
+    inner = name.removeprefix("bert.")
+    translated = _translate(inner, NAMES)
     assert translated is not None, name
-    return translated
+    return name.removesuffix(inner) + translated
 
 
 def model_name(name: str) -> str | None:
@@ -149,15 +161,20 @@ def load_state(
     files = tuple(files)
     state: dict[str, Tensor] = {}
     entries: list[TensorEntry] = []
+    twice: list[tuple[Path, str]] = []
     for file in files:
         with open_safetensors(file) as tensors:
             for name in sorted(tensors.keys()):
+                if name in TIES and "masked_words.bias" in parameters:
+                    twice.append((file, name))
+                    continue
                 view = tensors.get_slice(name)
                 shape, stored = tuple(view.get_shape()), view.get_dtype()
                 status, note = _fate(name, shape, stored, parameters, state)
                 if status in ("loaded", "renamed"):
                     state[note] = tensors.get_tensor(name).to(dtype, copy=True)
                 entries.append(TensorEntry(name, status, shape, stored, note))
+    entries += [_tie(file, name, state) for file, name in twice]  # when all that they may be equal to is there
     present = {model_name(entry.name) for entry in entries}
     for name, parameter in parameters.items():
         if name not in present:
@@ -172,7 +189,7 @@ def _fate(
     target = model_name(name)
     if name.endswith("position_ids"):
         return "ignored", "the numbers 0, 1, 2 ..., which old versions saved"
-    if target is None and not name.removeprefix("bert.").startswith(ENCODER_PARTS):
+    if target not in parameters and not name.removeprefix("bert.").startswith(ENCODER_PARTS):
         return "ignored", "a head, no part of the encoder"
     if target is None or target not in parameters:
         if target is not None and target.startswith("pooler."):
@@ -185,6 +202,18 @@ def _fate(
     if shape != tuple(parameters[target].shape):
         return "wrong shape", f"{target} has {list(parameters[target].shape)}"
     return ("loaded" if name == checkpoint_name(target) else "renamed"), target
+
+
+def _tie(file: Path, name: str, state: Mapping[str, Tensor]) -> TensorEntry:
+    """What became of a tensor that must be equal to one that is loaded, and is then not needed itself."""
+    with open_safetensors(file) as tensors:
+        tensor, stored = tensors.get_tensor(name), tensors.get_slice(name).get_dtype()
+    target = TIES[name]
+    if target in state and torch.equal(tensor.to(state[target].dtype), state[target]):
+        status, note = "tied", f"equal to {target}"
+    else:
+        status, note = "unexpected", f"the decoder's, tied to {target} here, but its values are others"
+    return TensorEntry(name, status, tuple(tensor.shape), stored, note)
 
 
 @contextmanager
@@ -210,25 +239,37 @@ def is_pickle(file: Path) -> bool:
 def load_bert(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Bert, LoadReport]:
     """The encoder in a model folder, in eval mode, and the report of its tensors.
 
-    The pooler is there if the file has one. Raises InputError, naming file, tensor and shapes, if the config or the
-    weights cannot be used, or a tensor of the encoder is missing, unexpected or of a wrong shape.
+    The pooler is there if the file has one. Raises InputError as `load_model`.
+    """
+    return load_model(folder, lambda config, names: Bert(config, pooler="pooler.dense.weight" in names), dtype)
+
+
+def load_model(
+    folder: Path, build: Callable[[BertConfig, set[str]], Model], dtype: torch.dtype = torch.float32
+) -> tuple[Model, LoadReport]:
+    """A model with the weights of a folder, in eval mode, and the report of its tensors.
+
+    build: makes the model, given its config and the names of the parameters that the files can fill.
+    Raises InputError, naming file, tensor and shapes, if the config or the weights cannot be used, or a tensor of the
+    model is missing, unexpected or of a wrong shape.
     """
     config, files = read_config(folder), weight_files(folder)
-    names = {model_name(name) for file in files for name in tensor_names(file)}
+    names = {known for file in files for name in tensor_names(file) if (known := model_name(name))}
     if config.num_hidden_layers > len(names):  # before a loop of a billion steps builds those layers
         raise InputError(
-            f"{folder / 'config.json'}: num_hidden_layers is {config.num_hidden_layers}, and the weights are "
-            f"{len(names)} tensors in all"
+            f"{folder / 'config.json'}: num_hidden_layers is {config.num_hidden_layers}, and the weights "
+            f"hold {len(names)} tensors of a BERT in all"
         )
     try:
         with torch.device("meta"):  # shapes without memory: every parameter is about to be replaced
-            bert = Bert(config, pooler="pooler.dense.weight" in names)
+            model = build(config, names)
     except RuntimeError as error:  # sizes whose product overflows
         raise InputError(f"{folder / 'config.json'}: {error}") from error
-    state, report = load_state(dict(bert.named_parameters()), files, dtype)
+    known_as = {name.removeprefix("bert."): name for name, _ in model.named_parameters()}
+    state, report = load_state({key: model.get_parameter(name) for key, name in known_as.items()}, files, dtype)
     report.raise_for_problems()
-    bert.load_state_dict(state, assign=True)
-    return bert.eval(), report
+    model.load_state_dict({known_as[key]: tensor for key, tensor in state.items()}, assign=True)
+    return model.eval(), report
 
 
 def tensor_names(file: Path) -> list[str]:
@@ -238,13 +279,21 @@ def tensor_names(file: Path) -> list[str]:
 
 
 def save_bert(bert: Bert, folder: Path) -> None:
-    """Write config.json and model.safetensors as `transformers.BertModel` does, each beside the old one and renamed.
+    """Write an encoder as `save_model` does."""
+    save_model("BertModel", bert.config, dict(bert.named_parameters()), folder)
 
+
+def save_model(
+    architecture: str, config: BertConfig, parameters: Mapping[str, Tensor], folder: Path, **more: Any
+) -> None:
+    """Write config.json and model.safetensors as a class of `transformers` does, each beside the old one and renamed.
+
+    parameters: by the model's own names. more: what else that class wants in config.json.
     Raises InputError if the disk refuses.
     """
-    config = {"architectures": ["BertModel"], "model_type": "bert", **asdict(bert.config)}
-    save_tensors({checkpoint_name(name): p for name, p in bert.named_parameters()}, folder / "model.safetensors")
-    write_json(folder / "config.json", config | {"position_embedding_type": "absolute"})
+    content = {"architectures": [architecture], "model_type": "bert", **asdict(config)}
+    save_tensors({checkpoint_name(name): p for name, p in parameters.items()}, folder / "model.safetensors")
+    write_json(folder / "config.json", content | {"position_embedding_type": "absolute"} | more)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:

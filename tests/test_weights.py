@@ -112,7 +112,6 @@ def test_layer_numbers_of_two_digits() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "cls.predictions.bias",
         "classifier.weight",
         "roberta.embeddings.word_embeddings.weight",
         "bert.bert.pooler.dense",

@@ -48,6 +48,7 @@ from torch import Tensor
 from minibert.heads import POOLINGS, SentenceHead, TokenHead
 from minibert.layout import Packed, Padded, explicit_attention
 from minibert.model import Bert, BertConfig
+from minibert.pretraining import BertForPreTraining
 
 SIZES = {"B": 4, "S": 11, "N": 32, "D": 21, "H": 3, "W": 7, "F": 37, "V": 53, "C": 5}
 LENGTHS = (9, 9, 8, 6)  # of B sentences, N in all; two equal neighbours; none of length S, which is padding's
@@ -87,6 +88,7 @@ def exercise() -> None:
             TokenHead(config, SIZES["C"])(hidden)
             for pooling in (*POOLINGS, "pooler"):
                 SentenceHead(config, SIZES["C"], pooling)(hidden, layout, bert.pooler)
+            BertForPreTraining(config)(input_ids, layout)
     query, key, value = torch.randn(3, SIZES["B"], SIZES["H"], SIZES["S"], SIZES["W"])
     explicit_attention(query, key, value)
     explicit_attention(query, key, value, mask[:, None, None, :])
