@@ -5,12 +5,16 @@ What is missing is skipped, and the skip says what would have to be there.
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
+from torch import nn
 
-from minibert import Bert, BertConfig
+from minibert import BertConfig
 from minibert.hub import installed_package
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @pytest.fixture(autouse=True)
@@ -66,9 +70,9 @@ def tiny_config() -> BertConfig:
     )
 
 
-def shake(bert: Bert, std: float) -> Bert:
+def shake(model: Model, std: float) -> Model:
     """Add noise to every parameter: left alone, all biases would be 0, and one that is forgotten would not show."""
     with torch.no_grad():
-        for parameter in bert.parameters():
+        for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=std)
-    return bert
+    return model

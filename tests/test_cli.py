@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minibert import SentenceEncoder
+from minibert import BertForPreTraining, SentenceEncoder
 from minibert.__main__ import main, write_json_lines
 from minibert.files import sha256
+from tests.conftest import shake
 from tests.test_encoder import small_encoder
+from tests.test_tokenizer import UNCASED
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -171,6 +173,44 @@ def test_similarity_needs_two_texts(
     assert_refused(["similarity", "--model", model, *texts], capsys, "give at least two")
 
 
+# fill-mask
+
+
+@pytest.fixture(scope="module")
+def filler(model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same tokenizer, and a random model with the masked-word head."""
+    folder = Path(shutil.copytree(model, tmp_path_factory.mktemp("filler") / "model"))
+    shake(BertForPreTraining(SentenceEncoder.from_pretrained(model).bert.config), 0.5).save_pretrained(folder)
+    return str(folder)
+
+
+def test_fill_mask_prints_each_masks_words(filler: str, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = ["hello [MASK]", "[MASK] b [MASK]"]
+    assert main(["fill-mask", "--model", filler, "--top", "3", "--json", *texts]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["text"] for record in records] == texts
+    assert [[len(mask) for mask in record["masks"]] for record in records] == [[3], [3, 3]]
+    assert main(["fill-mask", "--model", filler, "--top", "3", *texts]) == 0
+    first, second = ([f"{w['probability']:9.4f}  {w['word']}" for w in mask] for mask in records[1]["masks"])
+    only = [f"{w['probability']:9.4f}  {w['word']}" for w in records[0]["masks"][0]]
+    assert capsys.readouterr().out.splitlines() == [
+        *(texts[0], *only),
+        *(texts[1], "  mask 1", *first, "  mask 2", *second),
+    ]
+
+
+def test_fill_mask_refuses(model: str, filler: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert_refused(["fill-mask", "--model", filler, "a [MASK]", "b"], capsys, "there is no [MASK] in 'b'")
+    assert_refused(["fill-mask", "--model", model, "a [MASK]"], capsys, "no masked-word head", "bert-base-uncased")
+    assert_refused(["fill-mask", "--model", filler, "--top", "0", "[MASK]"], capsys, "the top 0 words")
+    assert_refused(["fill-mask", "--model", filler, "--top", "999", "[MASK]"], capsys, "the top 999 words")
+    assert_refused(["fill-mask", "--model", filler, "[MASK] " * 50], capsys, "longer than 40 tokens")
+
+
+def test_fill_mask_of_the_real_minilm(minilm: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert_refused(["fill-mask", "--model", "minilm", "a [MASK]"], capsys, "no masked-word head")
+
+
 # inspect
 
 
@@ -193,6 +233,14 @@ def test_inspect_prints_sizes_and_the_report(model: str, capsys: pytest.CaptureF
         "embeddings.position.weight",
     ] in tensors
     assert out.endswith(f"{len(tensors)} loaded\n")
+
+
+def test_inspect_counts_the_heads_that_are_there(filler: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", filler]) == 0
+    out = capsys.readouterr().out
+    words = len(UNCASED)
+    assert f"masked-word head {24 * 24 + 3 * 24 + words:,}, next-sentence head 50\n" in out
+    assert "ignored" not in out
 
 
 def test_inspect_names_what_is_wrong(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -300,7 +348,8 @@ def test_arguments_that_are_unknown(arguments: list[str], capsys: pytest.Capture
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["--help"], ["encode", "--help"], ["similarity", "--help"], ["inspect", "--help"]):
+    for command in ("encode", "similarity", "fill-mask", "inspect", None):
+        arguments = ["--help"] if command is None else [command, "--help"]
         with pytest.raises(SystemExit) as caught:
             main(arguments)
         assert caught.value.code == 0

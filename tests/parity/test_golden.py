@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from minibert import Bert, InputError, Padded, SentenceEncoder
+from minibert import Bert, BertForPreTraining, InputError, Padded, SentenceEncoder
 from minibert.files import sha256
 from minibert.hub import BERT_BASE, from_cache
+from minibert.pretraining import fill_masks
 from minibert.tokenizer import Tokenizer
 
 
@@ -97,8 +98,13 @@ def bert_base() -> Path:
 
 
 @pytest.fixture(scope="module")
-def bert(bert_base: Path) -> Bert:
-    return Bert.from_pretrained(bert_base)
+def whole(bert_base: Path) -> BertForPreTraining:
+    return BertForPreTraining.from_pretrained(bert_base)
+
+
+@pytest.fixture(scope="module")
+def bert(whole: BertForPreTraining) -> Bert:
+    return whole.bert
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +178,50 @@ def test_bert_base_hidden_state(bert: Bert) -> None:
         hidden = bert(input_ids, torch.tensor([[0, *[1] * 10]]))
     recorded = [[0.4249, 0.1008, 0.7531], [0.3771, 0.1188, 0.7467], [0.4152, 0.1098, 0.7108]]
     close(hidden[0, 1:4, 1:4], recorded, 1e-4)
+
+
+def test_bert_base_masked_word_scores(whole: BertForPreTraining) -> None:
+    """Source: Bumblebee's test of its masked-word head. The last column is [SEP]."""
+    input_ids = torch.tensor([[101, 1996, 3007, 1997, 2605, 2003, 103, 1012, 102]])
+    with torch.inference_mode():
+        words, _ = whole(input_ids)
+    assert words is not None
+    recorded = [[-14.7240, -14.2120, -14.6434], [-10.3125, -9.7459, -9.9923], [-15.1105, -14.8048, -14.9276]]
+    close(words[0, 1:4, 1:4], recorded, 1e-4)
+
+
+def test_bert_base_next_sentence_scores(whole: BertForPreTraining) -> None:
+    """Source: Bumblebee's test of its next-sentence head."""
+    first = [101, 1999, 3304, 10733, 2003, 2366, 4895, 14540, 6610, 2094, 1012, 102]
+    second = [2059, 1996, 8013, 20323, 2009, 2478, 9292, 1998, 5442, 1012, 102]
+    types = torch.tensor([[0] * len(first) + [1] * len(second)])
+    with torch.inference_mode():
+        _, follows = whole(torch.tensor([first + second]), token_type_ids=types)
+    assert follows is not None
+    close(follows, [[6.1459, -5.7820]], 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "recorded", "atol"),
+    [
+        (
+            "Hello I'm a [MASK] model.",
+            {
+                "fashion": 0.1073106899857521,
+                "role": 0.08774490654468536,
+                "new": 0.05338378623127937,
+                "super": 0.04667217284440994,
+                "fine": 0.027095865458250046,
+            },
+            2e-5,
+        ),
+        ("The capital of France is [MASK].", {"paris": 0.4168}, 1e-4),
+    ],
+)
+def test_bert_base_fills_masks(
+    whole: BertForPreTraining, tokenizer: Tokenizer, text: str, recorded: dict[str, float], atol: float
+) -> None:
+    """The likeliest words in order, with their probabilities. Source: the model's card; the second has four digits."""
+    [words] = fill_masks(whole, tokenizer, text, top=len(recorded))
+    assert [word for word, _ in words] == list(recorded)
+    close(np.array([probability for _, probability in words]), list(recorded.values()), atol)
