@@ -1,16 +1,17 @@
 """Sentence vectors: text in, numpy out."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from minibert.files import InputError, read_json, read_object, write_json
+from minibert.files import InputError, read_json, read_object, write_card, write_json
 from minibert.heads import POOLINGS, normalize, pool
 from minibert.hub import find_model
 from minibert.layout import Packed
@@ -18,6 +19,21 @@ from minibert.model import Bert
 from minibert.tokenizer import Tokenizer, Truncation
 from minibert.weights import load_bert
 
+CARD = """# Sentence encoder
+
+A BERT of {config.num_hidden_layers} layers that turns a text of up to {max_length} tokens into a vector of \
+{config.hidden_size} numbers: its tokens' vectors, pooled by {pooling}, {scaled} to length 1. Vectors are compared by \
+their cosine.
+
+```python
+from sentence_transformers import SentenceTransformer
+
+vectors = SentenceTransformer("FOLDER OR HUB ID").encode(["a sentence", "another"])
+```
+
+In minibert: `SentenceEncoder.from_pretrained("FOLDER OR HUB ID")`.
+
+"""
 BATCH_TOKENS = 1024  # about what a CPU's caches like; see tools/benchmark
 
 
@@ -120,9 +136,13 @@ class SentenceEncoder:
                 bar.update(len(batch))
         return vectors
 
-    def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write a folder that `sentence_transformers.SentenceTransformer`, `transformers` and we open.
+    def save_pretrained(
+        self, folder: str | PathLike[str], *, facts: Mapping[str, Any] | None = None, training: str = ""
+    ) -> None:
+        """Write a folder that `sentence_transformers.SentenceTransformer`, `transformers`, `tokenizers` and we open.
 
+        facts, training: for its model card, README.md. What the Hub should know besides, such as {"base_model": ID};
+        and what people should, in Markdown.
         Raises InputError if the disk refuses; files that were there before are whole in any case.
         """
         folder = Path(folder)
@@ -145,6 +165,27 @@ class SentenceEncoder:
             folder / "sentence_bert_config.json",
             {"max_seq_length": self.tokenizer.max_length, "do_lower_case": False},
         )
+        write_json(
+            folder / "config_sentence_transformers.json",
+            {
+                "model_type": "SentenceTransformer",
+                "prompts": {},
+                "default_prompt_name": None,
+                "similarity_fn_name": "cosine",
+            },
+        )
+        about = {
+            "library_name": "sentence-transformers",
+            "pipeline_tag": "sentence-similarity",
+            "tags": ["sentence-transformers", "sentence-similarity", "feature-extraction", "bert"],
+        }
+        text = CARD.format(
+            config=self.bert.config,
+            max_length=self.tokenizer.max_length,
+            pooling=self.pooling,
+            scaled="scaled" if self.normalize else "not scaled",
+        )
+        write_card(folder / "README.md", about | dict(facts or {}), text + training)
 
     def _encode_batch(self, tokens: Sequence[list[int]], normalized: bool | None) -> NDArray[np.float32]:
         device = self.bert.embeddings.word.weight.device

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -115,3 +115,10 @@ def write_json(file: Path, content: Any) -> None:
     """Write a JSON file for people: indented, keys in the order given."""
     with replacing(file) as beside:
         beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_card(file: Path, facts: Mapping[str, Any], text: str) -> None:
+    """Write a model card: facts for the Hub as YAML between two lines of dashes, then Markdown for people."""
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in facts.items()]  # which is YAML too
+    with replacing(file) as beside:
+        beside.write_text("\n".join(["---", *lines, "---", "", text.strip(), ""]), encoding="utf-8")

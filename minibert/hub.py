@@ -88,6 +88,11 @@ def find_model(name: str | PathLike[str], revision: str | None = None) -> ModelF
     return ModelFolder(path, str(name), "cache" if cached else "hub", commit=path.name)
 
 
+def hub_id(name: str) -> str | None:
+    """The Hub id of the model that `find_model` finds under a name; None if that is a folder."""
+    return None if os.path.isdir(os.path.expanduser(name)) else ALIASES.get(name, name)
+
+
 def check_known_weights(folder: Path, repository: str) -> str | None:
     """The commit at which a known repository's weights were published; None if we know no weights of this repository.
 

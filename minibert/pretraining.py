@@ -17,7 +17,7 @@ from minibert.hub import BERT_BASE, find_model
 from minibert.layout import Layout, Packed
 from minibert.model import Bert, BertConfig, init_weights
 from minibert.tokenizer import Tokenizer
-from minibert.weights import LoadReport, load_model, save_model
+from minibert.weights import LoadReport, checkpoint_name, load_model, save_model
 
 # Which class of transformers has just these heads: the masked-word head, the next-sentence head.
 ARCHITECTURES = {
@@ -61,7 +61,8 @@ class BertForPreTraining(nn.Module):
         the word embeddings. Raises InputError if the disk refuses; files that were there before are whole in any case.
         """
         heads = self.masked_words is not None, self.next_sentence is not None
-        save_model(ARCHITECTURES[heads], self.bert.config, dict(self.named_parameters()), Path(folder))
+        tensors = {checkpoint_name(name): parameter for name, parameter in self.named_parameters()}
+        save_model(ARCHITECTURES[heads], self.bert.config, tensors, Path(folder))
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | Layout | None = None, token_type_ids: Tensor | None = None

@@ -280,19 +280,17 @@ def tensor_names(file: Path) -> list[str]:
 
 def save_bert(bert: Bert, folder: Path) -> None:
     """Write an encoder as `save_model` does."""
-    save_model("BertModel", bert.config, dict(bert.named_parameters()), folder)
+    save_model("BertModel", bert.config, {checkpoint_name(name): p for name, p in bert.named_parameters()}, folder)
 
 
-def save_model(
-    architecture: str, config: BertConfig, parameters: Mapping[str, Tensor], folder: Path, **more: Any
-) -> None:
+def save_model(architecture: str, config: BertConfig, tensors: Mapping[str, Tensor], folder: Path, **more: Any) -> None:
     """Write config.json and model.safetensors as a class of `transformers` does, each beside the old one and renamed.
 
-    parameters: by the model's own names. more: what else that class wants in config.json.
+    tensors: by that class's names. more: what else that class wants in config.json.
     Raises InputError if the disk refuses.
     """
     content = {"architectures": [architecture], "model_type": "bert", **asdict(config)}
-    save_tensors({checkpoint_name(name): p for name, p in parameters.items()}, folder / "model.safetensors")
+    save_tensors(tensors, folder / "model.safetensors")
     write_json(folder / "config.json", content | {"position_embedding_type": "absolute"} | more)
 
 

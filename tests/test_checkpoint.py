@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,13 +23,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import minibert
 import train as train_package
-from minibert import Bert, SentenceEncoder
+from minibert import Bert, Padded, SentenceEncoder
 from minibert.files import InputError
 from minibert.weights import save_tensors
-from tests.training import World, assemble, differing, log_of, make_world, metrics_of, outcome, trained, weights
+from tests.training import (
+    World,
+    assemble,
+    differing,
+    log_of,
+    make_world,
+    metrics_of,
+    outcome,
+    trained,
+    weights,
+    write_model,
+)
 from train import run as run_module
 from train.checkpoint import (
     Progress,
@@ -42,8 +55,11 @@ from train.checkpoint import (
     read_tensors,
     save_checkpoint,
 )
+from train.data import prepare
 from train.evaluate import predict
 from train.optimizer import build_optimizer, rate_factor, set_rates
+from train.predict import examples
+from train.report import card_facts
 from train.run import Interrupted, backward, main, train
 from train.settings import Settings
 
@@ -539,7 +555,7 @@ def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 
 def test_the_run_predicts_as_the_model_in_memory(world: World, finished: tuple[Path, Any]) -> None:
-    run, (_, _, model, tasks, split_words) = finished
+    run, (_, _, model, tasks, split_words, *_) = finished
     items = assemble(world.settings(world.sentences, world.pairs, world.scores)).test
     again = load_run(run)
     assert predict(again.model, again.tasks, items) == predict(model, tasks, items)
@@ -603,6 +619,118 @@ def test_the_best_weights_are_what_is_left(world: World, tmp_path: Path) -> None
     assert not differing(left, {name: last[f"best.{name}"] for name in left})
     assert metrics["best_step"] < metrics["steps"]  # so the last weights are others
     assert differing(left, {name: last[f"model.{name}"] for name in left})
+
+
+# Fine-tuned models for transformers
+
+
+@pytest.fixture(scope="module")
+def pooled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of an intent and a score by the pooler, of slots, and of pairs."""
+    world = make_world(tmp_path_factory.mktemp("pooled"))
+    write_model(world.model, pooler=True)
+    settings = world.settings(world.sentences, world.pairs, world.scores, pooling="pooler, cosine=mean", lr=5e-3)
+    train(settings, world.model.parent / "run")
+    return world.model.parent / "run"
+
+
+def open_for_transformers(folder: Path, kind: str) -> Any:
+    """What transformers makes of a folder, in eval mode; nothing of it is missing or unexpected."""
+    transformers = pytest.importorskip("transformers")
+    model, problems = getattr(transformers, kind).from_pretrained(folder, output_loading_info=True)
+    assert not any(problems.values()), problems
+    assert model.config.architectures == [kind]
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("intent", "BertForSequenceClassification"),
+        ("score", "BertForSequenceClassification"),
+        ("slots", "BertForTokenClassification"),
+    ],
+)
+def test_transformers_computes_what_our_head_computes(pooled: Path, name: str, kind: str) -> None:
+    """Its tokenizer, encoder and head, from the folder alone: the scores within 1e-5, and the labels' names."""
+    transformers = pytest.importorskip("transformers")
+    theirs = open_for_transformers(pooled / "transformers" / name, kind)
+    inputs = transformers.AutoTokenizer.from_pretrained(pooled / "transformers" / name)(
+        TEXTS, padding=True, return_tensors="pt"
+    )
+    run = load_run(pooled)
+    layout = Padded(inputs["attention_mask"])
+    hidden = run.model.bert(inputs["input_ids"], layout)
+    head = run.model.heads[name]
+    mine = head(hidden) if name == "slots" else head(hidden, layout, run.model.bert.pooler)
+    scores = theirs(**inputs).logits
+    if name == "slots":
+        mine, scores = mine[layout.mask], scores[layout.mask]
+    torch.testing.assert_close(mine, scores, rtol=0, atol=1e-5)
+    assert scores.std() > 0.01  # or any head would do
+    (task,) = (task for task in run.tasks if task.name == name)
+    names = [theirs.config.id2label[i] for i in range(len(theirs.config.id2label))]
+    assert names == (list(task.labels) or ["score"])
+    assert {theirs.config.label2id[label] for label in names} == set(range(len(names)))
+    assert theirs.config.problem_type == ("regression" if name == "score" else None)
+
+
+def test_transformers_own_pipelines_say_what_train_predict_says(pooled: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    run = load_run(pooled)
+    items = prepare(examples(TEXTS, run.split_words, run.tasks), run.encoder.tokenizer)
+    pipe = transformers.pipeline("text-classification", model=str(pooled / "transformers/intent"), device="cpu")
+    for text, predicted in zip(TEXTS, predict(run.model, run.tasks, items), strict=True):
+        (found,) = pipe(text)
+        assert found["label"] == predicted["intent"].label
+        assert found["score"] == pytest.approx(predicted["intent"].probability, abs=1e-5)
+
+
+def test_what_transformers_has_no_class_for_is_not_written(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A head on the mean, and the cosine of a pair: BertForSequenceClassification would give other scores."""
+    train(world.settings(world.sentences, world.pairs, epochs=1, freeze="backbone"), tmp_path / "run")
+    assert os.listdir(tmp_path / "run/transformers") == ["slots"]
+    said = [line for line in capsys.readouterr().out.splitlines() if "not saved for transformers" in line]
+    assert [line.partition(":")[0] for line in said] == ["intent", "cosine"]
+
+
+def test_an_encoder_is_fine_tuned_from_what_was_saved_with_a_head(pooled: Path, world: World, tmp_path: Path) -> None:
+    """Ours from RUN/transformers, and one by transformers of another class."""
+    ours = pooled / "transformers/slots"
+    transformers = pytest.importorskip("transformers")
+    kind = transformers.BertForSequenceClassification
+    kind.from_pretrained(pooled / "transformers/intent").save_pretrained(tmp_path / "theirs")
+    shutil.copy(ours / "vocab.txt", tmp_path / "theirs")
+    before = weights(load_run(pooled).model.bert)
+    for model, has_pooler in ((ours, False), (tmp_path / "theirs", True)):
+        run = tmp_path / f"run-{has_pooler}"
+        train(replace(world.settings(epochs=1, freeze="backbone"), model=str(model)), run)
+        after = weights(Bert.from_pretrained(run / "model"))
+        assert ("pooler.dense.weight" in after) is has_pooler
+        assert not differing(after, {name: before[name] for name in after})
+
+
+def test_model_cards_name_base_data_metrics_and_no_path(pooled: Path) -> None:
+    cards = {file.parent.name: file.read_text(encoding="utf-8") for file in pooled.rglob("README.md")}
+    assert set(cards) == {"model", "intent", "score", "slots"}
+    for name, card in cards.items():
+        _, facts, text = card.split("---\n", 2)
+        head = yaml.safe_load(facts)
+        assert "base_model" not in head  # a folder is none that the Hub has
+        assert head["library_name"] == ("sentence-transformers" if name == "model" else "transformers")
+        assert "from tiny-bert on sentences, pairs, scores" in text
+        accuracy = metrics_of(pooled)["test"]["intent"]["accuracy"]
+        assert f"{100 * accuracy:.2f}" in text
+        assert "lr = 0.005" in text
+        assert str(pooled.parent) not in card
+
+
+def test_a_model_card_names_what_the_hub_has() -> None:
+    assert card_facts(Settings(data=("newsroom",))) == {"base_model": "sentence-transformers/all-MiniLM-L6-v2"}
+    facts = card_facts(Settings(data=("hub:a/b/c", "hub:d/e", "x/y"), model="google-bert/bert-base-uncased"))
+    assert facts == {"base_model": "google-bert/bert-base-uncased", "datasets": ["a/b", "d/e"]}
 
 
 @pytest.mark.parametrize(

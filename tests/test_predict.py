@@ -51,8 +51,9 @@ def save(folder: Path, tasks: Sequence[Task], split_words: str = "punctuation") 
     model = JointModel(encoder.bert, tasks).eval()
     for parameter in model.heads.parameters():
         torch.nn.init.normal_(parameter)
-    save_run(folder, encoder, model, tasks, split_words)
-    Settings(data=("x",)).save(folder / "settings.toml")
+    settings = Settings(data=("x",))
+    save_run(folder, encoder, model, tasks, split_words, facts={}, training="")
+    settings.save(folder / "settings.toml")
     return model
 
 

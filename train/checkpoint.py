@@ -15,10 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from minibert.encoder import SentenceEncoder
-from minibert.files import InputError, read_json, read_object, read_text, replacing, write_json
-from minibert.weights import open_safetensors, save_tensors
+from minibert.files import InputError, read_json, read_object, read_text, replacing, write_card, write_json
+from minibert.tokenizer import Tokenizer
+from minibert.weights import checkpoint_name, open_safetensors, save_model, save_tensors
 from train.settings import Settings, read_settings
 from train.tasks import JointModel, PairSimilarity, Task, describe, task_from
+
+PIPELINES = {
+    "BertForSequenceClassification": "text-classification",
+    "BertForTokenClassification": "token-classification",
+}
 
 
 @dataclass
@@ -163,15 +169,57 @@ def fill(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], 
             parameter.copy_(tensors[name])
 
 
-def save_run(run: Path, encoder: SentenceEncoder, model: JointModel, tasks: Sequence[Task], split_words: str) -> None:
-    """Write RUN/model (which SentenceEncoder, sentence-transformers and transformers open), and the heads beside it."""
+def save_run(
+    run: Path,
+    encoder: SentenceEncoder,
+    model: JointModel,
+    tasks: Sequence[Task],
+    split_words: str,
+    facts: Mapping[str, Any],
+    training: str,
+) -> None:
+    """Write RUN/model (which SentenceEncoder, sentence-transformers and transformers open), and the heads beside it.
+
+    facts, training: for the model card, as in `SentenceEncoder.save_pretrained`.
+    """
     for task in tasks:
         if isinstance(task, PairSimilarity):  # its sentence vectors are what was trained
             encoder.pooling = task.pooling
-    encoder.save_pretrained(run / "model")
+    encoder.save_pretrained(run / "model", facts=facts, training=training)
     heads = {f"{name}.{key}": p for name, head in model.heads.items() for key, p in head.named_parameters()}
     save_tensors(heads, run / "heads.safetensors")
     write_json(run / "tasks.json", {"split_words": split_words, "tasks": [describe(task) for task in tasks]})
+
+
+def save_for_transformers(
+    run: Path, tokenizer: Tokenizer, model: JointModel, tasks: Sequence[Task], facts: Mapping[str, Any], training: str
+) -> None:
+    """Write RUN/transformers/TASK, encoder and head as one model, for each task that a class of transformers computes.
+
+    Of any other it is said that there is none: written all the same, the weights would compute something else.
+    """
+    for task in tasks:
+        if task.transformers_class is None:
+            print(
+                f"{task.name}: not saved for transformers, none of whose classes computes it; a sentence head there "
+                "pools by the pooler"
+            )
+            continue
+        folder, bert, head = run / "transformers" / task.name, model.bert, model.heads[task.name]
+        used = [(name, p) for name, p in bert.named_parameters() if task.uses_pooler or not name.startswith("pooler.")]
+        names = task.labels or (task.name,)  # a number is one label to transformers, as if it were a class
+        save_model(
+            task.transformers_class,
+            bert.config,
+            {checkpoint_name(f"bert.{name}"): p for name, p in used} | dict(head.named_parameters()),
+            folder,
+            id2label={str(i): name for i, name in enumerate(names)},
+            label2id={name: i for i, name in enumerate(names)},
+            problem_type=None if task.labels else "regression",
+        )
+        tokenizer.save(folder)
+        about = {"library_name": "transformers", "pipeline_tag": PIPELINES[task.transformers_class], "tags": ["bert"]}
+        write_card(folder / "README.md", about | dict(facts), f"# {task.name}\n\n{training}")
 
 
 @dataclass

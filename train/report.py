@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.files import InputError, replacing
+from minibert.hub import hub_id
 from train.data import Item, Label
 from train.evaluate import Metrics
 from train.freezing import FreezingPlan
@@ -86,6 +87,25 @@ def final_table(results: Mapping[str, Metrics], tasks: Sequence[Task]) -> str:
         frames = [result.get("frame") for result in results.values()]
         rows.append(("frame accuracy", *(number("frame", f) if isinstance(f, float) else "-" for f in frames)))
     return table(rows)
+
+
+def card_facts(settings: Settings) -> dict[str, Any]:
+    """What a model card tells the Hub of a run: the base model and the data sets, if they are from there."""
+    base = hub_id(settings.model)
+    sets = ["/".join(name[4:].split("/")[:2]) for name in settings.data if name.startswith("hub:")]  # without a CONFIG
+    return ({"base_model": base} if base else {}) | ({"datasets": sets} if sets else {})
+
+
+def training_card(settings: Settings, tasks: Sequence[Task], results: Mapping[str, Metrics]) -> str:
+    """What it tells people, in Markdown: base model, data, tasks, metrics, settings; no paths of this machine."""
+    base = hub_id(settings.model) or Path(settings.model).name
+    data = ", ".join(name if name.startswith("hub:") else Path(name).name for name in settings.data)
+    names = ", ".join(f"{task.name} ({task.kind}, {len(task.labels) or 'no'} labels)" for task in tasks)
+    chosen = settings.toml(without=("data", "model", "output", "device"))
+    return (
+        f"## Training\n\nBy minibert, from {base} on {data}. Tasks: {names}.\n\n"
+        f"```\n{final_table(results, tasks)}\n```\n\n```toml\n{chosen}```\n"
+    )
 
 
 def prediction_records(

@@ -27,6 +27,7 @@ from train.checkpoint import (
     parameters_by_name,
     read_progress,
     save_checkpoint,
+    save_for_transformers,
     save_run,
 )
 from train.data import Batch, DataSet, Item, Place, collate, plan_epoch, prepare, windows
@@ -37,6 +38,7 @@ from train.optimizer import build_optimizer, new_groups, rate_factor, set_rates
 from train.readers import load_data
 from train.report import (
     add_scalars,
+    card_facts,
     draw_curves,
     final_table,
     groups_table,
@@ -44,6 +46,7 @@ from train.report import (
     readable,
     shown,
     tensorboard,
+    training_card,
     write_json_lines,
 )
 from train.settings import Settings, command_line
@@ -182,7 +185,9 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
     # What the run leaves.
     encoder.bert.embeddings.word = words.whole()
     split_words = word_splitting(sets)
-    save_run(run, encoder, model, tasks, split_words)
+    card = card_facts(settings), training_card(settings, tasks, results)
+    save_run(run, encoder, model, tasks, split_words, *card)
+    save_for_transformers(run, encoder.tokenizer, model, tasks, *card)
     write_json_lines(run / "predictions.jsonl", prediction_records(tasks, last, predictions))
     progress.seconds = time.perf_counter() - started
     facts = {

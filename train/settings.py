@@ -121,9 +121,13 @@ class Settings:
 
     def save(self, file: Path) -> None:
         """Write the settings as TOML, from which the run can be repeated."""
-        lines = [f"{key} = {_toml(value)}" for key, value in asdict(self).items() if value is not None]
         with replacing(file) as beside:
-            beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            beside.write_text(self.toml(), encoding="utf-8")
+
+    def toml(self, without: tuple[str, ...] = ()) -> str:
+        """The settings as TOML, one a line, but for those left out."""
+        kept = {key: value for key, value in asdict(self).items() if value is not None and key not in without}
+        return "".join(f"{key} = {_toml(value)}\n" for key, value in kept.items())
 
 
 def read_settings(file: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ A kind of task is one class with the attributes and methods of `Task`. To add a 
 Shapes: B sentences, D hidden, C labels, K targets in a batch. `*` stands for the tokens, (N) packed.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class Task(Protocol):
     main_metric: str  # the one of `measure` that the best epoch is chosen by
     shown_metrics: tuple[str, ...]  # those of `measure` that are printed
     uses_pooler: bool
+    transformers_class: str | None  # the class of transformers that computes exactly these scores, if there is one
 
     def build_head(self, config: BertConfig) -> nn.Module:
         """The parameters of this task alone."""
@@ -91,6 +93,7 @@ class SentenceClassification:
         self.labels = labels
         self.pooling = pooling
         self.uses_pooler = pooling == "pooler"
+        self.transformers_class = "BertForSequenceClassification" if self.uses_pooler else None
         self.class_weights = class_weights
         self.label_smoothing = label_smoothing
 
@@ -141,6 +144,7 @@ class TokenTagging:
     main_metric = "f1"
     shown_metrics: tuple[str, ...] = ("f1",)
     uses_pooler = False
+    transformers_class: str | None = "BertForTokenClassification"
 
     def __init__(self, name: str, labels: tuple[str, ...]) -> None:
         self.name = name
@@ -204,6 +208,7 @@ class SentenceRegression:
         self.name = name
         self.pooling = pooling
         self.uses_pooler = pooling == "pooler"
+        self.transformers_class = "BertForSequenceClassification" if self.uses_pooler else None
 
     def build_head(self, config: BertConfig) -> nn.Module:
         return SentenceHead(config, 1, self.pooling)
@@ -322,7 +327,7 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings) -> list[Task]:
         raise InputError(f"class_weights: there is no task {unknown[0]!r}; the tasks are {', '.join(found)}")
     tasks: list[Task] = []
     for name, examples in chosen.items():
-        if "." in name or name == "frame" or hasattr(nn.ModuleDict(), name):
+        if re.search(r"[./\\\0]", name) or name == "frame" or hasattr(nn.ModuleDict(), name):
             raise InputError(f"a task cannot be named {name!r}: rename it in the data, or leave it out with --tasks")
         values = [example.labels[name] for example in examples]
         kinds_of = [(type(example.labels[name]), example.second is not None) for example in examples]
