@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
+import yaml
 
 from minibert import Bert, BertConfig, InputError, SentenceEncoder
 from minibert.encoder import batches, read_modules, read_pooling
@@ -499,3 +501,49 @@ def test_minilms_folder_says_mean_normalised_and_256(minilm: Path) -> None:
     modules = read_modules(minilm)
     assert (modules.transformer, modules.pooling, modules.normalize) == (minilm, "mean", True)
     assert (modules.max_length, modules.lower_first) == (256, False)
+
+
+def test_a_saved_folder_has_the_files_that_others_look_for(saved: Path) -> None:
+    files = {str(file.relative_to(saved)) for file in saved.rglob("*") if file.is_file()}
+    assert files == {
+        *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "README.md"),
+        *("modules.json", "1_Pooling/config.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
+    }
+
+
+@pytest.mark.parametrize("vocabulary", [CASED, UNCASED])
+def test_every_library_opens_what_is_saved(vocabulary: list[str], tmp_path: Path) -> None:
+    """tokenizers, transformers and sentence-transformers, each from the folder alone: ids, then vectors within 2e-6."""
+    peers, transformers = pytest.importorskip("sentence_transformers"), pytest.importorskip("transformers")
+    encoder = small_encoder(tmp_path / "v", vocabulary)
+    folder = tmp_path / "model"
+    encoder.save_pretrained(folder)
+    texts = ["hello world", "a", "", "Berlin \u00e9 H", "helloing, [MASK] world."]
+    ids = [tokens.ids for tokens in encoder.tokenizer.encode(texts)]
+    assert [e.ids for e in tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).encode_batch(texts)] == ids
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    assert tokenizer(texts)["input_ids"] == ids
+    assert set(tokenizer.all_special_tokens) == {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
+    (folder / "tokenizer.json").rename(tmp_path / "tokenizer.json")
+    assert transformers.BertTokenizer.from_pretrained(folder)(texts)["input_ids"] == ids  # from vocab.txt
+    (tmp_path / "tokenizer.json").rename(folder / "tokenizer.json")
+
+    wanted = encoder.encode(texts)
+    assert close(peers.SentenceTransformer(str(folder), device="cpu").encode(texts), wanted, 2e-6)
+    inputs = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        hidden = transformers.AutoModel.from_pretrained(folder).eval()(**inputs).last_hidden_state
+    mask = inputs["attention_mask"].unsqueeze(-1)
+    assert close(((hidden * mask).sum(1) / mask.sum(1)).numpy(), wanted, 2e-6)
+
+
+def test_the_model_card_says_what_the_encoder_is(tmp_path: Path) -> None:
+    encoder = small_encoder(tmp_path / "v", pooling="cls", max_length=30)
+    encoder.save_pretrained(tmp_path, facts={"base_model": "a/b"}, training="## Training\n\nNone.\n")
+    _, facts, text = (tmp_path / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    head = yaml.safe_load(facts)
+    assert (head["library_name"], head["pipeline_tag"]) == ("sentence-transformers", "sentence-similarity")
+    assert "sentence-transformers" in head["tags"]
+    assert head["base_model"] == "a/b"
+    for said in ("2 layers", "30 tokens", "24 numbers", "pooled by cls, not scaled", "\n## Training\n\nNone.\n"):
+        assert said in text

@@ -184,6 +184,15 @@ def test_a_decoder_in_the_file_is_held_against_what_it_is_tied_to(spelling: str,
     load_bert(tmp_path)  # to which no decoder matters
 
 
+def test_a_decoder_of_its_own_is_refused(tmp_path: Path) -> None:
+    """What transformers saves where config.json asks for an untied one."""
+    untied = transformers.BertConfig(**vars(config()), tie_word_embeddings=False)
+    transformers.BertForMaskedLM(untied).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"unexpected: cls.predictions.decoder.weight \[60, 24\]"):
+        BertForPreTraining.from_pretrained(tmp_path)
+    Bert.from_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "lost"),
     [
