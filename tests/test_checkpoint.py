@@ -54,6 +54,7 @@ from train.checkpoint import (
     read_progress,
     read_tensors,
     save_checkpoint,
+    save_for_transformers,
 )
 from train.data import prepare
 from train.evaluate import predict
@@ -62,6 +63,7 @@ from train.predict import examples
 from train.report import card_facts
 from train.run import Interrupted, backward, main, train
 from train.settings import Settings
+from train.tasks import JointModel, Task, TokenTagging
 
 ROOT = Path(minibert.__file__).parents[1]
 
@@ -694,6 +696,16 @@ def test_what_transformers_has_no_class_for_is_not_written(
     assert os.listdir(tmp_path / "run/transformers") == ["slots"]
     said = [line for line in capsys.readouterr().out.splitlines() if "not saved for transformers" in line]
     assert [line.partition(":")[0] for line in said] == ["intent", "cosine"]
+
+
+@pytest.mark.parametrize(("name", "folder"), [("stars/5", "stars%2F5"), ("/a\\b\0", "%2Fa%5Cb%00")])
+def test_a_task_of_any_name_has_a_folder_inside_the_run(name: str, folder: str, tmp_path: Path) -> None:
+    encoder = SentenceEncoder.from_pretrained(write_model(tmp_path / "model"))
+    tasks: list[Task] = [TokenTagging(name, ("O",))]
+    model = JointModel(encoder.bert, tasks)
+    save_for_transformers(tmp_path / "run", encoder.tokenizer, model, tasks, facts={}, training="")
+    assert os.listdir(tmp_path / "run/transformers") == [folder]
+    assert (tmp_path / "run/transformers" / folder / "model.safetensors").exists()
 
 
 def test_an_encoder_is_fine_tuned_from_what_was_saved_with_a_head(pooled: Path, world: World, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ All of it is safetensors and JSON, and all of it is written beside and renamed: 
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -205,7 +206,9 @@ def save_for_transformers(
                 "pools by the pooler"
             )
             continue
-        folder, bert, head = run / "transformers" / task.name, model.bert, model.heads[task.name]
+        # A label may be called "stars/5", and no folder may be.
+        folder = run / "transformers" / re.sub(r"[/\\\0]", lambda found: f"%{ord(found[0]):02X}", task.name)
+        bert, head = model.bert, model.heads[task.name]
         used = [(name, p) for name, p in bert.named_parameters() if task.uses_pooler or not name.startswith("pooler.")]
         names = task.labels or (task.name,)  # a number is one label to transformers, as if it were a class
         save_model(

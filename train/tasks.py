@@ -6,7 +6,6 @@ A kind of task is one class with the attributes and methods of `Task`. To add a 
 Shapes: B sentences, D hidden, C labels, K targets in a batch. `*` stands for the tokens, (N) packed.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -327,7 +326,7 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings) -> list[Task]:
         raise InputError(f"class_weights: there is no task {unknown[0]!r}; the tasks are {', '.join(found)}")
     tasks: list[Task] = []
     for name, examples in chosen.items():
-        if re.search(r"[./\\\0]", name) or name == "frame" or hasattr(nn.ModuleDict(), name):
+        if "." in name or name == "frame" or hasattr(nn.ModuleDict(), name):
             raise InputError(f"a task cannot be named {name!r}: rename it in the data, or leave it out with --tasks")
         values = [example.labels[name] for example in examples]
         kinds_of = [(type(example.labels[name]), example.second is not None) for example in examples]
