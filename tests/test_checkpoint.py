@@ -618,6 +618,7 @@ def test_the_best_weights_are_what_is_left(world: World, tmp_path: Path) -> None
     metrics = metrics_of(tmp_path / "run")
     last = read_tensors(checkpoints(tmp_path / "run")[-1] / "tensors.safetensors")
     left = trained(tmp_path / "run")
+    left.pop("bert.embeddings.word.weight")  # a checkpoint holds the rows of the words that occur
     assert not differing(left, {name: last[f"best.{name}"] for name in left})
     assert metrics["best_step"] < metrics["steps"]  # so the last weights are others
     assert differing(left, {name: last[f"model.{name}"] for name in left})
