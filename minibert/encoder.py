@@ -1,7 +1,7 @@
 """Sentence vectors: text in, numpy out."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from minibert.files import InputError, read_json, read_object, write_card, write_json
+from minibert.files import InputError, write_card, write_json
 from minibert.heads import POOLINGS, normalize, pool
 from minibert.hub import find_model
 from minibert.layout import Packed
 from minibert.model import Bert
-from minibert.tokenizer import Tokenizer, Truncation
+from minibert.modules import read_modules
+from minibert.tokenizer import Tokenizer, Truncated, Truncation, check_text, check_texts
 from minibert.weights import load_bert
 
 CARD = """# Sentence encoder
@@ -35,17 +36,7 @@ In minibert: `SentenceEncoder.from_pretrained("FOLDER OR HUB ID")`.
 
 """
 BATCH_TOKENS = 1024  # about what a CPU's caches like; see tools/benchmark
-
-
-@dataclass(frozen=True)
-class Modules:
-    """What a sentence-transformers folder says is done with the last hidden state."""
-
-    transformer: Path  # the folder of the encoder's own files
-    pooling: str = "mean"
-    normalize: bool = False
-    max_length: int | None = None
-    lower_first: bool = False
+WINDOW_CHARACTERS = 2**17  # of a stream, sorted and computed together: a few seconds' work
 
 
 class SentenceEncoder:
@@ -53,7 +44,9 @@ class SentenceEncoder:
 
     pooling: "mean", "cls" or "max". normalize: whether vectors are scaled to length 1.
     max_length: the most tokens of a text that are read, [CLS] and [SEP] included; the tokenizer's limit and the
-    model's number of positions hold in any case.
+    model's number of positions hold in any case. prompts: what may be put before each text, by name;
+    default_prompt_name: which is, if a call asks for none. include_prompt: whether its tokens are pooled too.
+    truncate_dim: how many numbers of a vector are kept, from the first on (Kusupati et al. 2022, arXiv:2205.13147).
     """
 
     def __init__(
@@ -64,6 +57,10 @@ class SentenceEncoder:
         pooling: str = "mean",
         normalize: bool = False,
         max_length: int | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        include_prompt: bool = True,
+        truncate_dim: int | None = None,
     ) -> None:
         if pooling not in POOLINGS:
             raise InputError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS)}")
@@ -75,6 +72,12 @@ class SentenceEncoder:
         self.tokenizer = tokenizer
         self.pooling = pooling
         self.normalize = normalize
+        self.prompts = dict(prompts or {})
+        self.default_prompt_name = default_prompt_name
+        self.include_prompt = include_prompt
+        self.truncate_dim = truncate_dim
+        self.prompt()  # raises for a default that is not there
+        self.dim()
 
     @classmethod
     def from_pretrained(
@@ -84,13 +87,14 @@ class SentenceEncoder:
         revision: str | None = None,
         pooling: str | None = None,
         max_length: int | None = None,
+        truncate_dim: int | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> "SentenceEncoder":
         """The encoder of a checkpoint, as its own files say (modules.json, where there is one; else the plain mean).
 
-        name: a folder, "minilm", or a Hub id (with the branch, tag or commit `revision`). pooling, max_length: in
-        place of what the files say. device: "cuda" where there is one, if left out.
+        name: a folder, "minilm", or a Hub id (with the branch, tag or commit `revision`). pooling, max_length,
+        truncate_dim: in place of what the files say. device: "cuda" where there is one, if left out.
         Raises InputError if the model cannot be had, or if its files are damaged or ask for what is not implemented.
         """
         modules = read_modules(find_model(name, revision).path)
@@ -104,6 +108,10 @@ class SentenceEncoder:
             pooling=pooling or modules.pooling,
             normalize=modules.normalize,
             max_length=modules.max_length if max_length is None else max_length,
+            prompts=modules.prompts,
+            default_prompt_name=modules.default_prompt_name,
+            include_prompt=modules.include_prompt,
+            truncate_dim=modules.truncate_dim if truncate_dim is None else truncate_dim,
         )
 
     def encode(
@@ -114,27 +122,117 @@ class SentenceEncoder:
         batch_tokens: int = BATCH_TOKENS,
         progress: bool = False,
         truncation: Truncation = "warn",
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        truncate_dim: int | None = None,
     ) -> NDArray[np.float32]:
         """One vector a text: (n, D) float32, in the order given. A single string gives its one vector, (D,).
 
         normalize: scale to length 1; left out, as the model's files say. batch_tokens: about how many tokens are
         computed at once; it changes speed and memory, not the vectors beyond float rounding. progress: a bar on
-        stderr. truncation: what happens to a text over the limit, "warn", "error" or "silent".
+        stderr. truncation: what happens to a text over the limit, "warn", "error" or "silent". prompt: put before
+        each text; or prompt_name, one of the model's own; "" for none, where the model has a default. truncate_dim:
+        keep that many numbers of a vector, in place of what the files say. As in sentence-transformers, what is left
+        has length 1 only with normalize=True.
         Raises InputError for what is not text.
         """
-        if isinstance(texts, str):
-            return self.encode([texts], normalize=normalize, batch_tokens=batch_tokens, truncation=truncation)[0]
+        alone = isinstance(texts, str)
         if not isinstance(texts, Iterable) or isinstance(texts, bytes):
             raise InputError(f"texts must be a list of str, or one str, not {type(texts).__name__}")
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        check_texts(texts)
+        vectors = np.empty((len(texts), self.dim(truncate_dim)), dtype=np.float32)
+        done = 0
+        for window, computed in self.stream(
+            texts,
+            normalize=normalize,
+            batch_tokens=batch_tokens,
+            progress=progress,
+            truncation=truncation,
+            prompt=prompt,
+            prompt_name=prompt_name,
+            truncate_dim=truncate_dim,
+            total=len(texts),
+        ):
+            vectors[done : done + len(window)] = computed
+            done += len(window)
+        return vectors[0] if alone else vectors
+
+    def stream(
+        self,
+        texts: Iterable[str],
+        *,
+        normalize: bool | None = None,
+        batch_tokens: int = BATCH_TOKENS,
+        progress: bool = False,
+        truncation: Truncation = "warn",
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        truncate_dim: int | None = None,
+        first: int = 0,
+        total: int | None = None,
+    ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+        """Read texts without end, and yield some of them and their vectors, (n, D), again and again, in their order.
+
+        Memory stays flat: a window of texts is read, sorted by length, computed and yielded before the next is read.
+        first: the number of the first text, in messages; total: how many there are with those before it, for the bar.
+        All else as in `encode`.
+        """
         if batch_tokens < 1:
             raise InputError(f"batch_tokens must be at least 1, not {batch_tokens}")
-        tokens = [encoded.ids for encoded in self.tokenizer.encode(list(texts), truncation)]
-        vectors = np.empty((len(tokens), self.bert.config.hidden_size), dtype=np.float32)
-        with torch.inference_mode(), _progress_bar(len(tokens), progress) as bar:
-            for batch in batches([len(ids) for ids in tokens], batch_tokens):
-                vectors[batch] = self._encode_batch([tokens[i] for i in batch], normalize)
-                bar.update(len(batch))
-        return vectors
+        before = self.prompt(prompt, prompt_name)
+        skipped = 0 if self.include_prompt or not before else len(self.tokenizer.encode([before], "silent")[0].ids) - 1
+        dim = self.dim(truncate_dim)
+        truncated = Truncated(self.tokenizer.max_length, first)
+        started, tokens_done = time.perf_counter(), 0
+        with _progress_bar(first, total, progress) as bar:
+            for window in windows(texts, first):
+                tokens = self.tokenizer.encode([before + text for text in window], "silent")
+                truncated.add(tokens)
+                if truncation != "warn":
+                    truncated.tell(truncation)
+                # Texts of the same tokens are computed once.
+                places = {ids: i for i, ids in enumerate(dict.fromkeys(tuple(t.ids) for t in tokens))}
+                distinct = list(places)
+                vectors = np.empty((len(distinct), dim), dtype=np.float32)
+                for batch in batches([len(ids) for ids in distinct], batch_tokens):
+                    ids = [distinct[i] for i in batch]
+                    vectors[batch] = self._encode_batch(ids, skipped, normalize, dim)
+                    tokens_done += sum(map(len, ids))
+                    speed = tokens_done / (time.perf_counter() - started)
+                    bar.set_postfix({"tok/s": f"{speed:,.0f}"}, refresh=False)
+                    bar.update(len(batch))
+                bar.update(len(window) - len(distinct))
+                yield window, vectors[[places[tuple(t.ids)] for t in tokens]]
+        truncated.tell(truncation)
+
+    def prompt(self, prompt: str | None = None, name: str | None = None) -> str:
+        """What is put before each text: `prompt`, or the model's prompt of that name, or its default, or nothing.
+
+        Raises InputError for both at once, and for a name that the model has no prompt of.
+        """
+        if prompt is not None:
+            if name is not None:
+                raise InputError("give a prompt or the name of one, not both")
+            check_text(prompt, "the prompt")
+            return prompt
+        name = self.default_prompt_name if name is None else name
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            raise InputError(f"this model has no prompt {name!r}: its prompts are {', '.join(self.prompts) or 'none'}")
+        return self.prompts[name]
+
+    def dim(self, truncate_dim: int | None = None) -> int:
+        """How many numbers a vector has: `truncate_dim`, or what the files say, or the hidden size.
+
+        Raises InputError for more than the hidden size, or less than one.
+        """
+        hidden_size = self.bert.config.hidden_size
+        wanted = next(dim for dim in (truncate_dim, self.truncate_dim, hidden_size) if dim is not None)
+        if not 1 <= wanted <= hidden_size:
+            raise InputError(f"truncate_dim must be from 1 to {hidden_size}, the model's hidden size, not {wanted}")
+        return wanted
 
     def save_pretrained(
         self, folder: str | PathLike[str], *, facts: Mapping[str, Any] | None = None, training: str = ""
@@ -159,7 +257,8 @@ class SentenceEncoder:
         modes = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
         flags = {f"pooling_mode_{mode}": pooling == self.pooling for pooling, mode in modes.items()}
         write_json(
-            folder / "1_Pooling" / "config.json", {"word_embedding_dimension": self.bert.config.hidden_size, **flags}
+            folder / "1_Pooling" / "config.json",
+            {"word_embedding_dimension": self.bert.config.hidden_size, **flags, "include_prompt": self.include_prompt},
         )
         write_json(
             folder / "sentence_bert_config.json",
@@ -169,8 +268,9 @@ class SentenceEncoder:
             folder / "config_sentence_transformers.json",
             {
                 "model_type": "SentenceTransformer",
-                "prompts": {},
-                "default_prompt_name": None,
+                "prompts": self.prompts,
+                "default_prompt_name": self.default_prompt_name,
+                "truncate_dim": self.truncate_dim,
                 "similarity_fn_name": "cosine",
             },
         )
@@ -187,14 +287,46 @@ class SentenceEncoder:
         )
         write_card(folder / "README.md", about | dict(facts or {}), text + training)
 
-    def _encode_batch(self, tokens: Sequence[list[int]], normalized: bool | None) -> NDArray[np.float32]:
+    @torch.inference_mode()
+    def _encode_batch(
+        self, tokens: Sequence[tuple[int, ...]], skipped: int, normalized: bool | None, dim: int
+    ) -> NDArray[np.float32]:
+        """The vectors of a batch: (B, dim). skipped: how many tokens of each text, its prompt's, are not pooled."""
         device = self.bert.embeddings.word.weight.device
-        layout = Packed([len(ids) for ids in tokens], device)
-        input_ids = torch.tensor([i for ids in tokens for i in ids], device=device)
-        vectors = pool(self.bert(input_ids, layout), layout, self.pooling)
-        if self.normalize if normalized is None else normalized:
+        lengths = [len(ids) for ids in tokens]
+        layout = Packed(lengths, device)
+        hidden = self.bert(torch.tensor([i for ids in tokens for i in ids], device=device), layout)  # (N, D)
+        if skipped:
+            if min(lengths) <= skipped:
+                raise InputError("a prompt and a text have become one word: let the prompt end with a space")
+            hidden = hidden[layout.positions >= skipped]
+            layout = Packed([length - skipped for length in lengths], device)
+        vectors = pool(hidden, layout, self.pooling)  # (N, D) -> (B, D)
+        if normalized is None and self.normalize:
+            vectors = normalize(vectors)
+        vectors = vectors[:, :dim]
+        if normalized:
             vectors = normalize(vectors)
         return vectors.float().cpu().numpy()
+
+
+def windows(texts: Iterable[str], first: int = 0) -> Iterator[list[str]]:
+    """The texts in lists of about WINDOW_CHARACTERS characters, one list at a time.
+
+    Where a window ends follows from its own texts alone, so a stream that goes on at a window's end has the same ones.
+    Raises InputError for what is no text, with its number, `first` for the first.
+    """
+    window: list[str] = []
+    room = WINDOW_CHARACTERS
+    for number, text in enumerate(texts, start=first):
+        check_text(text, f"text number {number}")
+        window.append(text)
+        room -= len(text) + 8  # an empty text is work and memory too
+        if room <= 0:
+            yield window
+            window, room = [], WINDOW_CHARACTERS
+    if window:
+        yield window
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
@@ -215,64 +347,6 @@ def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
         yield batch
 
 
-def read_modules(folder: Path) -> Modules:
-    """The modules.json of a sentence-transformers folder, as plain data; a folder without one is a plain BERT.
-
-    Raises InputError, naming the module, for one that is not implemented here: skipping it would give other vectors.
-    """
-    file = folder / "modules.json"
-    if not file.exists():
-        return Modules(transformer=folder)
-    entries = read_json(file)
-    if not isinstance(entries, list) or not all(isinstance(e, dict) and {"path", "type"} <= e.keys() for e in entries):
-        raise InputError(f"{file}: must be a list of objects with a path and a type")
-    kinds = [str(entry["type"]) for entry in entries]
-    # "sentence_transformers.models.Pooling" up to version 5, longer since; another package's keeps its whole name.
-    kinds = [kind.rpartition(".")[2] if kind.startswith("sentence_transformers.") else kind for kind in kinds]
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise InputError(
-            f"{file}: the modules are {', '.join(kinds)}; read here: Transformer, Pooling and maybe Normalize"
-        )
-    transformer, pooling = (_inside(folder, str(entry["path"]), file) for entry in entries[:2])
-    prompts_file = folder / "config_sentence_transformers.json"
-    prompt = read_object(prompts_file).get("default_prompt_name") if prompts_file.exists() else None
-    if prompt is not None:
-        raise InputError(f"{prompts_file}: default_prompt_name is {prompt!r}, and no prompts are put before texts here")
-    settings_file = transformer / "sentence_bert_config.json"
-    settings = read_object(settings_file) if settings_file.exists() else {}
-    max_length = settings.get("max_seq_length")
-    if max_length is not None and (type(max_length) is not int or max_length < 1):
-        raise InputError(f"{settings_file}: max_seq_length must be a positive whole number, not {max_length!r}")
-    return Modules(
-        transformer,
-        read_pooling(pooling / "config.json"),
-        normalize="Normalize" in kinds,
-        max_length=max_length,
-        lower_first=bool(settings.get("do_lower_case", False)),
-    )
-
-
-def read_pooling(file: Path) -> str:
-    """The pooling that a 1_Pooling/config.json asks for. Raises InputError for one that is not implemented here."""
-    content = read_object(file)
-    if "pooling_mode" in content:  # as sentence-transformers 6 writes it
-        modes = content["pooling_mode"]
-        asked = [str(mode) for mode in modes] if isinstance(modes, list) else [str(modes)]
-    else:
-        flags = [key for key, value in content.items() if key.startswith("pooling_mode_") and value is True]
-        asked = [key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token") for key in flags]
-    if len(asked) != 1 or asked[0] not in POOLINGS:
-        raise InputError(
-            f"{file}: pooling by {' and '.join(asked) or 'nothing'}; read here: one of {', '.join(POOLINGS)}"
-        )
-    return asked[0]
-
-
-def _inside(folder: Path, path: str, file: Path) -> Path:
-    if "\0" not in path and (inner := (folder / path).resolve()).is_relative_to(folder.resolve()):
-        return inner
-    raise InputError(f"{file}: the path {path!r} leads out of the folder")
-
-
-def _progress_bar(total: int, show: bool) -> tqdm:
-    return tqdm(total=total, unit="text", disable=None if show else True)  # None: quiet when not a terminal
+def _progress_bar(first: int, total: int | None, show: bool) -> tqdm:
+    disable = None if show else True  # None: quiet when not a terminal
+    return tqdm(initial=first, total=total, unit="text", disable=disable)

@@ -38,6 +38,40 @@ class TruncationWarning(UserWarning):
     """Some texts were longer than the limit, and their ends were cut off."""
 
 
+@dataclass
+class Truncated:
+    """How much texts lost by a limit of tokens: those of one call, or of a stream's windows one after the other."""
+
+    limit: int | None
+    first: int = 0  # the number of the first text
+    texts: int = 0
+    too_long: int = 0
+    lost: int = 0
+    longest: tuple[int, int] = (0, 0)  # its tokens, and its number
+
+    def add(self, tokens: Sequence[Tokens]) -> None:
+        for number, one in enumerate(tokens, start=self.first + self.texts):
+            if one.lost:
+                self.too_long += 1
+                self.lost += one.lost
+                self.longest = max(self.longest, (len(one.ids) + one.lost, number), key=lambda pair: pair[0])
+        self.texts += len(tokens)
+
+    def tell(self, truncation: Truncation) -> None:
+        """Raise InputError ("error"), warn ("warn") or do nothing ("silent") if texts were too long."""
+        if truncation not in get_args(Truncation):
+            raise InputError(f"truncation {truncation!r} is not one of {', '.join(get_args(Truncation))}")
+        if not self.too_long or truncation == "silent":
+            return
+        message = (
+            f"{self.too_long} of {self.texts} texts are longer than {self.limit} tokens: the longest is number "
+            f"{self.longest[1]} (counted from 0) with {self.longest[0]}"
+        )
+        if truncation == "error":
+            raise InputError(message)
+        warnings.warn(f"{message}; {self.lost} tokens were cut off", TruncationWarning, stacklevel=4)
+
+
 class Tokenizer:
     """BERT's tokenizer with a length limit.
 
@@ -94,7 +128,7 @@ class Tokenizer:
         Texts longer than `max_length` lose their end: with a TruncationWarning that says how much ("warn"), without
         ("silent"), or not at all, but with an InputError ("error"). Raises InputError for what is not text.
         """
-        _check_texts(texts)
+        check_texts(texts)
         return self._encode(texts, truncation)
 
     def encode_pairs(self, pairs: Sequence[tuple[str, str]], truncation: Truncation = "warn") -> list[Tokens]:
@@ -102,7 +136,7 @@ class Tokenizer:
         for i, pair in enumerate(pairs):
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise InputError(f"pair number {i} (counted from 0) must be two texts, not {pair!r:.80}")
-            _check_texts(pair, f"pair number {i}, ")
+            check_texts(pair, f"pair number {i}, ")
         return self._encode(pairs, truncation, is_pair=True)
 
     def encode_words(self, sentences: Sequence[Sequence[str]], truncation: Truncation = "warn") -> list[Tokens]:
@@ -113,7 +147,7 @@ class Tokenizer:
         for i, words in enumerate(sentences):
             if not isinstance(words, tuple | list):
                 raise InputError(f"sentence number {i} (counted from 0) must be a list of words, not {words!r:.80}")
-            _check_texts(words, f"sentence number {i}, ")
+            check_texts(words, f"sentence number {i}, ")
         return self._encode(sentences, truncation, is_pretokenized=True)
 
     def token_id(self, token: str) -> int | None:
@@ -153,8 +187,6 @@ class Tokenizer:
     def _encode(
         self, inputs: Sequence, truncation: Truncation, is_pair: bool = False, is_pretokenized: bool = False
     ) -> list[Tokens]:
-        if truncation not in get_args(Truncation):
-            raise InputError(f"truncation {truncation!r} is not one of {', '.join(get_args(Truncation))}")
         encodings = self.backend.encode_batch(list(inputs), is_pretokenized=is_pretokenized)
         limit = self.max_length
         lost = [0] * len(encodings)
@@ -162,22 +194,17 @@ class Tokenizer:
         if limit is not None and too_long:
             if limit <= self.backend.num_special_tokens_to_add(is_pair):
                 raise InputError(f"a limit of {limit} tokens leaves no room for text beside [CLS] and [SEP]")
-            longest = max(too_long, key=lambda i: len(encodings[i]))
-            message = (
-                f"{len(too_long)} of {len(encodings)} texts are longer than {limit} tokens: the longest is number "
-                f"{longest} (counted from 0) with {len(encodings[longest])}"
-            )
-            if truncation == "error":
-                raise InputError(message)
             self.backend.enable_truncation(limit)
             cut = self.backend.encode_batch([inputs[i] for i in too_long], is_pretokenized=is_pretokenized)
             self.backend.no_truncation()
             for i, encoding in zip(too_long, cut, strict=True):
                 lost[i] = len(encodings[i]) - len(encoding)
                 encodings[i] = encoding
-            if truncation == "warn":
-                warnings.warn(f"{message}; {sum(lost)} tokens were cut off", TruncationWarning, stacklevel=3)
-        return [Tokens(e.ids, e.type_ids, e.word_ids, n) for e, n in zip(encodings, lost, strict=True)]
+        tokens = [Tokens(e.ids, e.type_ids, e.word_ids, n) for e, n in zip(encodings, lost, strict=True)]
+        truncated = Truncated(limit)
+        truncated.add(tokens)
+        truncated.tell(truncation)
+        return tokens
 
 
 def word_piece(vocabulary: Path, settings: dict) -> tokenizers.Tokenizer:
@@ -220,17 +247,18 @@ def word_piece(vocabulary: Path, settings: dict) -> tokenizers.Tokenizer:
     return backend
 
 
-def _check_texts(texts: Sequence[str], where: str = "") -> None:
+def check_texts(texts: Sequence[str], where: str = "") -> None:
     if isinstance(texts, str):  # whose characters would be taken for the texts
         raise InputError(f"a list of texts is read here, not one text: {texts!r:.80}")
     for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(
-                f"{where}text number {i} (counted from 0) is of type {type(text).__name__}, not str: {text!r:.80}"
-            )
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"{where}text number {i} (counted from 0) holds half a surrogate pair, which is no character"
-            ) from error
+        check_text(text, f"{where}text number {i}")
+
+
+def check_text(text: str, name: str) -> None:
+    """Raise InputError, with the text's name or number, for what is no text."""
+    if not isinstance(text, str):
+        raise InputError(f"{name} (counted from 0) is of type {type(text).__name__}, not str: {text!r:.80}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name} (counted from 0) holds half a surrogate pair, which is no character") from error

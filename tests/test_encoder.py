@@ -17,7 +17,8 @@ import torch
 import yaml
 
 from minibert import Bert, BertConfig, InputError, SentenceEncoder
-from minibert.encoder import batches, read_modules, read_pooling
+from minibert.encoder import batches
+from minibert.modules import read_modules, read_pooling
 from minibert.tokenizer import Tokenizer, TruncationWarning
 from tests.test_tokenizer import CASED, UNCASED, write_vocabulary
 
@@ -448,13 +449,136 @@ def test_settings_that_are_no_object_are_named(name: str, saved: Path) -> None:
         SentenceEncoder.from_pretrained(saved)
 
 
-def test_a_prompt_before_every_text_is_refused_by_name(saved: Path) -> None:
+# Prompts and fewer numbers
+
+
+def test_a_prompt_is_put_before_each_text(saved: Path) -> None:
     file = saved / "config_sentence_transformers.json"
-    write(file, {"prompts": {"query": "query: ", "document": ""}, "default_prompt_name": None})
-    SentenceEncoder.from_pretrained(saved)
-    write(file, {"prompts": {"query": "query: "}, "default_prompt_name": "query"})
-    with pytest.raises(InputError, match=rf"{file}: default_prompt_name is 'query'"):
+    write(file, {"prompts": {"query": "hello ", "nothing": None}, "default_prompt_name": None})
+    encoder = SentenceEncoder.from_pretrained(saved)
+    plain, asked = encoder.encode(TEXTS, truncation="silent"), encoder.encode(["hello " + text for text in TEXTS])
+    assert not close(plain, asked, 0.01)
+    assert np.array_equal(encoder.encode(TEXTS, prompt="hello "), asked)
+    assert np.array_equal(encoder.encode(TEXTS, prompt_name="query"), asked)
+    assert np.array_equal(encoder.encode(TEXTS, prompt_name="nothing"), plain)
+    assert np.array_equal(encoder.encode(TEXTS[0], prompt_name="query"), encoder.encode("hello " + TEXTS[0]))
+    with pytest.raises(InputError, match="not both"):
+        encoder.encode(TEXTS, prompt="", prompt_name="query")
+    with pytest.raises(InputError, match="no prompt 'passage': its prompts are query, nothing"):
+        encoder.encode(TEXTS, prompt_name="passage")
+
+    write(file, {"prompts": {"query": "hello "}, "default_prompt_name": "query"})
+    encoder = SentenceEncoder.from_pretrained(saved)
+    assert np.array_equal(encoder.encode(TEXTS), asked)
+    assert np.array_equal(encoder.encode(TEXTS, prompt=""), plain)
+
+
+def test_tokens_of_a_prompt_that_is_not_pooled(tmp_path: Path) -> None:
+    """[CLS] and the prompt's tokens are seen by the text's, and left out of the mean."""
+    encoder = small_encoder(tmp_path, include_prompt=False)
+    (tokens,) = encoder.tokenizer.encode(["hello world a b"])
+    with torch.inference_mode():
+        hidden = encoder.bert(torch.tensor([tokens.ids]))[0].numpy()
+    assert close(encoder.encode(["a b", "c"], prompt="hello world ")[0], hidden[3:].mean(0))
+    assert close(encoder.encode("hello world a b"), hidden.mean(0))
+    with pytest.raises(InputError, match="have become one word: let the prompt end with a space"):
+        encoder.encode(["a", "o"], prompt="hell")
+
+
+@pytest.mark.parametrize("dim", [1, 10, D])
+def test_truncate_dim_keeps_the_first_numbers(dim: int, saved: Path) -> None:
+    whole = SentenceEncoder.from_pretrained(saved).encode(TEXTS)
+    kept = SentenceEncoder.from_pretrained(saved, truncate_dim=dim).encode(TEXTS)
+    assert np.array_equal(kept, whole[:, :dim])  # scaled before, as the files say
+    write(saved / "config_sentence_transformers.json", {"truncate_dim": dim})
+    encoder = SentenceEncoder.from_pretrained(saved)
+    assert np.array_equal(encoder.encode(TEXTS), kept)
+    assert np.array_equal(encoder.encode(TEXTS, truncate_dim=D), whole)
+    scaled = encoder.encode(TEXTS, normalize=True)
+    assert close(scaled, kept / np.linalg.norm(kept, axis=1, keepdims=True))
+    assert encoder.encode([], truncate_dim=1).shape == (0, 1)
+
+
+@pytest.mark.parametrize("dim", [0, -1, D + 1])
+def test_a_truncate_dim_that_no_vector_has(dim: int, encoder: SentenceEncoder) -> None:
+    with pytest.raises(InputError, match=f"truncate_dim must be from 1 to {D}, the model's hidden size, not {dim}"):
+        encoder.encode("a", truncate_dim=dim)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ({"prompts": {"query": "query: "}, "default_prompt_name": "passage"}, "default_prompt_name is 'passage'"),
+        ({"default_prompt_name": ["query"]}, "default_prompt_name is .'query'., and the prompts are none"),
+        ({"prompts": ["query: "]}, "prompts must be an object of texts"),
+        ({"prompts": {"query": 1}}, "prompts must be an object of texts"),
+        ({"truncate_dim": 0}, "truncate_dim must be a positive whole number, not 0"),
+        ({"truncate_dim": "128"}, "truncate_dim must be a positive whole number, not '128'"),
+    ],
+)
+def test_prompts_that_cannot_be_read(content: Any, named: str, saved: Path) -> None:
+    write(saved / "config_sentence_transformers.json", content)
+    with pytest.raises(InputError, match=rf"config_sentence_transformers\.json: {named}"):
         SentenceEncoder.from_pretrained(saved)
+
+
+def test_prompts_are_saved(tmp_path: Path) -> None:
+    encoder = small_encoder(
+        tmp_path / "v", prompts={"q": "hello "}, default_prompt_name="q", include_prompt=False, truncate_dim=7
+    )
+    encoder.save_pretrained(tmp_path / "model")
+    again = SentenceEncoder.from_pretrained(tmp_path / "model")
+    assert np.array_equal(again.encode(["a", "b c"]), encoder.encode(["a", "b c"]))
+
+
+# Streams
+
+
+def endless(read: list[int]) -> Iterator[str]:
+    """Texts without end; `read` holds how many were taken."""
+    while True:
+        for text in TEXTS:
+            read[0] += 1
+            yield text
+
+
+def test_a_stream_is_read_no_further_than_it_is_computed(
+    encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minibert.encoder.WINDOW_CHARACTERS", 200)
+    wanted, read, seen = encoder.encode(TEXTS, truncation="silent"), [0], 0
+    for (texts, vectors), _ in zip(encoder.stream(endless(read), truncation="silent"), range(5), strict=False):
+        assert seen + len(texts) == read[0]
+        numbers = [(seen + i) % len(TEXTS) for i in range(len(texts))]
+        assert texts == [TEXTS[i] for i in numbers]
+        assert close(vectors, wanted[numbers])
+        seen = read[0]
+    assert seen > 5
+
+
+def test_windows_change_no_vector_and_no_message(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "b c d. " * 20
+    texts = ["a", long[:-21], "b", long, *TEXTS[:6], long]
+    with pytest.warns(TruncationWarning, match=r"^3 of 11 texts .* number 3 .* with 82; ") as first:
+        wanted = encoder.encode(texts)
+    monkeypatch.setattr("minibert.encoder.WINDOW_CHARACTERS", 30)
+    with pytest.warns(TruncationWarning) as second:
+        assert close(encoder.encode(texts), wanted)
+    assert [str(w.message) for w in first] == [str(w.message) for w in second]
+    with pytest.raises(InputError, match=r"number 7 \(counted from 0\)"):
+        list(encoder.stream(["a", "b", 3], first=5))  # type: ignore[list-item]
+
+
+def test_the_same_text_is_computed_once(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["a b", "hello", "a b", "A  B", "c"] * 3
+    wanted = np.stack([encoder.encode(text) for text in texts])
+    rows = []
+    forward = encoder.bert.forward
+    monkeypatch.setattr(
+        encoder.bert, "forward", lambda ids, layout: rows.append((layout.positions == 0).sum()) or forward(ids, layout)
+    )
+    assert close(encoder.encode(texts), wanted)
+    assert sum(rows) == 3
 
 
 def test_do_lower_case_of_sentence_bert_config(tmp_path: Path) -> None:

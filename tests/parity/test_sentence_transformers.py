@@ -80,3 +80,36 @@ def test_what_we_save_they_open_and_back(
     for vectors in (opened.encode(texts), back.encode(texts, truncation="silent")):
         np.testing.assert_allclose(vectors / lengths, expected / lengths, rtol=0, atol=BOUND)
     shutil.rmtree(tmp_path)  # two models of 90 MB
+
+
+@pytest.mark.parametrize(("pooling", "include_prompt"), [("mean", True), ("mean", False), ("cls", False)])
+def test_prompts_and_truncated_vectors(
+    minilm: Path, sentences: list[str], tmp_path: Path, pooling: str, include_prompt: bool
+) -> None:
+    """A folder that they saved with prompts and a truncate_dim: the same vectors by default, by name, in words."""
+    texts, folder = [*sentences[:12], "", " ".join(sentences[:40])], tmp_path / "theirs"
+    theirs = SentenceTransformer(
+        str(minilm),
+        device="cpu",
+        prompts={"query": "Represent this sentence, please: ", "passage": "passage: "},
+        default_prompt_name="query",
+        truncate_dim=100,
+    )
+    theirs[1].pooling_mode = pooling
+    theirs.set_pooling_include_prompt(include_prompt)
+    theirs.save_pretrained(str(folder))
+    encoder = SentenceEncoder.from_pretrained(folder, device="cpu")
+    encoder.save_pretrained(tmp_path / "ours")
+    back = SentenceTransformer(str(tmp_path / "ours"), device="cpu")
+    for ours, expected in (
+        ({}, {}),
+        ({"prompt_name": "passage"}, {"prompt_name": "passage"}),
+        ({"prompt": "to be read as: "}, {"prompt": "to be read as: "}),
+        ({"prompt": "", "truncate_dim": 7}, {"prompt": "", "truncate_dim": 7}),
+        ({"normalize": True}, {"normalize_embeddings": True}),
+    ):
+        vectors = encoder.encode(texts, truncation="silent", **ours)
+        for model in (theirs, back):
+            np.testing.assert_allclose(vectors, model.encode(texts, **expected), rtol=0, atol=BOUND)
+    assert encoder.encode(texts[0]).shape == (100,)
+    shutil.rmtree(tmp_path)  # two models of 90 MB
