@@ -1,4 +1,4 @@
-"""python -m minibert encode | similarity | fill-mask | inspect: the library from the command line."""
+"""python -m minibert encode | calibrate | similarity | fill-mask | inspect: the library from the command line."""
 
 import argparse
 import json
@@ -7,21 +7,22 @@ import sys
 import warnings
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from torch import nn
 
+from minibert.bulk import Recipe, calibrate_ranges, json_lines, read_ranges, write_vectors
 from minibert.encoder import SentenceEncoder
-from minibert.files import InputError, read_texts, replacing, sha256
+from minibert.files import InputError, count_lines, lazy_texts, read_texts, sha256
 from minibert.heads import POOLINGS
 from minibert.hub import BERT_BASE, KNOWN_WEIGHTS, find_model
 from minibert.pretraining import fill_masks, load_pretraining
+from minibert.quantize import PRECISIONS, quantize
 from minibert.tokenizer import Tokenizer, TruncationWarning
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit status is 0, or 2 for input that cannot be used."""
+    """Run one command; the exit status is 0, 2 for input that cannot be used, or 130 if it was interrupted."""
     options = parser().parse_args(arguments)
     if isinstance(sys.stdout, TextIOWrapper):  # JSON is UTF-8, whatever the terminal's own encoding
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -34,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except KeyboardInterrupt as notice:
+            print(str(notice) or "stopped", file=sys.stderr)
+            return 130
         except OSError as error:  # standard output: a full disk, or a reader, `head` say, that has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again as it ends
             if not isinstance(error, BrokenPipeError):
@@ -43,23 +47,40 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def encode(options: argparse.Namespace) -> None:
-    """Write the vectors of texts: JSON lines, or a .npy file with one row a text."""
-    texts = read_texts(options.texts, options.input)
+    """Write the vectors of texts, as they come: JSON lines, or a .npy file with one row a text."""
+    texts = lazy_texts(options.texts, options.input)
     output = options.output
     if output is not None and output.suffix not in (".npy", ".jsonl"):
         raise InputError(f"--output {output}: the name must end in .npy or .jsonl")
-    vectors = load_encoder(options).encode(texts, progress=True)
+    if output is None and options.resume:
+        raise InputError("--resume continues a file: name it with --output")
+    if (options.precision == "int8") is (options.calibration is None):
+        raise InputError("--precision int8 and --calibration FILE go together: python -m minibert calibrate makes it")
+    encoder = load_encoder(options)
+    ranges = read_ranges(options.calibration, encoder) if options.calibration is not None else None
+    recipe = Recipe(encoder, encoder.prompt(options.prompt, options.prompt_name), options.precision, ranges)
     if output is None:
-        write_json_lines(sys.stdout, texts, vectors)
+        for window, vectors in encoder.stream(texts, prompt=recipe.prompt, progress=True, total=count(options)):
+            sys.stdout.writelines(json_lines(window, quantize(vectors, options.precision, ranges)))
         return
-    with replacing(output) as beside:
-        if output.suffix == ".npy":
-            with beside.open("wb") as binary:
-                np.save(binary, vectors)
-        else:
-            with beside.open("w", encoding="utf-8") as lines:
-                write_json_lines(lines, texts, vectors)
-    print(f"{len(vectors)} vectors of {vectors.shape[1]} float32 in {output}", file=sys.stderr)
+    written = write_vectors(recipe, texts, output, resume=options.resume, total=count(options))
+    print(f"{written} vectors of {encoder.dim()} {options.precision} in {output}", file=sys.stderr)
+
+
+def calibrate(options: argparse.Namespace) -> None:
+    """Write the range of each number of the vectors of typical texts, which int8 vectors need."""
+    encoder = load_encoder(options)
+    prompt = encoder.prompt(options.prompt, options.prompt_name)
+    texts = lazy_texts(options.texts, options.input)
+    used = calibrate_ranges(encoder, prompt, texts, options.output, total=count(options))
+    print(f"the ranges of {encoder.dim()} numbers over {used} texts in {options.output}", file=sys.stderr)
+
+
+def count(options: argparse.Namespace) -> int | None:
+    """How many texts there are, if that can be told before they are read."""
+    if options.texts:
+        return len(options.texts)
+    return count_lines(Path(options.input)) if options.input and os.path.isfile(options.input) else None
 
 
 def similarity(options: argparse.Namespace) -> None:
@@ -132,45 +153,60 @@ def inspect(options: argparse.Namespace) -> None:
 
 def load_encoder(options: argparse.Namespace) -> SentenceEncoder:
     return SentenceEncoder.from_pretrained(
-        options.model, revision=options.revision, pooling=options.pooling, max_length=options.max_length
+        options.model,
+        revision=options.revision,
+        pooling=options.pooling,
+        max_length=options.max_length,
+        truncate_dim=options.truncate_dim,
     )
-
-
-def write_json_lines(stream: TextIO, texts: list[str], vectors: np.ndarray) -> None:
-    for text, vector in zip(texts, vectors, strict=True):
-        # nine digits hold a float32 exactly
-        line = {"text": text, "vector": [float(f"{x:.9g}") for x in vector]}
-        stream.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="python -m minibert", description=__doc__)
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
-    for function in (encode, similarity, fill_mask, inspect):
+    for function in (encode, calibrate, similarity, fill_mask, inspect):
         name = function.__name__.replace("_", "-")
         command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
         command.set_defaults(command=function)
         if function is inspect:
             command.add_argument("model", help="a folder, minilm, or a Hub id")
-            command.add_argument("--revision", help="a branch, tag or commit on the Hub")
-            continue
-        command.add_argument("texts", nargs="*", metavar="TEXT", help="a text; none: read --input or standard input")
-        default = BERT_BASE if function is fill_mask else "minilm"
-        command.add_argument("--model", default=default, help=f"a folder, minilm, or a Hub id; {default} if left out")
+        else:
+            add_text_options(command, model=BERT_BASE if function is fill_mask else "minilm")
         command.add_argument("--revision", help="a branch, tag or commit on the Hub")
-        command.add_argument("--input", metavar="FILE", help="texts, one a line; - for standard input")
+        if function in (encode, calibrate, similarity):
+            add_vector_options(command)
+        if function in (encode, calibrate):
+            command.add_argument("--prompt", metavar="TEXT", help="put before each text; '' for none")
+            command.add_argument("--prompt-name", metavar="NAME", help="the same, one of the model's own prompts")
+        if function in (similarity, fill_mask):
+            command.add_argument("--json", action="store_true", help="JSON lines")
         if function is fill_mask:
             command.add_argument("--top", type=int, default=5, metavar="K", help="how many words a mask; 5 if left out")
-        else:
-            command.add_argument("--pooling", choices=POOLINGS, help="in place of what the model's files say")
-            command.add_argument("--max-length", type=int, help="the most tokens of a text that are read")
+        if function is calibrate:
+            command.add_argument("--output", type=Path, metavar="FILE", required=True, help="the ranges, a JSON file")
         if function is encode:
-            command.add_argument(
-                "--output", type=Path, metavar="FILE", help="a .npy or .jsonl file; else JSON lines on standard output"
-            )
-        else:
-            command.add_argument("--json", action="store_true", help="JSON lines")
+            add_file_options(command)
     return whole
+
+
+def add_text_options(command: argparse.ArgumentParser, model: str) -> None:
+    command.add_argument("texts", nargs="*", metavar="TEXT", help="a text; none: read --input or standard input")
+    command.add_argument("--input", metavar="FILE", help="texts, one a line; - for standard input")
+    command.add_argument("--model", default=model, help=f"a folder, minilm, or a Hub id; {model} if left out")
+
+
+def add_vector_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--pooling", choices=POOLINGS, help="in place of what the model's files say")
+    command.add_argument("--max-length", type=int, help="the most tokens of a text that are read")
+    command.add_argument("--truncate-dim", type=int, metavar="N", help="keep the first N numbers of a vector")
+
+
+def add_file_options(command: argparse.ArgumentParser) -> None:
+    output = "a .npy or .jsonl file; else JSON lines on standard output"
+    command.add_argument("--output", type=Path, metavar="FILE", help=output)
+    command.add_argument("--resume", action="store_true", help="continue an --output that was interrupted")
+    command.add_argument("--precision", choices=PRECISIONS, default="float32", help="eight bits a number, or one")
+    command.add_argument("--calibration", type=Path, metavar="FILE", help="for int8: what calibrate wrote")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 import hashlib
 import json
 import os
+import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, BinaryIO
 
 
 class InputError(ValueError):
@@ -26,12 +28,12 @@ def read_text(file: Path) -> str:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
 
 
-def decode(content: bytes, source: str) -> str:
+def decode(content: bytes, source: str, first_line: int = 1) -> str:
     """UTF-8 bytes as text. Raises InputError, naming their source and the line, if they are something else."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
+        line = content[: error.start].count(b"\n") + first_line
         raise InputError(f"{source}, line {line}: not UTF-8 text ({error.reason})") from error
 
 
@@ -49,20 +51,54 @@ def read_lines(file: Path) -> list[str]:
     return split_lines(read_text(file).removeprefix("\ufeff"))
 
 
-def read_texts(texts: list[str], file: str | None) -> list[str]:
+def lazy_lines(stream: BinaryIO, source: str) -> Iterator[str]:
+    """The lines of `read_lines`, read one at a time from a file of any length, which is closed at its end."""
+    try:
+        with stream:
+            for number, line in enumerate(stream, start=1):
+                if line.endswith(b"\n"):
+                    line = line[:-1].removesuffix(b"\r")
+                text = decode(line, source, number)
+                yield text.removeprefix("\ufeff") if number == 1 else text
+    except OSError as error:
+        raise InputError(f"cannot read {source}: {error.strerror}") from error
+
+
+def lazy_texts(texts: list[str], file: str | None) -> Iterator[str]:
     """What a command works on: the texts of its arguments, else one a line of a file, else of standard input ("-").
 
-    Raises InputError for both at once, and where nobody would type the texts.
+    Raises InputError for both at once, and where nobody would type the texts; and as they are read, for what is no
+    UTF-8 text.
     """
     if texts:
         if file is not None:
             raise InputError("give texts as arguments or as --input, not both")
-        return texts
+        return iter(texts)
     if file is not None and file != "-":
-        return read_lines(Path(file))
+        try:
+            return lazy_lines(open(file, "rb"), file)  # closed when it has been read
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {file}: {getattr(error, 'strerror', error)}") from error
     if sys.stdin is None or (file is None and sys.stdin.isatty()):
         raise InputError("no texts: give them as arguments, as --input FILE (one a line), or on standard input")
-    return split_lines(decode(sys.stdin.buffer.read(), "standard input"))
+    return lazy_lines(sys.stdin.buffer, "standard input")
+
+
+def read_texts(texts: list[str], file: str | None) -> list[str]:
+    """The same, all at once."""
+    return list(lazy_texts(texts, file))
+
+
+def count_lines(file: Path) -> int:
+    """How many lines a file has, in flat memory. Raises InputError if it cannot be read."""
+    count, block = 0, b"\n"
+    try:
+        with file.open("rb") as stream:
+            while more := stream.read(2**20):
+                count, block = count + more.count(b"\n"), more
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from error
+    return count + (not block.endswith(b"\n"))
 
 
 def read_json(file: Path) -> Any:
@@ -122,3 +158,19 @@ def write_card(file: Path, facts: Mapping[str, Any], text: str) -> None:
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in facts.items()]  # which is YAML too
     with replacing(file) as beside:
         beside.write_text("\n".join(["---", *lines, "---", "", text.strip(), ""]), encoding="utf-8")
+
+
+@contextmanager
+def signals() -> Iterator[Callable[[], bool]]:
+    """While this is open, SIGINT and SIGTERM do not end the program but make the yielded function true."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

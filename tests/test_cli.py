@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from minibert import BertForPreTraining, SentenceEncoder
-from minibert.__main__ import main, write_json_lines
+from minibert.__main__ import main
+from minibert.bulk import json_lines
 from minibert.files import sha256
 from tests.conftest import shake
 from tests.test_encoder import small_encoder
@@ -70,9 +71,7 @@ def test_a_line_of_json_holds_every_bit_of_a_vector() -> None:
     vectors = np.random.default_rng(0).normal(size=(3, 500)).astype(np.float32)
     vectors[1] *= 1e-30
     vectors[2] *= 1e30
-    stream = io.StringIO()
-    write_json_lines(stream, TEXTS, vectors)
-    read = [json.loads(line)["vector"] for line in stream.getvalue().splitlines()]
+    read = [json.loads(line)["vector"] for line in json_lines(TEXTS, vectors)]
     assert np.array_equal(np.array(read, dtype=np.float32), vectors)
 
 

@@ -1,6 +1,7 @@
 """files.py: what cannot be read is one InputError with its place; what is written takes the old file's place whole."""
 
 import errno
+import io
 import json
 import os
 from collections.abc import Callable
@@ -10,7 +11,20 @@ from typing import Any
 import pytest
 
 from minibert import InputError
-from minibert.files import decode, read_json, read_object, read_text, replacing, sha256, split_lines, write_json
+from minibert.files import (
+    count_lines,
+    decode,
+    lazy_lines,
+    lazy_texts,
+    read_json,
+    read_lines,
+    read_object,
+    read_text,
+    replacing,
+    sha256,
+    split_lines,
+    write_json,
+)
 
 
 @pytest.mark.parametrize("read", [read_text, read_json, read_object, sha256])
@@ -163,3 +177,21 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
     finally:
         tmp_path.chmod(0o700)
     assert read_json(tmp_path / "x.json") == "old"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "\n", "a", "a\n", "a\r\nb\r", "a\r\r\n\r\n", "\ufeffa\n\ufeffb", "a\u2028b\x0bc\n\nd"]
+)
+def test_lines_read_one_at_a_time_are_those_read_at_once(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.txt"
+    file.write_bytes(content.encode())
+    lines = read_lines(file)
+    assert list(lazy_lines(io.BytesIO(content.encode()), "x")) == list(lazy_texts([], str(file))) == lines
+    assert count_lines(file) == len(lines)
+
+
+def test_a_bad_line_is_named_when_it_is_reached(tmp_path: Path) -> None:
+    lines = lazy_lines(io.BytesIO(b"one\ntwo\n\xff\n"), "x")
+    assert [next(lines), next(lines)] == ["one", "two"]
+    with pytest.raises(InputError, match="x, line 3: not UTF-8"):
+        next(lines)

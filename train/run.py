@@ -1,21 +1,19 @@
 """python -m train.run: fine-tune one encoder for all the tasks that the data has. Read `train` from top to bottom."""
 
 import math
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from minibert.encoder import SentenceEncoder
-from minibert.files import InputError, write_json
+from minibert.files import InputError, signals, write_json
 from minibert.model import Attention
 from train.cache import PrefixCache
 from train.checkpoint import (
@@ -441,22 +439,6 @@ def settings_alone(settings: Settings, task: Task, tasks: Sequence[Task]) -> Set
         loss_weights="",
         monitor="mean",
     )
-
-
-@contextmanager
-def signals() -> Iterator[Callable[[], bool]]:
-    """While this is open, SIGINT and SIGTERM do not end the program but make the yielded function true."""
-    asked: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def choose_device(name: str) -> torch.device:
