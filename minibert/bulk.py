@@ -26,7 +26,7 @@ class Recipe:
     encoder: SentenceEncoder
     prompt: str = ""
     precision: str = "float32"
-    ranges: NDArray[np.float32] | None = None  # (2, D), for int8
+    ranges: NDArray[np.float32] | None = None  # for int8: two rows, the lowest and the highest values
 
     def facts(self) -> dict[str, Any]:
         """The same, short enough to be kept beside a file and compared."""
@@ -86,6 +86,7 @@ def write_vectors(
                 stream.flush()
                 done += len(window)
                 add_texts(digest, window)
+                del vectors, rows  # two windows are never in memory at once
                 write_json(
                     notes,
                     {"texts": done, "texts_sha256": digest.hexdigest(), "bytes": stream.seek(0, os.SEEK_END), **facts},
@@ -151,7 +152,7 @@ def write_rows(stream: BinaryIO, suffix: str, texts: list[str], vectors: NDArray
     header = {"descr": np.lib.format.dtype_to_descr(vectors.dtype), "fortran_order": False}
     np.lib.format.write_array_header_1_0(stream, {**header, "shape": (total, vectors.shape[1])})
     stream.seek(0, os.SEEK_END)
-    stream.write(vectors.tobytes())
+    stream.write(np.ascontiguousarray(vectors).data)
 
 
 def json_lines(texts: list[str], vectors: NDArray) -> Iterator[str]:

@@ -36,7 +36,7 @@ In minibert: `SentenceEncoder.from_pretrained("FOLDER OR HUB ID")`.
 
 """
 BATCH_TOKENS = 1024  # about what a CPU's caches like; see tools/benchmark
-WINDOW_CHARACTERS = 2**17  # of a stream, sorted and computed together: a few seconds' work
+WINDOW_CHARACTERS = 2**18  # of a stream, sorted and computed together: a few seconds' work
 
 
 class SentenceEncoder:
@@ -203,7 +203,9 @@ class SentenceEncoder:
                     bar.set_postfix({"tok/s": f"{speed:,.0f}"}, refresh=False)
                     bar.update(len(batch))
                 bar.update(len(window) - len(distinct))
-                yield window, vectors[[places[tuple(t.ids)] for t in tokens]]
+                vectors = vectors[[places[tuple(t.ids)] for t in tokens]]
+                yield window, vectors
+                del tokens, distinct, places, vectors  # two windows are never in memory at once
         truncated.tell(truncation)
 
     def prompt(self, prompt: str | None = None, name: str | None = None) -> str:
