@@ -297,13 +297,13 @@ class SentenceEncoder:
         device = self.bert.embeddings.word.weight.device
         lengths = [len(ids) for ids in tokens]
         layout = Packed(lengths, device)
-        hidden = self.bert(torch.tensor([i for ids in tokens for i in ids], device=device), layout)  # (N, D)
+        hidden = self.bert(torch.tensor([i for ids in tokens for i in ids], device=device), layout)
         if skipped:
             if min(lengths) <= skipped:
                 raise InputError("a prompt and a text have become one word: let the prompt end with a space")
             hidden = hidden[layout.positions >= skipped]
             layout = Packed([length - skipped for length in lengths], device)
-        vectors = pool(hidden, layout, self.pooling)  # (N, D) -> (B, D)
+        vectors = pool(hidden, layout, self.pooling)
         if normalized is None and self.normalize:
             vectors = normalize(vectors)
         vectors = vectors[:, :dim]
