@@ -11,30 +11,15 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from minibert.files import InputError, write_card, write_json
+from minibert.files import InputError, write_card
 from minibert.heads import POOLINGS, normalize, pool
 from minibert.hub import find_model
 from minibert.layout import Packed
 from minibert.model import Bert
-from minibert.modules import read_modules
+from minibert.modules import CARD_FACTS, Modules, card, read_modules, write_modules
 from minibert.tokenizer import Tokenizer, Truncated, Truncation, check_text, check_texts
 from minibert.weights import load_bert
 
-CARD = """# Sentence encoder
-
-A BERT of {config.num_hidden_layers} layers that turns a text of up to {max_length} tokens into a vector of \
-{config.hidden_size} numbers: its tokens' vectors, pooled by {pooling}, {scaled} to length 1. Vectors are compared by \
-their cosine.
-
-```python
-from sentence_transformers import SentenceTransformer
-
-vectors = SentenceTransformer("FOLDER OR HUB ID").encode(["a sentence", "another"])
-```
-
-In minibert: `SentenceEncoder.from_pretrained("FOLDER OR HUB ID")`.
-
-"""
 BATCH_TOKENS = 1024  # about what a CPU's caches like; see tools/benchmark
 WINDOW_CHARACTERS = 2**18  # of a stream, sorted and computed together: a few seconds' work
 
@@ -248,46 +233,18 @@ class SentenceEncoder:
         folder = Path(folder)
         self.bert.save_pretrained(folder)
         self.tokenizer.save(folder)
-        kinds = [("", "Transformer"), ("1_Pooling", "Pooling")] + [("2_Normalize", "Normalize")] * self.normalize
-        write_json(
-            folder / "modules.json",
-            [
-                {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-                for i, (path, kind) in enumerate(kinds)
-            ],
-        )
-        modes = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
-        flags = {f"pooling_mode_{mode}": pooling == self.pooling for pooling, mode in modes.items()}
-        write_json(
-            folder / "1_Pooling" / "config.json",
-            {"word_embedding_dimension": self.bert.config.hidden_size, **flags, "include_prompt": self.include_prompt},
-        )
-        write_json(
-            folder / "sentence_bert_config.json",
-            {"max_seq_length": self.tokenizer.max_length, "do_lower_case": False},
-        )
-        write_json(
-            folder / "config_sentence_transformers.json",
-            {
-                "model_type": "SentenceTransformer",
-                "prompts": self.prompts,
-                "default_prompt_name": self.default_prompt_name,
-                "truncate_dim": self.truncate_dim,
-                "similarity_fn_name": "cosine",
-            },
-        )
-        about = {
-            "library_name": "sentence-transformers",
-            "pipeline_tag": "sentence-similarity",
-            "tags": ["sentence-transformers", "sentence-similarity", "feature-extraction", "bert"],
-        }
-        text = CARD.format(
-            config=self.bert.config,
-            max_length=self.tokenizer.max_length,
+        modules = Modules(
+            folder,
             pooling=self.pooling,
-            scaled="scaled" if self.normalize else "not scaled",
+            include_prompt=self.include_prompt,
+            normalize=self.normalize,
+            max_length=self.tokenizer.max_length,
+            prompts=self.prompts,
+            default_prompt_name=self.default_prompt_name,
+            truncate_dim=self.truncate_dim,
         )
-        write_card(folder / "README.md", about | dict(facts or {}), text + training)
+        write_modules(modules, self.bert.config.hidden_size)
+        write_card(folder / "README.md", CARD_FACTS | dict(facts or {}), card(modules, self.bert.config) + training)
 
     @torch.inference_mode()
     def _encode_batch(

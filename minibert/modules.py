@@ -1,10 +1,17 @@
-"""What a sentence-transformers folder says is done with the last hidden state, read as plain data."""
+"""What a sentence-transformers folder says is done with the last hidden state: read and written as plain data."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minibert.files import InputError, read_json, read_object
+from minibert.files import InputError, read_json, read_object, write_json
 from minibert.heads import POOLINGS
+from minibert.model import BertConfig
+
+CARD_FACTS = {
+    "library_name": "sentence-transformers",
+    "pipeline_tag": "sentence-similarity",
+    "tags": ["sentence-transformers", "sentence-similarity", "feature-extraction", "bert"],
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,50 @@ def read_modules(folder: Path) -> Modules:
         default_prompt_name=default_prompt_name,
         truncate_dim=truncate_dim,
     )
+
+
+def write_modules(modules: Modules, hidden_size: int) -> None:
+    """Write the same into the transformer's folder, as `sentence_transformers` from version 2 on opens it."""
+    folder = modules.transformer
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")] + [("2_Normalize", "Normalize")] * modules.normalize
+    entries = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds)
+    ]
+    modes = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens"}
+    pooling: dict[str, object] = {"word_embedding_dimension": hidden_size}
+    pooling |= {f"pooling_mode_{mode}": name == modules.pooling for name, mode in modes.items()}
+    prompts = {
+        "model_type": "SentenceTransformer",
+        "prompts": modules.prompts,
+        "default_prompt_name": modules.default_prompt_name,
+        "truncate_dim": modules.truncate_dim,
+        "similarity_fn_name": "cosine",
+    }
+    write_json(folder / "modules.json", entries)
+    write_json(folder / "1_Pooling" / "config.json", pooling | {"include_prompt": modules.include_prompt})
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": modules.max_length, "do_lower_case": False})
+    write_json(folder / "config_sentence_transformers.json", prompts)
+
+
+def card(modules: Modules, config: BertConfig) -> str:
+    """What a model card says of how texts become vectors, in Markdown."""
+    scaled = "scaled" if modules.normalize else "not scaled"
+    return f"""# Sentence encoder
+
+A BERT of {config.num_hidden_layers} layers that turns a text of up to {modules.max_length} tokens into a vector of \
+{modules.truncate_dim or config.hidden_size} numbers: its tokens' vectors, pooled by {modules.pooling}, {scaled} to \
+length 1. Vectors are compared by their cosine.
+
+```python
+from sentence_transformers import SentenceTransformer
+
+vectors = SentenceTransformer("FOLDER OR HUB ID").encode(["a sentence", "another"])
+```
+
+In minibert: `SentenceEncoder.from_pretrained("FOLDER OR HUB ID")`.
+
+"""
 
 
 def read_pooling(file: Path) -> tuple[str, bool]:
