@@ -68,11 +68,3 @@ def tiny_config() -> BertConfig:
         intermediate_size=48,
         max_position_embeddings=24,
     )
-
-
-def shake(model: Model, std: float) -> Model:
-    """Add noise to every parameter: left alone, all biases would be 0, and one that is forgotten would not show."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=std)
-    return model

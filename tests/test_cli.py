@@ -17,9 +17,9 @@ from minibert import BertForPreTraining, SentenceEncoder
 from minibert.__main__ import main
 from minibert.bulk import json_lines
 from minibert.files import sha256
-from tests.conftest import shake
 from tests.test_encoder import small_encoder
 from tests.test_tokenizer import UNCASED
+from tools.parity import shake
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

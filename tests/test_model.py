@@ -19,7 +19,7 @@ from minibert import Bert, BertConfig, Packed, Padded
 from minibert.dropout import dropout
 from minibert.heads import POOLINGS, pool
 from minibert.model import ACTIVATIONS
-from tests.conftest import shake
+from tools.parity import shake
 
 LENGTHS = [5, 24, 1, 7, 7, 12, 2, 7]
 BOUNDS = {torch.float32: 1e-6, torch.float64: 1e-13}  # absolute; values reach 4, where a float32 step is 2.4e-7

@@ -16,8 +16,8 @@ import torch
 
 from minibert import Bert, BertConfig, InputError, SentenceEncoder
 from minibert.tokenizer import Tokenizer
-from tests.conftest import shake
 from tests.test_data import VOCABULARY
+from tools.parity import shake
 from train import evaluate, predict
 from train.checkpoint import load_run, save_run
 from train.data import Example, prepare

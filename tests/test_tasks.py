@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from minibert import Bert, BertConfig, InputError
 from minibert.tokenizer import Tokenizer
-from tests.conftest import shake
 from tests.test_data import VOCABULARY, random_examples
 from tests.training import make_world
+from tools.parity import shake
 from train.data import Batch, DataSet, Example, Item, Label, collate, prepare
 from train.evaluate import measure, predict
 from train.readers import load_data, read_folder

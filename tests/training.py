@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from minibert import Bert, BertConfig, SentenceEncoder
 from minibert.files import sha256
-from tests.conftest import shake
+from tools.parity import shake
 from train.checkpoint import checkpoints, read_tensors
 from train.data import Batch, Item, collate
 from train.freezing import FreezingPlan

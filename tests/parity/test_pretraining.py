@@ -17,8 +17,8 @@ from minibert import Bert, BertConfig, BertForPreTraining, InputError, Packed
 from minibert.pretraining import ARCHITECTURES, fill_masks, load_pretraining
 from minibert.tokenizer import Tokenizer
 from minibert.weights import checkpoint_name, load_bert
-from tests.conftest import shake
 from tests.test_tokenizer import UNCASED, write_vocabulary
+from tools.parity import shake
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

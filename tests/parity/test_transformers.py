@@ -7,58 +7,35 @@ our own and transformers' distance from the same model in float64 is as large, 7
 """
 
 import copy
-import random
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import BertModel
 
-from minibert import Bert, BertConfig, Packed, Padded
-from minibert.model import ACTIVATIONS
+from minibert import Bert, BertConfig, Padded
 from minibert.tokenizer import Tokenizer
-from minibert.weights import checkpoint_name
-from tests.conftest import shake
+from tools.parity import (
+    Batch,
+    both,
+    differences,
+    gradient_differences,
+    gradients,
+    our_looks,
+    our_states,
+    random_model_differences,
+    shake,
+    their_looks,
+    their_states,
+    worst,
+)
 
 BOUND = 1e-5
 LONGEST = 256
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Sentences of token ids, in both layouts."""
-
-    sentences: list[Tensor]
-
-    @property
-    def input_ids(self) -> Tensor:  # (B, S)
-        return pad_sequence(self.sentences, batch_first=True)
-
-    @property
-    def mask(self) -> Tensor:  # (B, S)
-        return pad_sequence([torch.ones_like(ids) for ids in self.sentences], batch_first=True).bool()
-
-    @property
-    def packed_ids(self) -> Tensor:  # (N)
-        return torch.cat(self.sentences)
-
-    @property
-    def lengths(self) -> list[int]:
-        return [len(ids) for ids in self.sentences]
-
-
-def both(bert: Bert, folder: Path, attention: str = "eager") -> tuple[Bert, BertModel]:
-    """The model, saved by us to a folder, and what transformers makes of that folder."""
-    bert.save_pretrained(folder)
-    theirs, problems = BertModel.from_pretrained(folder, attn_implementation=attention, output_loading_info=True)
-    assert not any(problems.values()), problems
-    return bert.eval(), theirs.eval()
 
 
 @pytest.fixture(scope="module")
@@ -94,133 +71,49 @@ def test_the_real_texts_are_as_many_and_as_long_as_claimed(batches: list[Batch])
 
 
 @pytest.fixture(scope="module")
-def expected(real: tuple[Bert, BertModel], batches: list[Batch]) -> list[Any]:
+def expected(real: tuple[Bert, BertModel], batches: list[Batch]) -> list[list[Tensor]]:
     with torch.inference_mode():
-        return [real[1](b.input_ids, b.mask.long(), output_hidden_states=True, output_attentions=True) for b in batches]
+        return [their_states(real[1], batch) for batch in batches]
 
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_every_hidden_state_of_minilm(
-    real: tuple[Bert, BertModel], batches: list[Batch], expected: list[Any], packed: bool
+    real: tuple[Bert, BertModel], batches: list[Batch], expected: list[list[Tensor]], packed: bool
 ) -> None:
     """Within 1e-5 after the embeddings and after each of six layers, on 120 real texts of 1 to 256 tokens."""
     for batch, theirs in zip(batches, expected, strict=True):
         with torch.inference_mode():
-            if packed:
-                ours = real[0].hidden_states(batch.packed_ids, Packed(batch.lengths))
-            else:
-                ours = [x[batch.mask] for x in real[0].hidden_states(batch.input_ids, batch.mask)]
-        assert len(ours) == len(theirs.hidden_states) == 7
-        for x, y in zip(ours, theirs.hidden_states, strict=True):
-            torch.testing.assert_close(x, y[batch.mask], rtol=0, atol=BOUND)
+            ours = our_states(real[0], batch, packed)
+        assert len(ours) == len(theirs) == 7
+        assert worst(differences(ours, theirs)) <= BOUND
 
 
-def test_every_attention_probability_of_minilm(
-    real: tuple[Bert, BertModel], batches: list[Batch], expected: list[Any]
-) -> None:
+def test_every_attention_probability_of_minilm(real: tuple[Bert, BertModel], batches: list[Batch]) -> None:
     """Within 1e-5 for every layer, head and real query, over all keys; masked keys have exactly 0 on both sides."""
-    for batch, theirs in zip(batches, expected, strict=True):
+    for batch in batches:
         with torch.inference_mode():
-            ours = real[0].attention_probabilities(batch.input_ids, batch.mask)
-        assert len(ours) == len(theirs.attentions) == 6
-        for x, y in zip(ours, theirs.attentions, strict=True):
-            x, y = x.transpose(1, 2)[batch.mask], y.transpose(1, 2)[batch.mask]  # (B, H, S, S) -> (N, H, S)
-            torch.testing.assert_close(x, y, rtol=0, atol=BOUND)
+            ours, theirs = our_looks(real[0], batch), their_looks(real[1], batch)
+        assert len(ours) == len(theirs) == 6
+        assert worst(differences(ours, theirs)) <= BOUND
 
 
 def test_in_float64_minilm_differs_in_the_last_digits_only(real: tuple[Bert, BertModel], batches: list[Batch]) -> None:
     """What differs above is float32's rounding: in float64 hidden states agree to 1e-12, and all gradients to 1e-11."""
     batch = batches[2]
     ours, theirs = (copy.deepcopy(model).double() for model in real)
-    reference = theirs(batch.input_ids, batch.mask.long(), output_hidden_states=True).hidden_states
+    expected = their_states(theirs, batch)
     weights = torch.randn(sum(batch.lengths), 384, dtype=torch.float64)
-    expected = gradients(theirs, (reference[-1][batch.mask] * weights).sum())
-    padded = [x[batch.mask] for x in ours.hidden_states(batch.input_ids, batch.mask)]
-    packed = ours.hidden_states(batch.packed_ids, Packed(batch.lengths))
-    for one, other, x in zip(padded, packed, reference, strict=True):
-        torch.testing.assert_close(one, x[batch.mask], rtol=0, atol=1e-12)
-        torch.testing.assert_close(other, x[batch.mask], rtol=0, atol=1e-12)
-    assert_same_gradients(gradients(ours, (packed[-1] * weights).sum()), expected, 1e-11)
-
-
-def gradients(model: torch.nn.Module, loss: Tensor) -> dict[str, Tensor]:
-    """Of every parameter that the loss depends on, by the checkpoint's names."""
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    if isinstance(model, Bert):
-        names = tuple(map(checkpoint_name, names))
-    return {name: gradient for name, gradient in zip(names, found, strict=True) if gradient is not None}
-
-
-def assert_same_gradients(ours: dict[str, Tensor], theirs: dict[str, Tensor], bound: float) -> None:
-    """The largest difference of a parameter's gradients, over the largest of these gradients, is within the bound.
-
-    A key's bias adds the same to all scores of a query, which softmax does not see: its true gradient is 0, and what
-    either side finds is rounding. It is held against the largest gradient of the whole model.
-    """
-    assert ours.keys() == theirs.keys()
-    largest = max(gradient.abs().max().item() for gradient in theirs.values())
-    for name, gradient in theirs.items():
-        scale = largest if name.endswith("self.key.bias") else gradient.abs().max().item()
-        difference = (ours[name] - gradient).abs().max().item()
-        assert difference <= bound * scale, f"{name}: {difference / scale:.2e} of {scale:.2e}"
-
-
-def random_config(number: int) -> BertConfig:
-    draw = random.Random(number)
-    heads, width = draw.choice([1, 2, 3, 4, 6]), draw.choice([1, 4, 7, 8, 16])
-    return BertConfig(
-        vocab_size=draw.randint(20, 200),
-        hidden_size=max(heads * width, 4),
-        num_hidden_layers=draw.randint(1, 4),
-        num_attention_heads=heads if heads * width >= 4 else 1,
-        intermediate_size=draw.randint(1, 96),
-        max_position_embeddings=draw.randint(12, 40),
-        type_vocab_size=draw.randint(1, 3),
-        hidden_act=list(ACTIVATIONS)[number // 2 % len(ACTIVATIONS)],
-        layer_norm_eps=draw.choice([1e-12, 1e-5, 1e-3]),
-        pad_token_id=draw.choice([0, 0, 3]),
-    )
+    slopes = gradients(theirs, (expected[-1] * weights).sum())
+    for packed in (False, True):
+        states = our_states(ours, batch, packed)
+        assert worst(differences(states, expected)) <= 1e-12
+    assert worst(gradient_differences(gradients(ours, (states[-1] * weights).sum()), slopes).values()) <= 1e-11
 
 
 @pytest.mark.parametrize("number", range(30))
 def test_random_configs(number: int, tmp_path: Path) -> None:
-    """Hidden states and pooler within 1e-5, and the gradient of every parameter, in both layouts.
-
-    Odd numbers have sentences of one length and no mask, even ones padding; every third has no token types.
-    """
-    torch.manual_seed(number)
-    config = random_config(number)
-    attention = "sdpa" if number % 5 < 2 else "eager"
-    ours, theirs = both(shake(Bert(config), 0.1), tmp_path, attention)
-    longest = config.max_position_embeddings
-    lengths = [longest - 1] * 4 if number % 2 else [longest, 1, 5, *torch.randint(1, longest, (4,)).tolist()]
-    batch = Batch([torch.randint(config.vocab_size, (length,)) for length in lengths])
-    mask = None if number % 2 else batch.mask
-    types = torch.randint_like(batch.input_ids, config.type_vocab_size) if number % 3 else None
-
-    reference = theirs(batch.input_ids, None if mask is None else mask.long(), types, output_hidden_states=True)
-    weights, pooler_weights = (
-        torch.randn(sum(lengths), config.hidden_size),
-        torch.randn(len(lengths), config.hidden_size),
-    )
-    hidden, pooled = reference.last_hidden_state[batch.mask], reference.pooler_output
-    expected = gradients(theirs, (hidden * weights).sum() + (pooled * pooler_weights).sum())
-    assert len(expected) == len(list(ours.parameters()))
-
-    packed_types = None if types is None else types[batch.mask]
-    layout = Packed(lengths)
-    packed_states = ours.hidden_states(batch.packed_ids, layout, packed_types)
-    padded_states = ours.hidden_states(batch.input_ids, mask, types)
-    firsts = padded_states[-1][:, 0], layout.first(packed_states[-1])
-    for states, first in zip(([x[batch.mask] for x in padded_states], packed_states), firsts, strict=True):
-        for x, y in zip(states, reference.hidden_states, strict=True):
-            torch.testing.assert_close(x, y[batch.mask], rtol=0, atol=BOUND)
-        assert ours.pooler is not None
-        vectors = ours.pooler(first)
-        torch.testing.assert_close(vectors, pooled, rtol=0, atol=BOUND)
-        found = gradients(ours, (states[-1] * weights).sum() + (vectors * pooler_weights).sum())
-        assert_same_gradients(found, expected, BOUND)
+    """Hidden states and pooler within 1e-5, and the gradient of every parameter, in both layouts."""
+    assert worst(random_model_differences(number, tmp_path)) <= BOUND
 
 
 def test_dropout_drops_what_transformers_drops(tiny_config: BertConfig, tmp_path: Path) -> None:
@@ -242,7 +135,7 @@ def test_dropout_drops_what_transformers_drops(tiny_config: BertConfig, tmp_path
     assert (results[0][0] - steady).abs().max() > 0.1
     assert torch.equal(results[0][1], results[1][1])  # as many random numbers were drawn
     torch.testing.assert_close(results[0][0][mask.bool()], results[1][0][mask.bool()], rtol=0, atol=BOUND)
-    assert_same_gradients(results[0][2], results[1][2], BOUND)
+    assert worst(gradient_differences(results[0][2], results[1][2]).values()) <= BOUND
 
 
 @pytest.mark.parametrize("types", [False, True])

@@ -1,0 +1,219 @@
+"""The same training twice: by the pieces of train/, and by a plain loop with transformers and torch.optim.
+
+Both sides get a model folder, the same labelled sentences in the same order, the same first weights of the heads and
+the same hyperparameters, with dropout off. All else each does by itself: token ids and word pieces, the numbering of
+labels, padding, losses, learning rates, parameter groups, clipping.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from minibert.encoder import SentenceEncoder
+from minibert.model import Bert, BertConfig
+from minibert.tokenizer import SPECIAL_TOKENS
+from minibert.weights import checkpoint_name
+from tools.parity import shake, worst
+from train.data import Batch, DataSet, Example, Item, collate, prepare
+from train.freezing import FreezingPlan
+from train.mixing import LossMixer
+from train.optimizer import build_optimizer, rate_factor, set_rates
+from train.readers import load_data
+from train.run import Hidden, backward, plan_steps, set_dropout
+from train.settings import Settings
+from train.tasks import JointModel, Task, build_tasks
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What both sides are given: sentences with a topic and entities, and how to learn from them."""
+
+    folder: Path  # config.json, model.safetensors, vocab.txt
+    examples: Sequence[Example]
+    steps: int
+    settings: Settings
+    dtype: torch.dtype
+
+    @property
+    def sets(self) -> list[DataSet]:
+        return [DataSet("newsroom", {"train": self.examples})]
+
+    def order(self) -> list[list[int]]:
+        """The examples of each step, as train/run.py plans them, epoch after epoch."""
+        epochs = (plan_steps([self.examples], self.settings, epoch) for epoch in count(1))  # type: ignore[list-item]
+        steps = ([number for batch in step for _, number in batch] for epoch in epochs for step in epoch)
+        return list(islice(steps, self.steps))
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a side's training came to."""
+
+    losses: list[dict[str, float]]  # each step's loss of each task
+    parameters: dict[str, Tensor]  # at the end, by the names that `transformers` has for them
+
+
+def newsroom(count: int) -> list[Example]:
+    """The shortest sentences of newsroom's train split."""
+    return sorted(load_data("newsroom", seed=0).splits["train"], key=lambda example: len(example.text))[:count]
+
+
+def write_small_model(folder: Path, examples: Sequence[Example]) -> None:
+    """A BERT of two layers with random weights, whose vocabulary is the sentences' letters and most frequent words."""
+    words = Counter(word.lower() for example in examples for word in example.words or ())
+    letters = sorted({letter for word in words for letter in word})
+    whole = [word for word, _ in words.most_common(300) if len(word) > 1]
+    vocabulary = [*SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters), *whole]
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=40,
+        max_position_embeddings=128,
+        initializer_range=0.1,
+    )
+    torch.manual_seed(0)
+    shake(Bert(config, pooler=False), 0.05).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary), encoding="utf-8")
+
+
+def our_parts(lesson: Lesson) -> tuple[JointModel, list[Task], list[Item]]:
+    """The model with fresh heads, the same whenever it is built; the tasks; the tokenized sentences."""
+    encoder = SentenceEncoder.from_pretrained(lesson.folder, device="cpu")
+    tasks = build_tasks(lesson.sets, lesson.settings)
+    torch.manual_seed(lesson.settings.seed)
+    return JointModel(encoder.bert, tasks).to(lesson.dtype), tasks, prepare(lesson.examples, encoder.tokenizer)
+
+
+def padded(model: JointModel) -> Hidden:
+    """How a batch becomes its last hidden state by way of `Padded`: (N, D), as the packed one."""
+
+    def hidden(batch: Batch) -> Tensor:
+        rows = batch.input_ids.split([len(batch.items[i].parts[part].ids) for i, part in batch.sentences])
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        return model.bert(pad_sequence(rows, batch_first=True), mask)[mask.bool()]
+
+    return hidden
+
+
+def our_course(lesson: Lesson, layout: Callable[[JointModel], Hidden] | None = None, accumulate: int = 1) -> Course:
+    """The steps as train/run.py takes them. layout: `padded`, or packed as ever. accumulate: the batches that
+    share a step's sentences, whose words are not equally many."""
+    model, tasks, items = our_parts(lesson)
+    set_dropout(model, 0.0)
+    FreezingPlan(model, "", "", tasks).apply(1)  # a pooler that no task uses does not learn
+    mixer = LossMixer(tasks, lesson.settings)
+    optimizer = build_optimizer(model, mixer, lesson.settings)
+    hidden = layout(model) if layout else model
+    model.train()
+    losses = []
+    for number, step in enumerate(lesson.order()):
+        set_rates(optimizer, rate_factor(number, lesson.steps, lesson.settings))
+        shares = [step[i::accumulate] for i in range(min(accumulate, len(step)))]
+        batches = [collate([items[i] for i in share], tasks) for share in shares]
+        sums, counts, _ = backward(batches, model, hidden, mixer, tasks, lesson.settings)
+        nn.utils.clip_grad_norm_(model.parameters(), lesson.settings.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append({name: sums[name] / counts[name] for name in counts})
+    parameters = {checkpoint_name(name): p.detach() for name, p in model.bert.named_parameters() if p.requires_grad}
+    return Course(losses, parameters | {name: p.detach() for name, p in model.heads.named_parameters()})
+
+
+def their_course(lesson: Lesson) -> Course:
+    """A loop in plain PyTorch around `transformers.BertModel`, as a notebook would have it."""
+    from transformers import AutoTokenizer, BertModel
+
+    settings = lesson.settings
+    tokenizer = AutoTokenizer.from_pretrained(lesson.folder)
+    off: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    bert: Any = BertModel.from_pretrained(lesson.folder, add_pooling_layer=False, attn_implementation="eager", **off)
+    bert.to(lesson.dtype).train()
+    topics = sorted({str(example.labels["topic"]) for example in lesson.examples})
+    gold = [cast(tuple[str, ...], example.labels["entities"]) for example in lesson.examples]
+    types = sorted({tag[2:] for words in gold for tag in words if tag != "O"})
+    tags = ["O", *(f"{prefix}-{kind}" for kind in types for prefix in "BI")]
+    heads = nn.ModuleDict({"topic": nn.Linear(bert.config.hidden_size, len(topics))})
+    heads["entities"] = nn.Linear(bert.config.hidden_size, len(tags))
+    first = our_parts(lesson)[0].heads.state_dict()
+    heads.to(lesson.dtype).load_state_dict({name.replace("classifier.", ""): value for name, value in first.items()})
+
+    def is_decayed(name: str) -> bool:
+        return not name.endswith("bias") and "LayerNorm" not in name
+
+    groups = [
+        {"params": [p for n, p in module.named_parameters() if is_decayed(n) == decays], "lr": rate, "weight_decay": d}
+        for module, rate in ((bert, settings.lr), (heads, settings.head_lr))
+        for decays, d in ((True, settings.weight_decay), (False, 0.0))
+    ]
+    optimizer = torch.optim.AdamW(
+        groups, fused=True
+    )  # by loops, as PyTorch's default has it, it takes nine times as long
+    warmup = round(settings.warmup * lesson.steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: (
+            (step + 1) / (warmup + 1) if step < warmup else (lesson.steps - step) / max(lesson.steps - warmup, 1)
+        ),
+    )
+    parameters = [*bert.parameters(), *heads.parameters()]
+    losses = []
+    for step in lesson.order():
+        examples = [lesson.examples[i] for i in step]
+        batch = tokenizer(
+            [list(example.words or ()) for example in examples],
+            is_split_into_words=True,
+            padding=True,
+            return_tensors="pt",
+        )
+        labels = torch.tensor([topics.index(str(example.labels["topic"])) for example in examples])
+        targets = torch.full_like(batch["input_ids"], -100)  # a word's first piece has its tag, all else has none
+        for row, i in enumerate(step):
+            before = None
+            for position, word in enumerate(batch.word_ids(row)):
+                if word is not None and word != before:
+                    targets[row, position] = tags.index(gold[i][word])
+                before = word
+        hidden = bert(**batch).last_hidden_state  # (B, S, D)
+        weights = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
+        vectors = (hidden * weights).sum(1) / weights.sum(1)  # (B, S, D) -> (B, D)
+        topic_loss = F.cross_entropy(heads["topic"](vectors), labels)
+        entities_loss = F.cross_entropy(heads["entities"](hidden).flatten(0, 1), targets.flatten(), ignore_index=-100)
+        (topic_loss + entities_loss).backward()
+        nn.utils.clip_grad_norm_(parameters, settings.clip)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append({"topic": topic_loss.item(), "entities": entities_loss.item()})
+    named = {name.replace(".", ".classifier."): p.detach() for name, p in heads.named_parameters()}
+    return Course(losses, {name: p.detach() for name, p in bert.named_parameters()} | named)
+
+
+def loss_difference(ours: Course, theirs: Course) -> float:
+    """The largest relative difference of a task's loss at a step."""
+    pairs = zip(ours.losses, theirs.losses, strict=True)
+    return worst(abs(a[name] - b[name]) / b[name] for a, b in pairs for name in a.keys() | b.keys())
+
+
+def parameter_difference(ours: Course, theirs: Course) -> float:
+    """The largest difference in a parameter, over that parameter's largest value.
+
+    Key biases are left out. A key's bias adds the same to all scores of a query, which softmax does not see: its true
+    gradient is 0, what is computed is rounding noise, and Adam, which divides a gradient by its own size, makes steps
+    of it.
+    """
+    assert ours.parameters.keys() == theirs.parameters.keys()
+    return worst(
+        ((ours.parameters[name] - p).abs().max() / p.abs().max()).item()
+        for name, p in theirs.parameters.items()
+        if not name.endswith("self.key.bias")
+    )
