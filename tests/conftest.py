@@ -5,16 +5,17 @@ What is missing is skipped, and the skip says what would have to be there.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 import torch
-from torch import nn
+from hypothesis import settings
 
 from minibert import BertConfig
 from minibert.hub import installed_package
 
-Model = TypeVar("Model", bound=nn.Module)
+# hypothesis draws the same in every run, and a slow machine is no failure.
+settings.register_profile("minibert", derandomize=True, database=None, deadline=None, max_examples=40)
+settings.load_profile("minibert")
 
 
 @pytest.fixture(autouse=True)

@@ -33,7 +33,7 @@ NUMBERS = st.one_of(st.integers(-5, 5).map(float), st.floats(-1e3, 1e3, width=16
 SCORES = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=30)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(PAIRS)
 def test_classification_is_as_in_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     gold, predicted = ([pair[side] for pair in pairs] for side in (0, 1))
@@ -56,7 +56,7 @@ def test_macro_metrics_count_labels_that_are_only_predicted_as_they_should() -> 
     assert macro_recall(gold, predicted) == (1 / 2 + 1) / 2  # c cannot be recalled
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(TAGGED)
 def test_entities_are_as_in_seqeval(sentences: list[list[tuple[str, str]]]) -> None:
     gold, predicted = ([[pair[side] for pair in sentence] for sentence in sentences] for side in (0, 1))
@@ -92,7 +92,7 @@ def test_an_entity_is_right_only_as_a_whole() -> None:
     assert entity_scores(gold, predicted) == (1 / 3, 1 / 3, 1 / 3)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(SCORES)
 def test_correlations_are_as_in_scipy(pairs: list[tuple[float, float]]) -> None:
     x, y = (np.array([pair[side] for pair in pairs]) for side in (0, 1))
@@ -106,7 +106,7 @@ def test_correlations_are_as_in_scipy(pairs: list[tuple[float, float]]) -> None:
         assert -1 <= found <= 1
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(st.lists(NUMBERS, max_size=30))
 def test_ranks_are_as_in_scipy(values: list[float]) -> None:
     x = np.array(values, dtype=np.float64)

@@ -1,7 +1,7 @@
 """The encoder against itself: two layouts, two paths through attention, and what must make no difference.
 
-Evidence: properties that hold for any weights, checked on a small BERT with random ones, and finite differences for
-the gradients. Against another implementation: tests/parity.
+Evidence: what holds for any weights, checked on a small BERT with random ones. More such properties, and gradients by
+finite differences: tests/test_properties.py. Against another implementation: tests/parity.
 """
 
 import re
@@ -12,13 +12,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.utils.rnn import pad_sequence
 
 from minibert import Bert, BertConfig, Packed, Padded
 from minibert.dropout import dropout
 from minibert.heads import POOLINGS, pool
-from minibert.model import ACTIVATIONS
 from tools.parity import shake
 
 LENGTHS = [5, 24, 1, 7, 7, 12, 2, 7]
@@ -112,17 +110,6 @@ def test_hidden_states_and_probabilities_are_those_of_the_forward_pass(bert: Ber
         assert_close(x[mask], states[i + 1][mask])
 
 
-@pytest.mark.parametrize("more", [1, 11])
-def test_more_padding_changes_nothing(bert: Bert, batch: Batch, more: int) -> None:
-    _, input_ids, mask, types = batch
-    short = mask.sum(1) + more <= mask.size(1)
-    input_ids, mask, types = input_ids[short], mask[short], types[short]
-    longest = int(mask.sum(1).max())
-    tight = bert(input_ids[:, :longest], mask[:, :longest], types[:, :longest])
-    wide = bert(*(x[:, : longest + more] for x in (input_ids, mask, types)))
-    assert_close(tight[mask[:, :longest]], wide[mask[:, : longest + more]])
-
-
 def test_what_stands_in_the_padding_changes_nothing(bert: Bert, batch: Batch) -> None:
     """Neither values nor gradients."""
     _, input_ids, mask, types = batch
@@ -141,42 +128,6 @@ def test_holes_in_the_mask_count_as_positions_and_as_nothing_else(bert: Bert) ->
     torch.testing.assert_close(hidden[mask.bool()], changed[mask.bool()], rtol=0, atol=0)
     closed_up = bert(ids[mask.bool()][None])
     assert (hidden[mask.bool()] - closed_up[0]).abs().max() > 0.01
-
-
-def test_the_order_of_a_batch_is_the_order_of_its_result(bert: Bert, batch: Batch) -> None:
-    sentences, input_ids, mask, types = batch
-    order = torch.randperm(len(LENGTHS)).tolist()
-    hidden = bert(input_ids, mask, types)
-    shuffled = bert(input_ids[order], mask[order], types[order])
-    assert_close(shuffled[mask[order]], hidden[order][mask[order]])
-    packed = bert(torch.cat(sentences), Packed(LENGTHS)).split(LENGTHS)
-    shuffled_packed = bert(torch.cat([sentences[i] for i in order]), Packed([LENGTHS[i] for i in order]))
-    assert_close(shuffled_packed, torch.cat([packed[i] for i in order]))
-
-
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_a_sentences_vector_does_not_depend_on_its_neighbours(bert: Bert, batch: Batch, pooling: str) -> None:
-    """Alone, among others padded, among others packed: within 1e-6 in float32.
-
-    Not to the bit: matrix products of other sizes sum in another order. Measured: 4.8e-7.
-    """
-    sentences, input_ids, mask, _ = batch
-    layouts: list[tuple[Tensor, Any]] = [(input_ids, Padded(mask)), (torch.cat(sentences), Packed(LENGTHS))]
-    together = [pool(bert(ids, layout), layout, pooling) for ids, layout in layouts]
-    for i, sentence in enumerate(sentences):
-        layout = Padded(torch.ones(1, len(sentence)))
-        alone = pool(bert(sentence[None], layout), layout, pooling)[0]
-        for vectors in together:
-            assert_close(vectors[i], alone)
-
-
-def test_words_positions_and_token_types_all_matter(bert: Bert) -> None:
-    ids = torch.tensor([[3, 4, 5]])
-    hidden = bert(ids)
-    torch.testing.assert_close(bert(ids, None, torch.zeros_like(ids)), hidden, rtol=0, atol=0)
-    assert (bert(ids, None, torch.tensor([[0, 0, 1]])) - hidden).abs().max() > 0.01
-    assert (bert(ids.flip(1)).flip(1) - hidden).abs().max() > 0.01
-    assert (bert(torch.tensor([[3, 4, 6]])) - hidden).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -306,22 +257,3 @@ def test_a_sentence_longer_than_the_model_is_refused(bert: Bert) -> None:
         bert(ids.flatten(), Packed([25, 25]))
     assert bert(ids[:, :24]).shape == (2, 24, 32)
     assert bert(ids.flatten()[:48], Packed([24, 24])).shape == (48, 32)
-
-
-@pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize(("activation", "packed"), [*((name, False) for name in ACTIVATIONS), ("gelu", True)])
-def test_gradients_are_those_of_finite_differences(activation: str, packed: bool) -> None:
-    """Every parameter of two layers, in float64: (f(x + h) - f(x - h)) / 2h by torch.autograd.gradcheck."""
-    sizes = {"vocab_size": 6, "hidden_size": 4, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = BertConfig(**sizes, intermediate_size=5, max_position_embeddings=4, hidden_act=activation)
-    bert = shake(Bert(config, pooler=False), 0.3).double().eval()
-    names, values = zip(*bert.named_parameters(), strict=True)
-    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]).bool()
-    ids, types = torch.tensor([[1, 2, 3, 4], [5, 1, 2, 2]]), torch.tensor([[0, 0, 1, 1], [0, 1, 0, 0]])
-    inputs: tuple = (ids[mask], Packed([4, 2]), types[mask]) if packed else (ids, mask, types)
-
-    def loss(*parameters: Tensor) -> Tensor:
-        hidden = functional_call(bert, dict(zip(names, parameters, strict=True)), inputs)
-        return (hidden if packed else hidden[mask]).sin().sum(0)  # four outputs; sin, for a norm's sum is constant
-
-    assert torch.autograd.gradcheck(loss, values, eps=1e-6, atol=1e-7, rtol=1e-5)

@@ -27,9 +27,10 @@ from train.freezing import FreezingPlan
 from train.mixing import LossMixer
 from train.optimizer import build_optimizer, rate_factor, set_rates
 from train.readers import load_data
-from train.run import Hidden, backward, plan_steps, set_dropout
+from train.run import Hidden, backward, plan_steps, set_dropout, used_ids
 from train.settings import Settings
 from train.tasks import JointModel, Task, build_tasks
+from train.words import UsedWords
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Lesson:
 
     def order(self) -> list[list[int]]:
         """The examples of each step, as train/run.py plans them, epoch after epoch."""
-        epochs = (plan_steps([self.examples], self.settings, epoch) for epoch in count(1))  # type: ignore[list-item]
+        epochs = (plan_steps([self.examples], self.settings, epoch) for epoch in count(1))
         steps = ([number for batch in step for _, number in batch] for epoch in epochs for step in epoch)
         return list(islice(steps, self.steps))
 
@@ -88,10 +89,12 @@ def write_small_model(folder: Path, examples: Sequence[Example]) -> None:
 
 def our_parts(lesson: Lesson) -> tuple[JointModel, list[Task], list[Item]]:
     """The model with fresh heads, the same whenever it is built; the tasks; the tokenized sentences."""
-    encoder = SentenceEncoder.from_pretrained(lesson.folder, device="cpu")
+    encoder = SentenceEncoder.from_pretrained(lesson.folder, device="cpu", dtype=lesson.dtype)
     tasks = build_tasks(lesson.sets, lesson.settings)
+    items = prepare(lesson.examples, encoder.tokenizer)
+    encoder.bert.embeddings.word = UsedWords(encoder.bert.embeddings.word, used_ids([items]))
     torch.manual_seed(lesson.settings.seed)
-    return JointModel(encoder.bert, tasks).to(lesson.dtype), tasks, prepare(lesson.examples, encoder.tokenizer)
+    return JointModel(encoder.bert, tasks).to(lesson.dtype), tasks, items
 
 
 def padded(model: JointModel) -> Hidden:
@@ -125,6 +128,7 @@ def our_course(lesson: Lesson, layout: Callable[[JointModel], Hidden] | None = N
         optimizer.step()
         optimizer.zero_grad()
         losses.append({name: sums[name] / counts[name] for name in counts})
+    model.bert.embeddings.word = cast(UsedWords, model.bert.embeddings.word).whole()
     parameters = {checkpoint_name(name): p.detach() for name, p in model.bert.named_parameters() if p.requires_grad}
     return Course(losses, parameters | {name: p.detach() for name, p in model.heads.named_parameters()})
 
