@@ -103,7 +103,8 @@ def padded(model: JointModel) -> Hidden:
     def hidden(batch: Batch) -> Tensor:
         rows = batch.input_ids.split([len(batch.items[i].parts[part].ids) for i, part in batch.sentences])
         mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-        return model.bert(pad_sequence(rows, batch_first=True), mask)[mask.bool()]
+        padding = int(rows[0][0])  # any word will do that the run holds; it is masked
+        return model.bert(pad_sequence(rows, batch_first=True, padding_value=padding), mask)[mask.bool()]
 
     return hidden
 
