@@ -1,68 +1,348 @@
-"""python -m tools.fidelity: how far MiniLM's numbers here are from those of transformers and sentence-transformers.
+"""python -m tools.fidelity: how far our numbers are from everything independent that can be had here, in one table.
 
-Over texts of the project's own data set, single ones and runs of several up to 256 tokens, so that it runs anywhere.
-Prints the largest absolute difference after each layer, in both layouts, and of the sentence vectors.
+First what others recorded (tools/golden.py), then peers run side by side with us. Texts are newsroom's, so it runs
+anywhere. The exit status is 1 if a claim does not hold; what cannot be run here is listed with the reason.
 """
 
+import argparse
+import importlib.metadata
+import os
+import platform
 import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from minibert.encoder import SentenceEncoder
-from minibert.files import InputError
-from minibert.hub import find_model
-from minibert.layout import Packed
+from minibert.files import InputError, replacing
+from minibert.hub import MINILM
+from tools.golden import RECORDS, encoder, folder_of
+from tools.parity import (
+    Batch,
+    both,
+    differences,
+    half_precision_errors,
+    newsroom_batch,
+    our_looks,
+    our_states,
+    random_model_differences,
+    their_looks,
+    their_states,
+    worst,
+)
+from tools.training_parity import (
+    Course,
+    Lesson,
+    loss_difference,
+    newsroom,
+    our_course,
+    padded,
+    parameter_difference,
+    their_course,
+    write_small_model,
+)
 from train.readers import load_data
 from train.report import table
+from train.settings import Settings
+
+if TYPE_CHECKING:
+    from transformers import BertModel
+
+PACKAGES = ("torch", "transformers", "sentence-transformers", "tokenizers")
 
 
-def texts(count: int = 120) -> list[str]:
+@dataclass(frozen=True)
+class Claim:
+    """That a difference is within a tolerance. `measure` raises InputError where it cannot be run."""
+
+    claim: str
+    reference: str
+    tolerance: float
+    measure: Callable[[], float]
+    recorded: int = 0  # how many numbers, if others recorded them
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a claim."""
+
+    claim: Claim
+    difference: float | None  # None: not run
+    reason: str = ""
+
+    @property
+    def verdict(self) -> str:
+        if self.difference is None:
+            return f"not run: {self.reason}"
+        return "passed" if self.difference <= self.claim.tolerance else "FAILED"  # so NaN is a failure
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        found = "" if self.difference is None else f"{self.difference:.2g}"
+        return self.claim.claim, self.claim.reference, found, f"{self.claim.tolerance:g}", self.verdict
+
+
+def check(claim: Claim) -> Result:
+    print(claim.claim, file=sys.stderr)
+    try:
+        return Result(claim, claim.measure())
+    except (InputError, ImportError) as error:  # no weights here, or a peer is not installed
+        return Result(claim, None, str(error).splitlines()[0])
+
+
+def recorded_claims() -> list[Claim]:
+    """What others wrote down. A claim is named after the model and what its numbers are."""
+
+    def measure(difference: Callable[[Path], float], model: str) -> float:
+        folder, missing = folder_of(model)
+        if folder is None:
+            raise InputError(missing)
+        return difference(folder)
+
+    return [
+        Claim(
+            f"{record.model.partition('/')[2]}: {record.what}",
+            record.source,
+            record.tolerance,
+            partial(measure, record.difference, record.model),
+            record.count,
+        )
+        for record in RECORDS
+    ]
+
+
+@cache
+def minilm() -> tuple[Path, SentenceEncoder, "BertModel"]:
+    """MiniLM's folder, our encoder, and transformers' model of the weights as we save them."""
+    folder, missing = folder_of(MINILM)
+    if folder is None:
+        raise InputError(missing)
+    ours = encoder(folder)
+    with TemporaryDirectory() as saved:
+        return folder, ours, both(ours.bert, Path(saved))[1]
+
+
+@cache
+def texts(count: int = 60) -> list[str]:
     """Sentences of newsroom's test split: every third alone, the others joined to the next 2 to 12."""
     sentences = [example.text for example in load_data("newsroom", seed=0).splits["test"]]
     return [sentences[i] if i % 3 == 0 else " ".join(sentences[i : i + 2 + i % 11]) for i in range(count)]
 
 
-@torch.no_grad()
-def main() -> int:
-    """Compare, and print; the exit status is 0, or 2 if the model cannot be had."""
+@cache
+def batches() -> list[Batch]:
+    """The texts in batches of six, each with short and long ones."""
+    ids = [torch.tensor(tokens.ids) for tokens in minilm()[1].tokenizer.encode(texts(), "silent")]
+    ids.sort(key=len)
+    return [Batch(ids[start::10]) for start in range(10)]
+
+
+@cache
+def expected_states() -> list[list[Tensor]]:
+    with torch.inference_mode():
+        return [their_states(minilm()[2], batch) for batch in batches()]
+
+
+@cache
+def state_differences(packed: bool) -> list[float]:
+    """The largest difference after the embeddings and after each layer, over all batches."""
+    with torch.inference_mode():
+        found = [our_states(minilm()[1].bert, batch, packed) for batch in batches()]
+    pairs = zip(found, expected_states(), strict=True)
+    return [worst(layer) for layer in zip(*(differences(x, y) for x, y in pairs), strict=True)]
+
+
+def state_difference(packed: bool, place: int) -> float:
+    return state_differences(packed)[place]
+
+
+@torch.inference_mode()
+def look_difference() -> float:
+    _, ours, theirs = minilm()
+    return worst(d for b in batches()[:3] for d in differences(our_looks(ours.bert, b), their_looks(theirs, b)))
+
+
+@cache
+def random_differences() -> tuple[float, float]:
+    """Over ten random models: of hidden states, and of gradients."""
+    with TemporaryDirectory() as folder:
+        found = [random_model_differences(number, Path(folder)) for number in range(10)]
+    return worst(values for values, _ in found), worst(slopes for _, slopes in found)
+
+
+def vector_difference() -> float:
     from sentence_transformers import SentenceTransformer
-    from transformers import AutoModel
 
-    try:
-        folder = find_model("minilm").path
-        encoder = SentenceEncoder.from_pretrained("minilm", device="cpu")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    theirs = AutoModel.from_pretrained(folder, attn_implementation="sdpa").eval()
-    corpus = texts()
-    ids = sorted((tokens.ids for tokens in encoder.tokenizer.encode(corpus, "silent")), key=len)
-    names = ["embeddings", *(f"layer {i + 1}" for i in range(len(encoder.bert.layers)))]
-    worst = {name: [0.0, 0.0] for name in names}
-    for start in range(0, len(ids), 8):
-        batch = ids[start // 8 :: len(ids) // 8]  # lengths mixed
-        lengths = [len(row) for row in batch]
-        rows = [torch.tensor(row) for row in batch]
-        input_ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-        expected = theirs(input_ids, attention_mask=mask, output_hidden_states=True).hidden_states
-        padded = encoder.bert.hidden_states(input_ids, mask)
-        packed = encoder.bert.hidden_states(torch.cat(rows), Packed(lengths))
-        for name, reference, ours, ours_packed in zip(names, expected, padded, packed, strict=True):
-            real = reference[mask.bool()]
-            found = (difference(ours[mask.bool()], real), difference(ours_packed, real))
-            worst[name] = [max(pair) for pair in zip(worst[name], found, strict=True)]
-    vectors = torch.from_numpy(encoder.encode(corpus, truncation="silent"))
-    reference = SentenceTransformer(str(folder), device="cpu").encode(corpus, convert_to_tensor=True)
-    print(f"MiniLM, {len(corpus)} texts of {len(ids[0])} to {len(ids[-1])} tokens, float32; largest differences")
-    print(table([("after", "padded", "packed"), *((n, f"{a:.1e}", f"{b:.1e}") for n, (a, b) in worst.items())]))
-    print(f"sentence vectors, against sentence-transformers: {difference(vectors, reference):.1e}")
-    return 0
+    folder = minilm()[0]
+    expected = SentenceTransformer(str(folder), device="cpu").encode(texts(), convert_to_tensor=True)
+    found = SentenceEncoder.from_pretrained(folder, device="cpu").encode(texts(), truncation="silent")
+    return worst(differences([torch.from_numpy(found)], [expected]))
 
 
-def difference(ours: Tensor, reference: Tensor) -> float:
-    return float((ours - reference).abs().max())
+def round_trip_difference() -> float:
+    """Our vectors, and those of what sentence-transformers saved of what we saved."""
+    from sentence_transformers import SentenceTransformer
+
+    first = SentenceEncoder.from_pretrained(minilm()[0], device="cpu")
+    with TemporaryDirectory() as ours, TemporaryDirectory() as theirs:
+        first.save_pretrained(ours)
+        SentenceTransformer(ours, device="cpu").save_pretrained(theirs)
+        second = SentenceEncoder.from_pretrained(theirs, device="cpu")
+        vectors = [torch.from_numpy(each.encode(texts(), truncation="silent")) for each in (first, second)]
+    return worst(differences(vectors[:1], vectors[1:]))
+
+
+def wrong_ids() -> float:
+    """How many of newsroom's thousand sentences have other token ids."""
+    from transformers import AutoTokenizer
+
+    folder, ours, _ = minilm()
+    sentences = [example.text for split in load_data("newsroom", seed=0).splits.values() for example in split]
+    expected = AutoTokenizer.from_pretrained(folder)(sentences)["input_ids"]
+    return float(sum(t.ids != ids for t, ids in zip(ours.tokenizer.encode(sentences), expected, strict=True)))
+
+
+@cache
+def small_courses() -> list[Course]:
+    """Thirty steps of a small model in float64: transformers', and ours packed, padded and accumulated."""
+    examples = newsroom(100)
+    with TemporaryDirectory() as folder:
+        write_small_model(Path(folder), examples)
+        lesson = Lesson(Path(folder), examples, 30, Settings(batch_size=8, lr=1e-2, head_lr=1e-2), torch.float64)
+        ours = [our_course(lesson), our_course(lesson, padded), our_course(lesson, accumulate=3)]
+        return [their_course(lesson), *ours]
+
+
+def small_training_difference(difference: Callable[[Course, Course], float]) -> float:
+    theirs, *ours = small_courses()
+    return worst(difference(course, theirs) for course in ours)
+
+
+def minilm_training_difference() -> float:
+    lesson = Lesson(minilm()[0], newsroom(40), 5, Settings(batch_size=4), torch.float32)
+    return loss_difference(our_course(lesson), their_course(lesson))
+
+
+def half_precision_ratio() -> float:
+    """The worst ratio, over both layouts, the embeddings and each layer, of our error to transformers'."""
+    folder, ours, _ = minilm()
+    batch = newsroom_batch(ours.tokenizer, 6)
+    pairs = [half_precision_errors(folder, batch, torch.bfloat16, packed) for packed in (False, True)]
+    return worst(a / b for ours_, theirs in pairs for a, b in zip(ours_, theirs, strict=True))
+
+
+def live_claims() -> list[Claim]:
+    """Peers run side by side with us."""
+    places = ["embeddings", *(f"layer {i + 1}" for i in range(6))]
+    return [
+        *(
+            Claim(
+                f"MiniLM, {'packed' if packed else 'padded'}: hidden states after {place}",
+                "transformers.BertModel",
+                1e-5,
+                partial(state_difference, packed, i),
+            )
+            for packed in (False, True)
+            for i, place in enumerate(places)
+        ),
+        Claim("MiniLM: attention probabilities of every layer", "transformers.BertModel", 1e-5, look_difference),
+        Claim("MiniLM: sentence vectors", "sentence_transformers", 1e-6, vector_difference),
+        Claim("MiniLM: vectors after ours -> theirs -> ours", "sentence_transformers", 1e-6, round_trip_difference),
+        Claim("MiniLM: sentences of 1,000 with other token ids", "transformers.AutoTokenizer", 0, wrong_ids),
+        Claim("MiniLM, bfloat16: error / theirs, any layer", "transformers.BertModel", 1.1, half_precision_ratio),
+        Claim(
+            "10 random models: hidden states, pooler; both layouts",
+            "transformers.BertModel",
+            1e-5,
+            lambda: random_differences()[0],
+        ),
+        Claim(
+            "10 random models: every gradient, relative; both layouts",
+            "transformers.BertModel",
+            1e-5,
+            lambda: random_differences()[1],
+        ),
+        Claim(
+            "30 steps in float64: every loss, relative; packed, padded, accumulated",
+            "transformers + torch.optim",
+            1e-9,
+            lambda: small_training_difference(loss_difference),
+        ),
+        Claim(
+            "the same: every parameter at the end, relative",
+            "transformers + torch.optim",
+            1e-9,
+            lambda: small_training_difference(parameter_difference),
+        ),
+        Claim(
+            "MiniLM, 5 steps in float32: every loss, relative",
+            "transformers + torch.optim",
+            1e-3,
+            minilm_training_difference,
+        ),
+    ]
+
+
+HEAD = ("claim", "reference", "difference", "tolerance", "result")
+
+
+def summary(results: Sequence[Result]) -> list[str]:
+    """How many hold, how many could not be run, and why."""
+    lines = []
+    for name, chosen, weight in (
+        ("numbers recorded by others", [r for r in results if r.claim.recorded], lambda r: r.claim.recorded),
+        ("comparisons with peers", [r for r in results if not r.claim.recorded], lambda r: 1),
+    ):
+        held = sum(weight(r) for r in chosen if r.verdict == "passed")
+        failed = sum(weight(r) for r in chosen if r.verdict == "FAILED")
+        lines.append(f"{name}: {held} of {sum(map(weight, chosen))} hold, {failed} do not")
+        reasons = Counter[str]()
+        for r in chosen:
+            if r.difference is None:
+                reasons[r.reason] += weight(r)
+        lines += [f"{name}, not run: {count} ({reason})" for reason, count in reasons.items()]
+    return lines
+
+
+def versions() -> str:
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"no {package}")
+    return f"Python {platform.python_version()}, {', '.join(found)}"
+
+
+def markdown(results: Sequence[Result]) -> str:
+    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in r.row) + " |" for r in results]
+    head = [f"| {' | '.join(HEAD)} |", f"|{' --- |' * len(HEAD)}"]
+    count = [f"- {line}" for line in summary(results)]
+    return "\n".join(["`python -m tools.fidelity`: " + versions() + ".", "", *head, *rows, "", *count]) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, and print; the exit status is 0 if all that could be run holds, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m tools.fidelity", description=__doc__)
+    parser.add_argument("--output", type=Path, metavar="FILE.md", help="write the table as Markdown, too")
+    options = parser.parse_args(arguments)
+    # The peers are imported later, and read these as they are: they are to be quiet, and to download nothing.
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_OFFLINE": "1"}
+    os.environ.update(quiet)
+    results = [check(claim) for claim in (*recorded_claims(), *live_claims())]
+    print(table([HEAD, *(result.row for result in results)]))
+    print("\n".join([versions(), *summary(results)]))
+    if options.output:
+        with replacing(options.output) as beside:
+            beside.write_text(markdown(results), encoding="utf-8")
+    return int(any(result.verdict == "FAILED" for result in results))
 
 
 if __name__ == "__main__":

@@ -14,13 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from minibert.tokenizer import Tokenizer, Tokens
-
-# Recorded by others, for bert-base-uncased's vocabulary, which is MiniLM's too.
-GOLDEN = [
-    ("Test sentence with [MASK].", [101, 3231, 6251, 2007, 103, 1012, 102]),
-    ("Québec", [101, 5447, 102]),
-    ("syömme \t  täällä    tänään", [101, 25353, 5358, 4168, 11937, 25425, 9092, 14634, 102]),
-]
+from tools.golden import PAIR_IDS, TOKEN_IDS
 
 HARD = [
     "",
@@ -135,15 +129,15 @@ def vocabulary(request: pytest.FixtureRequest) -> Tokenizer:
     return Tokenizer.from_folder(request.getfixturevalue("shared") / "data/bert-base-uncased")
 
 
-@pytest.mark.parametrize(("text", "ids"), GOLDEN)
+@pytest.mark.parametrize(("text", "ids"), TOKEN_IDS.items())
 def test_recorded_ids(vocabulary: Tokenizer, text: str, ids: list[int]) -> None:
     assert vocabulary.encode([text])[0].ids == ids
 
 
 def test_recorded_ids_of_a_pair(vocabulary: Tokenizer) -> None:
-    (tokens,) = vocabulary.encode_pairs([("Question?", "Answer")])
-    assert tokens.ids == [101, 3160, 1029, 102, 3437, 102]
-    assert tokens.type_ids == [0, 0, 0, 0, 1, 1]
+    pair, ids, types = PAIR_IDS
+    (tokens,) = vocabulary.encode_pairs([pair])
+    assert (tokens.ids, tokens.type_ids) == (ids, types)
 
 
 @pytest.mark.parametrize("limit", [None, 32, 7])

@@ -1,0 +1,59 @@
+"""The table of claims: what it says of claims that hold, that do not, and that cannot be run; the tool's exit status."""
+
+from pathlib import Path
+
+import pytest
+
+from minibert import InputError
+from tools import fidelity
+from tools.fidelity import Claim
+
+
+def missing() -> float:
+    raise InputError("no weights of it here\nand a second line")
+
+
+CLAIMS = [
+    Claim("first", "someone", 1e-5, lambda: 1e-6, recorded=3),
+    Claim("second | part", "someone", 0, lambda: 0.0),
+    Claim("third", "someone", 1e-5, missing, recorded=4),
+]
+
+
+@pytest.fixture(autouse=True)
+def claims(monkeypatch: pytest.MonkeyPatch) -> list[Claim]:
+    for name in ("TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, "1")  # so that what the tool sets is undone
+    chosen = list(CLAIMS)
+    monkeypatch.setattr(fidelity, "recorded_claims", lambda: chosen)
+    monkeypatch.setattr(fidelity, "live_claims", list)
+    return chosen
+
+
+def test_what_holds_and_what_cannot_be_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fidelity.main(["--output", str(tmp_path / "table.md")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["claim", "reference", "difference", "tolerance", "result"]
+    assert lines[1].split() == ["first", "someone", "1e-06", "1e-05", "passed"]
+    assert lines[3].endswith("not run: no weights of it here")
+    counts = [
+        "numbers recorded by others: 3 of 7 hold, 0 do not",
+        "numbers recorded by others, not run: 4 (no weights of it here)",
+        "comparisons with peers: 1 of 1 hold, 0 do not",
+    ]
+    assert lines[-3:] == counts
+    markdown = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
+    assert "| first | someone | 1e-06 | 1e-05 | passed |" in markdown
+    assert "| second \\| part | someone | 0 | 0 | passed |" in markdown
+    assert markdown[-3:] == [f"- {count}" for count in counts]
+
+
+@pytest.mark.parametrize("difference", [2e-5, float("nan"), float("inf")])
+def test_one_failure_is_exit_status_1(
+    difference: float, claims: list[Claim], capsys: pytest.CaptureFixture[str]
+) -> None:
+    claims.append(Claim("fourth", "someone", 1e-5, lambda: difference, recorded=2))
+    assert fidelity.main([]) == 1
+    out = capsys.readouterr().out
+    assert f"{difference:.2g}" in out
+    assert "numbers recorded by others: 3 of 9 hold, 2 do not" in out
