@@ -1,4 +1,4 @@
-"""The table of claims: what it says of claims that hold, that do not, and that cannot be run; the tool's exit status."""
+"""The table of claims: those that hold, that do not, and that cannot be run; and the tool's exit status."""
 
 from pathlib import Path
 
