@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import BertModel
 
 from minibert import Bert, BertConfig, Padded
@@ -116,11 +117,16 @@ def test_random_configs(number: int, tmp_path: Path) -> None:
     assert worst(random_model_differences(number, tmp_path)) <= BOUND
 
 
-def test_dropout_drops_what_transformers_drops(tiny_config: BertConfig, tmp_path: Path) -> None:
+def test_dropout_drops_what_transformers_drops(
+    tiny_config: BertConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In training, from the same random state: both draw the same masks in the same places, so values are the same.
 
-    One mask more, less, elsewhere, of another chance or another shape would shift all that is drawn after it.
+    One mask more, less, elsewhere, of another chance or another shape would shift all that is drawn after it. Ours
+    draws as PyTorch does here: our own dropout, which needs fewer random numbers, is tested in tests/test_dropout.py.
     """
+    monkeypatch.setattr("minibert.dropout.dropout", F.dropout)
+    monkeypatch.setattr("minibert.layout.drop", F.dropout)
     config = replace(tiny_config, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3)
     ours, theirs = both(shake(Bert(config), 0.1), tmp_path, "sdpa")
     ids, mask = torch.randint(1, config.vocab_size, (3, 6)), torch.ones(3, 6, dtype=torch.long)
