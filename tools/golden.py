@@ -21,6 +21,7 @@ from minibert.heads import normalize
 from minibert.hub import BERT_BASE, MINILM, from_cache, installed_package
 from minibert.layout import Padded
 from minibert.model import Bert
+from minibert.pretraining import BertForPreTraining, fill_masks
 
 # WordPiece ids by bert-base-uncased's vocabulary, which is MiniLM's too.
 TOKEN_IDS = {
@@ -117,6 +118,34 @@ def rows_by_gelu(folder: Path, activation: str, rows: Sequence[int]) -> Tensor:
 def ends(x: Tensor) -> Tensor:
     """The first and last three numbers of each row."""
     return torch.cat([x[:, :3], x[:, -3:]], 1)
+
+
+@cache
+def whole(folder: Path) -> BertForPreTraining:
+    return BertForPreTraining.from_pretrained(folder)
+
+
+def masked_word_scores(folder: Path) -> Tensor:
+    scores, _ = whole(folder)(torch.tensor([[101, 1996, 3007, 1997, 2605, 2003, 103, 1012, 102]]))
+    assert scores is not None
+    return scores[0, 1:4, 1:4]
+
+
+def next_sentence_scores(folder: Path) -> Tensor:
+    first = [101, 1999, 3304, 10733, 2003, 2366, 4895, 14540, 6610, 2094, 1012, 102]
+    second = [2059, 1996, 8013, 20323, 2009, 2478, 9292, 1998, 5442, 1012, 102]
+    token_types = torch.tensor([[0] * len(first) + [1] * len(second)])
+    _, scores = whole(folder)(torch.tensor([first + second]), token_type_ids=token_types)
+    assert scores is not None
+    return scores[0]
+
+
+def likeliest(folder: Path, text: str, words: Sequence[str]) -> Tensor:
+    """The probabilities of the likeliest words, which must be these, in this order."""
+    [found] = fill_masks(whole(folder), encoder(folder).tokenizer, text, top=len(words))
+    return torch.tensor(
+        [p if word == expected else torch.nan for (word, p), expected in zip(found, words, strict=True)]
+    )
 
 
 PADDED_BATCH = ("I love tres leches", "Something fun", "Transformers are powerful models for NLP!")
@@ -250,6 +279,31 @@ RECORDS = (
             torch.tensor([[0, 345, 232, 328, 740, 140, 1695, 69, 6078, 1588, 2]]), torch.tensor([[0, *[1] * 10]])
         )[0, 1:4, 1:4],
         [[0.4249, 0.1008, 0.7531], [0.3771, 0.1188, 0.7467], [0.4152, 0.1098, 0.7108]],
+        1e-4,
+    ),
+    Record(
+        BERT_BASE,
+        "masked-word scores, [1:4, 1:4]",
+        "Bumblebee's test",
+        masked_word_scores,
+        [[-14.7240, -14.2120, -14.6434], [-10.3125, -9.7459, -9.9923], [-15.1105, -14.8048, -14.9276]],
+        1e-4,
+    ),
+    Record(BERT_BASE, "next-sentence scores", "Bumblebee's test", next_sentence_scores, [6.1459, -5.7820], 1e-4),
+    Record(
+        BERT_BASE,
+        'likeliest 5 words, "Hello I\'m a [MASK] model."',
+        "the model's card",
+        partial(likeliest, text="Hello I'm a [MASK] model.", words=("fashion", "role", "new", "super", "fine")),
+        [0.1073106899857521, 0.08774490654468536, 0.05338378623127937, 0.04667217284440994, 0.027095865458250046],
+        2e-5,
+    ),
+    Record(
+        BERT_BASE,
+        "likeliest word, 'The capital of France is [MASK].'",
+        "the model's card, four digits",
+        partial(likeliest, text="The capital of France is [MASK].", words=("paris",)),
+        [0.4168],
         1e-4,
     ),
 )
