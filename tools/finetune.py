@@ -21,7 +21,7 @@ from tqdm import tqdm
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, read_object, write_json
 from minibert.hub import find_model
-from tools.engines import TransformersJoint, padded
+from tools.joint import TransformersJoint, padded
 from train.data import Item
 from train.evaluate import Metrics, measure
 from train.readers import load_data

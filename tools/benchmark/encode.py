@@ -1,0 +1,274 @@
+"""Engines that encode: ours and the peers', each in its own best way.
+
+All get the same texts and give the mean over a text's tokens, scaled to length 1, for at most as many tokens.
+Tokenizing is part of the work; exporting a model to another format is not. All peers but sentence-transformers, which
+sorts by length itself, are fed by `in_batches`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minibert.encoder import BATCH_TOKENS, SentenceEncoder
+from minibert.files import InputError, read_json, write_json
+from minibert.hub import find_model
+from minibert.tokenizer import Tokenizer
+from minibert.weights import load_bert
+from tools.benchmark.corpora import corpora
+from tools.benchmark.race import Engine, Result, Work
+from tools.make_bert_base import make_bert_base
+
+MAX_LENGTH = 256  # MiniLM's own
+BATCHES = ("32 texts", "1024 tokens")
+LEAST_COSINE = 0.9999  # of a float32 peer's vectors to ours
+Vectors = NDArray[np.float32]
+Run = Callable[[NDArray[np.int64], NDArray[np.int64]], Vectors]  # ids and mask, (B, S) each -> (B, D)
+
+
+def engines(folder: Path, model: Path, threads: int) -> list[Engine]:
+    """Ours first. folder: where `prepare` wrote the texts; what is exported goes there too."""
+    same = {"folder": str(folder), "model": str(model)}
+    threaded = same | {"threads": threads}
+    export = ("transformers", "onnx", "onnxruntime")
+    return [
+        Engine("minibert", ours, same),
+        Engine(
+            "sentence-transformers",
+            sentence_transformers,
+            same,
+            ("32 texts", "128 texts"),
+            ("sentence-transformers",),
+        ),
+        Engine("transformers", transformers, same, BATCHES, ("transformers",)),
+        Engine("onnxruntime", onnxruntime, threaded, BATCHES, export),
+        Engine("OpenVINO", openvino, threaded, BATCHES, (*export[:2], "openvino")),
+        Engine("CTranslate2", ctranslate2, threaded, BATCHES, ("transformers", "ctranslate2")),
+        Engine("onnxruntime int8", onnxruntime, threaded | {"int8": True}, BATCHES, export),
+        Engine("CTranslate2 int8", ctranslate2, threaded | {"int8": True}, BATCHES, ("transformers", "ctranslate2")),
+    ]
+
+
+def gpu_engines(folder: Path, model: Path) -> list[Engine]:
+    """The same in bfloat16 on a CUDA card."""
+    same = {"folder": str(folder), "model": str(model), "device": "cuda", "dtype": "bfloat16"}
+    batches = ("32 texts", "128 texts", "16384 tokens", "65536 tokens")
+    return [
+        Engine("minibert", ours, same, batches[2:]),
+        Engine("transformers sdpa", transformers, same, batches, ("transformers",)),
+        Engine(
+            "transformers flash attention 2",
+            transformers,
+            same | {"attention": "flash_attention_2"},
+            batches,
+            ("transformers", "flash-attn"),
+        ),
+    ]
+
+
+def prepare(folder: Path, name: str, data_root: Path | None, count: int | None) -> Path:
+    """Write the texts into `folder`; returns the model's.
+
+    name: "minilm", or "base": of BERT-base's sizes, with seeded weights and MiniLM's tokenizer.
+    """
+    model = find_model("minilm").path
+    tokenizer = Tokenizer.from_folder(model)
+    texts = corpora(tokenizer, data_root, count)
+    if name == "base":
+        model = folder / "base"
+        make_bert_base(folder / "seeded")
+        bert, _ = load_bert(folder / "seeded")
+        SentenceEncoder(bert, tokenizer, normalize=True, max_length=MAX_LENGTH).save_pretrained(model)
+    tokenizer.max_length = MAX_LENGTH
+    counted = {
+        corpus: {"texts": found, "tokens": sum(len(tokens.ids) for tokens in tokenizer.encode(found, "silent"))}
+        for corpus, found in texts.items()
+    }
+    write_json(folder / "corpora.json", counted)
+    return model
+
+
+def ours(folder: str, model: str, device: str = "cpu", dtype: str = "float32") -> Work:
+    encoder = SentenceEncoder.from_pretrained(model, device=device, dtype=getattr(torch, dtype), max_length=MAX_LENGTH)
+
+    def encode(texts: list[str], batch: str) -> Vectors:
+        size = int(batch.removesuffix(" tokens")) if batch else BATCH_TOKENS
+        return encoder.encode(texts, normalize=True, truncation="silent", batch_tokens=size)
+
+    return encode_work(encode, folder)
+
+
+def sentence_transformers(folder: str, model: str) -> Work:
+    from sentence_transformers import SentenceTransformer
+
+    encoder = SentenceTransformer(model, device="cpu")
+    encoder.max_seq_length = MAX_LENGTH
+
+    def encode(texts: list[str], batch: str) -> Vectors:
+        size = int(batch.removesuffix(" texts"))
+        return encoder.encode(texts, batch_size=size, normalize_embeddings=True, show_progress_bar=False)
+
+    return encode_work(encode, folder)
+
+
+def transformers(folder: str, model: str, device: str = "cpu", dtype: str = "float32", attention: str = "sdpa") -> Work:
+    bert = MeanOfTokens(model, attention).to(device, getattr(torch, dtype))
+
+    @torch.inference_mode()
+    def run(input_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Vectors:
+        vectors = bert(*(torch.from_numpy(array).to(device) for array in (input_ids, mask)))
+        return vectors.float().cpu().numpy()
+
+    return encode_work(in_batches(run, model), folder)
+
+
+def onnxruntime(folder: str, model: str, threads: int, int8: bool = False) -> Work:
+    from onnxruntime import InferenceSession, SessionOptions
+
+    file = onnx_file(folder, model)
+    if int8:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        file, exact = file.with_name("int8.onnx"), file
+        # reduce_range: without it, sums of products overflow 16 bits on a CPU that has no VNNI
+        quantize_dynamic(exact, file, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
+    options = SessionOptions()
+    options.intra_op_num_threads = threads
+    session = InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+    def run(input_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Vectors:
+        return session.run(None, {"input_ids": input_ids, "attention_mask": mask})[0]
+
+    return encode_work(in_batches(run, model), folder)
+
+
+def openvino(folder: str, model: str, threads: int) -> Work:
+    from openvino import Core
+
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = Core().compile_model(str(onnx_file(folder, model)), "CPU", settings)
+
+    def run(input_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Vectors:
+        return compiled([input_ids, mask])[0]
+
+    return encode_work(in_batches(run, model), folder)
+
+
+def ctranslate2(folder: str, model: str, threads: int, int8: bool = False) -> Work:
+    from ctranslate2 import Encoder, StorageView
+    from ctranslate2.converters import TransformersConverter
+
+    converted = Path(folder) / "ctranslate2"
+    if not converted.exists():
+        TransformersConverter(model).convert(str(converted))
+    kind = "int8" if int8 else "float32"
+    encoder = Encoder(str(converted), compute_type=kind, intra_threads=threads)
+
+    def run(input_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Vectors:
+        lengths = mask.sum(1)
+        ids = StorageView.from_array(input_ids.astype(np.int32))
+        states = encoder.forward_batch(ids, StorageView.from_array(lengths.astype(np.int32))).last_hidden_state
+        hidden = np.asarray(states)  # (B, S, D)
+        means = np.einsum("bsd,bs->bd", hidden, mask.astype(np.float32)) / lengths[:, None]
+        return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+    return encode_work(in_batches(run, model), folder)
+
+
+class MeanOfTokens(nn.Module):
+    """transformers' BERT, and the mean over the real tokens, scaled to length 1: (B, S), (B, S) -> (B, D)."""
+
+    def __init__(self, model: str, attention: str = "sdpa") -> None:
+        from transformers import AutoModel
+
+        super().__init__()
+        self.bert = AutoModel.from_pretrained(model, add_pooling_layer=False, attn_implementation=attention).eval()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        hidden = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        return F.normalize((hidden * weights).sum(1) / weights.sum(1), dim=1)
+
+
+def onnx_file(folder: str, model: str) -> Path:
+    """The model as ONNX, exported by the first engine that asks for it."""
+    file = Path(folder) / "model.onnx"
+    if not file.exists():
+        ids = torch.ones(2, 8, dtype=torch.int64)
+        names = ["input_ids", "attention_mask"]
+        axes = {name: {0: "texts", 1: "tokens"} for name in names}
+        # The exporter by tracing: its graph is no slower than the newer one's, and is written ten times faster.
+        torch.onnx.export(
+            MeanOfTokens(model),
+            (ids, torch.ones_like(ids)),
+            file,
+            input_names=names,
+            output_names=["vectors"],
+            dynamic_axes=axes | {"vectors": {0: "texts"}},
+            dynamo=False,
+        )
+    return file
+
+
+def encode_work(encode: Callable[[list[str], str], Vectors], folder: str) -> Work:
+    """Encode a corpus; tells its tokens, and the lowest cosine to the vectors of the engine that was first."""
+    corpora = read_json(Path(folder) / "corpora.json")
+    first: dict[str, Vectors] = {}
+
+    def work(corpus: str, batch: str) -> dict[str, float]:
+        vectors = encode(corpora[corpus]["texts"], batch)
+        if corpus not in first:
+            file = Path(folder) / f"{corpus}.npy"
+            if not file.exists():
+                np.save(file, vectors)
+            first[corpus] = np.load(file)
+        return {"done": corpora[corpus]["tokens"], "cosine": float((vectors * first[corpus]).sum(1).min())}
+
+    return work
+
+
+def in_batches(run: Run, model: str) -> Callable[[list[str], str], Vectors]:
+    """Encode by a function of padded ids and mask: texts sorted by length, as many at once as the batch says."""
+    tokenizer = tokenizers.Tokenizer.from_file(str(Path(model) / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(MAX_LENGTH)
+
+    def encode(texts: list[str], batch: str) -> Vectors:
+        rows = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+        found: list[tuple[list[int], Vectors]] = []
+        for chosen in sorted_batches([len(row) for row in rows], batch):
+            shape = (len(chosen), len(rows[chosen[0]]))
+            input_ids, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+            for line, i in enumerate(chosen):
+                input_ids[line, : len(rows[i])] = rows[i]
+                mask[line, : len(rows[i])] = 1
+            found.append((chosen, run(input_ids, mask)))
+        vectors = np.empty((len(texts), found[0][1].shape[1]), np.float32)
+        for chosen, part in found:
+            vectors[chosen] = part
+        return vectors
+
+    return encode
+
+
+def sorted_batches(lengths: Sequence[int], batch: str) -> Iterator[list[int]]:
+    """The numbers of all texts, longest first, so many at once: "32 texts", or "1024 tokens" with their padding."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    limit, unit = batch.split()
+    while order:
+        size = int(limit) if unit == "texts" else max(1, int(limit) // lengths[order[0]])
+        yield order[:size]
+        order = order[size:]
+
+
+def check(results: Sequence[Result]) -> None:
+    """Raise InputError for a float32 engine whose vectors are others: its time would be that of other work."""
+    for result in results:
+        lowest = min(result.values("cosine"))
+        if "int8" not in result.engine and lowest < LEAST_COSINE:
+            raise InputError(f"{result.label}: its vectors are not ours, the lowest cosine is {lowest:.5f}")

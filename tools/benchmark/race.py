@@ -1,0 +1,162 @@
+"""Engines that do the same work, each in a process of its own: they take turns (A B C A B C ...), one at a time.
+
+A process of its own, so that its memory is its own and no two libraries share a thread pool. In turns, since a
+machine's speed drifts: what is compared is then measured within seconds of each other.
+"""
+
+import importlib
+import importlib.metadata
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from minibert.files import InputError
+
+Work = Callable[
+    [str, str], dict[str, float]
+]  # does a job with a way of batching; tells how much is "done": tokens, say
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A name for the table, and a function that gets ready, in the engine's own process, and returns the work.
+
+    arguments: of the function, as JSON. batches: ways of batching that the work is measured with, one by one; the
+    fastest counts. packages: what has to be installed.
+    """
+
+    name: str
+    function: Callable[..., Work]
+    arguments: dict[str, Any]
+    batches: tuple[str, ...] = ("",)
+    packages: tuple[str, ...] = ()
+
+
+@dataclass
+class Result:
+    """What was measured of an engine with one way of batching: "seconds", "peak_mib" and "done" of each round."""
+
+    engine: str
+    batch: str
+    rounds: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        return f"{self.engine}, {self.batch}" if self.batch else self.engine
+
+    def values(self, key: str) -> list[float]:
+        return [measured[key] for measured in self.rounds]
+
+    def speed(self) -> float:
+        """Work done a second: the rounds' median."""
+        return statistics.median(measured["done"] / measured["seconds"] for measured in self.rounds)
+
+
+class Worker:
+    """An engine in a process of its own, which does its work once whenever it is told to."""
+
+    def __init__(self, engine: Engine, threads: int) -> None:
+        self.engine = engine
+        function = f"{engine.function.__module__}:{engine.function.__name__}"
+        command = [sys.executable, "-m", "tools.benchmark.race", function, json.dumps(engine.arguments)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(threads), bufsize=1
+        )
+        self._answer()
+
+    def work(self, job: str, batch: str) -> dict[str, float]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps([job, batch]) + "\n")
+        return self._answer()
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+    def _answer(self) -> dict[str, float]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise InputError(f"the engine {self.engine.name} ended; its own message stands above")
+        return json.loads(line)
+
+
+def environment(threads: int) -> dict[str, str]:
+    """A process's environment: as many threads for all libraries, no network, and none of their remarks."""
+    count = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), str(threads))
+    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONWARNINGS": "ignore"}
+    return os.environ | count | quiet | {"HF_HUB_OFFLINE": "1"}
+
+
+def installed(engines: Sequence[Engine]) -> list[Engine]:
+    """Those whose packages are there; the others are named on standard output."""
+    able = []
+    for engine in engines:
+        missing = [package for package in engine.packages if version(package) is None]
+        if missing:
+            print(f"not measured: {engine.name}: package {missing[0]} is not installed")
+        else:
+            able.append(engine)
+    return able
+
+
+def version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@contextmanager
+def ready(engines: Sequence[Engine], threads: int) -> Iterator[list[Worker]]:
+    """A worker for each engine, all of them ready; they end with the block."""
+    workers: list[Worker] = []
+    try:
+        for engine in engines:
+            print(f"getting ready: {engine.name}", file=sys.stderr)
+            workers.append(Worker(engine, threads))
+        yield workers
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+def race(workers: Sequence[Worker], rounds: int, job: str) -> list[Result]:
+    """Let workers do a job in turns: once to warm up, and then for `rounds` rounds."""
+    turns = [(worker, Result(worker.engine.name, batch)) for worker in workers for batch in worker.engine.batches]
+    for i in range(rounds + 1):
+        for worker, result in turns:
+            measured = worker.work(job, result.batch)
+            if i:
+                result.rounds.append(measured)
+            name = f"round {i}" if i else "warm-up"
+            print(f"{job}, {name}  {result.label}: {measured['seconds']:.2f} s", file=sys.stderr)
+    return [result for _, result in turns]
+
+
+def serve(function: str, arguments: str) -> None:
+    """The worker's side: get ready, then time one piece of work for each line on standard input."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print goes to stderr
+    module, _, name = function.partition(":")
+    work: Work = getattr(importlib.import_module(module), name)(**json.loads(arguments))
+    print("{}", file=answers)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        told = work(*json.loads(line))
+        seconds = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"seconds": seconds, "peak_mib": peak} | told), file=answers)
+
+
+if __name__ == "__main__":
+    serve(*sys.argv[1:])

@@ -1,0 +1,126 @@
+"""The measurements as tables, and as a picture."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from minibert.files import InputError, replacing
+from tools.benchmark.race import Result
+
+OURS, THEIRS = "#d9480f", "#adb5bd"
+
+
+def ratio(result: Result, ours: Result) -> float:
+    """Its time over ours: the median over the rounds, each by itself, so that what slows a round cancels out."""
+    return statistics.median(a / b for a, b in zip(result.values("seconds"), ours.values("seconds"), strict=True))
+
+
+def rows(results: Sequence[Result], limit: Result, flop: float) -> list[Sequence[str]]:
+    """A row for each engine and way of batching; the first engine, at its best, is ours.
+
+    limit: the engine of matrix products. flop: what a token needs.
+    """
+    ours = next(iter(fastest(results).values()))
+    compared = "cosine" in ours.rounds[0]  # where engines give vectors; their peak memory is then that of all jobs
+    last = "lowest cosine" if compared else "peak MiB"
+    table: list[Sequence[str]] = [("engine", "seconds", "spread", "tokens/s", "of matmul rate", "time / ours", last)]
+    for result in results:
+        speed = result.speed()
+        table.append(
+            (
+                *timing(result),
+                f"{speed:,.0f}",
+                f"{speed * flop / limit.speed():.0%}",
+                f"{ratio(result, ours):.2f}",
+                f"{min(result.values('cosine')):.5f}" if compared else f"{max(result.values('peak_mib')):,.0f}",
+            )
+        )
+    return table
+
+
+def starts(results: Sequence[Result]) -> list[Sequence[str]]:
+    """A row for each program; the first is ours, and the last is `import torch` alone."""
+    alone = typical(results[-1])
+    table: list[Sequence[str]] = [("program", "seconds", "spread", "beyond import torch", "time / ours")]
+    for result in results:
+        beyond = typical(result) - alone
+        table.append((*timing(result), f"{beyond:.2f}", f"{ratio(result, results[0]):.2f}"))
+    return table
+
+
+def scale(results: Sequence[Result]) -> list[Sequence[str]]:
+    """A row for each file."""
+    table: list[Sequence[str]] = [("file", "seconds", "sentences/s", "peak MiB", "more than before")]
+    before = results[0].rounds[0]["peak_mib"]
+    for result in results:
+        seconds, peak = result.rounds[0]["seconds"], result.rounds[0]["peak_mib"]
+        table.append(
+            (result.label, f"{seconds:.1f}", f"{result.speed():,.0f}", f"{peak:,.0f}", f"{peak - before:,.0f}")
+        )
+        before = peak
+    return table
+
+
+def timing(result: Result) -> tuple[str, str, str]:
+    """Name, median seconds, and the shortest and longest."""
+    seconds = result.values("seconds")
+    return result.label, f"{typical(result):.2f}", f"{min(seconds):.2f}-{max(seconds):.2f}"
+
+
+def typical(result: Result) -> float:
+    return statistics.median(result.values("seconds"))
+
+
+def fastest(results: Sequence[Result]) -> dict[str, Result]:
+    """Of each engine, its best way of batching."""
+    best: dict[str, Result] = {}
+    for result in results:
+        if result.engine not in best or typical(result) < typical(best[result.engine]):
+            best[result.engine] = result
+    return best
+
+
+def ratios(results: Sequence[Result]) -> dict[str, float]:
+    """Of each engine, at its best, its time over that of the first, which is ours."""
+    best = fastest(results)
+    ours = next(iter(best.values()))
+    return {engine: ratio(result, ours) for engine, result in best.items()}
+
+
+def summary(panels: Mapping[str, Mapping[str, float]]) -> list[Sequence[str]]:
+    """Time over ours: a row for each engine, a column for each corpus."""
+    engines = next(iter(panels.values()))
+    table: list[Sequence[str]] = [("time / ours", *panels)]
+    table += [(engine, *(f"{panel[engine]:.2f}" for panel in panels.values())) for engine in engines]
+    return table
+
+
+def plot(panels: Mapping[str, Mapping[str, float]], title: str, file: Path) -> None:
+    """Time over ours, a bar for each engine and a panel for each corpus. Raises InputError without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise InputError("--plot needs the matplotlib package: pip install matplotlib") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    engines = list(next(iter(panels.values())))
+    size = (3 + 2.6 * len(panels), 1.1 + 0.34 * len(engines))
+    figure, axes = pyplot.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for each, (name, panel) in zip(axes[0], panels.items(), strict=True):
+        values = [panel[engine] for engine in engines]
+        bars = each.barh(engines, values, color=[OURS] + [THEIRS] * (len(engines) - 1), height=0.7)
+        each.bar_label(bars, [f"{value:.2f}" for value in values], padding=4, fontsize=9)
+        each.axvline(values[0], color=OURS, linewidth=0.8, alpha=0.5)
+        each.set_title(name, fontsize=11, loc="left")
+        each.set_xlim(0, max(values) * 1.18)
+        each.set_xticks([])
+        each.tick_params(axis="y", length=0, labelsize=10)
+        each.spines[["top", "right", "bottom"]].set_visible(False)
+    axes[0][0].invert_yaxis()
+    for label in axes[0][0].get_yticklabels()[:1]:
+        label.set(color=OURS, fontweight="bold")
+    figure.suptitle(title, fontsize=12, x=0.01, ha="left")
+    with replacing(file) as beside:
+        figure.savefig(beside, format="png", dpi=150, facecolor="white")
+    pyplot.close(figure)

@@ -1,0 +1,141 @@
+"""Engines that train: the joint step of a sentence task and a token task, ours and as people write it elsewhere.
+
+Batch 32, dropout on, clipping, fused AdamW, the same sentences and learning rates for all.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from minibert.encoder import SentenceEncoder
+from minibert.hub import find_model
+from tools.benchmark.race import Engine, Work
+from tools.joint import TransformersJoint, padded
+from train.cache import PrefixCache
+from train.data import Item, collate
+from train.freezing import FreezingPlan
+from train.mixing import LossMixer
+from train.optimizer import build_optimizer, set_rates
+from train.readers import load_data
+from train.run import backward, tokenize, used_ids
+from train.settings import Settings
+from train.tasks import JointModel, Task, build_tasks
+from train.words import UsedWords
+
+BATCH = 32
+LR, HEAD_LR, CLIP = 1e-4, 1e-3, 1.0
+
+
+def engines(data: str, count: int, device: str = "cpu") -> list[Engine]:
+    """The joint step, ours first. On a card in bfloat16, by autocast."""
+    same = {"data": data, "count": count, "device": device}
+    needs = ("transformers",)
+    return [
+        Engine("minibert, packed", train_ours, same),
+        Engine("transformers, padded per batch", train_transformers, same | {"padding": "batch"}, packages=needs),
+        Engine("transformers, grouped by length", train_transformers, same | {"padding": "grouped"}, packages=needs),
+        Engine("transformers, padded to 50", train_transformers, same | {"padding": "50"}, packages=needs),
+    ]
+
+
+def frozen_engines(data: str, count: int) -> list[Engine]:
+    """Five epochs with none, half and all of the backbone frozen, with and without the prefix cache."""
+    same = {"data": data, "count": count, "epochs": 5}
+    half = "embeddings, layers.0-2"
+    return [
+        Engine("nothing frozen", train_ours, same),
+        Engine("lower half frozen", train_ours, same | {"freeze": half}),
+        Engine("lower half frozen, cached", train_ours, same | {"freeze": half, "cache": True}),
+        Engine("backbone frozen", train_ours, same | {"freeze": "backbone"}),
+        Engine("backbone frozen, cached", train_ours, same | {"freeze": "backbone", "cache": True}),
+    ]
+
+
+def training_data(data: str, count: int, device: str) -> tuple[SentenceEncoder, list[Task], list[Item], set[int]]:
+    """The same first sentences for every engine, tokenized alike; and the words of all the data's splits."""
+    encoder = SentenceEncoder.from_pretrained("minilm", device=device)
+    sets = [load_data(data, seed=0, announce=lambda _: None)]
+    tasks = build_tasks(sets, Settings())
+    splits = tokenize(sets, tasks, encoder)
+    return encoder, tasks, splits[0][0][:count], used_ids([*splits[0], *splits[1:]])
+
+
+def train_ours(
+    data: str, count: int, freeze: str = "", cache: bool = False, epochs: int = 1, device: str = "cpu"
+) -> Work:
+    """Our own step, as train/run.py takes it, packed."""
+    torch.manual_seed(0)
+    settings = Settings(lr=LR, head_lr=HEAD_LR, clip=CLIP, freeze=freeze, bf16=True)  # bf16: on a card only
+    encoder, tasks, items, words = training_data(data, count, device)
+    encoder.bert.embeddings.word = UsedWords(encoder.bert.embeddings.word, words)
+    model = JointModel(encoder.bert, tasks).to(device)
+    plan = FreezingPlan(model, freeze, "", tasks)
+    plan.apply(1)
+    mixer = LossMixer(tasks, settings).to(device)
+    optimizer = build_optimizer(model, mixer, settings)
+    set_rates(optimizer, 1.0)
+    model.train()
+    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(0)).tolist()
+
+    def work(job: str, batching: str) -> dict[str, float]:
+        prefix = plan.prefix(1) if cache else 0
+        kept = PrefixCache(model, items, prefix, 2**30, Path(".")) if prefix else None
+        tokens = 0
+        for _ in range(epochs):
+            for start in range(0, len(order), BATCH):
+                batch = collate([items[i] for i in order[start : start + BATCH]], tasks, device)
+                backward([batch], model, kept.hidden if kept else model, mixer, tasks, settings)
+                nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], CLIP)
+                optimizer.step()
+                optimizer.zero_grad()
+                tokens += batch.num_tokens
+        finish(device)
+        return {"done": tokens}
+
+    return work
+
+
+def train_transformers(data: str, count: int, padding: str, device: str = "cpu") -> Work:
+    """The step that people write with transformers' BertModel: linear heads on a masked mean and on first pieces.
+
+    padding: "batch" (to the longest of each batch), "grouped" (that, with batches of similar lengths), or "50".
+    """
+    torch.manual_seed(0)
+    _, tasks, items, _ = training_data(data, count, device)
+    sentence, tokens_task = (next(t for t in tasks if t.kind == kind) for kind in ("sentence", "tokens"))
+    model = TransformersJoint(find_model("minilm").path, len(sentence.labels), len(tokens_task.labels)).to(device)
+    optimizer = torch.optim.AdamW(model.groups(LR, HEAD_LR, 0.01), fused=True)
+    model.train()
+    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(0)).tolist()
+    if padding == "grouped":
+        order.sort(key=lambda i: len(items[i].parts[0].ids))
+    batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+    if padding == "grouped":
+        batches = [
+            batches[i] for i in torch.randperm(len(batches), generator=torch.Generator().manual_seed(0)).tolist()
+        ]
+
+    def work(job: str, batching: str) -> dict[str, float]:
+        count = 0
+        for numbers in batches:
+            chosen = [items[i] for i in numbers]
+            input_ids, mask, tags = padded(chosen, tokens_task, 50 if padding == "50" else None)
+            count += int(mask.sum())
+            labels = torch.tensor([sentence.values(item)[0] for item in chosen])
+            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+                loss = model.loss(*(x.to(device) for x in (input_ids, mask, tags, labels)))
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+            optimizer.step()
+            optimizer.zero_grad()
+        finish(device)
+        return {"done": count}
+
+    return work
+
+
+def finish(device: str) -> None:
+    """Wait for what a card still computes."""
+    if device == "cuda":
+        torch.cuda.synchronize()
