@@ -149,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(machine.described(facts), flush=True)
         outcome: Outcome = options.run(options)
         if options.plot:
-            show.plot(outcome.ratios, "Time, ours = 1 (shorter is better)", options.plot)
+            show.plot(outcome.ratios, options.plot)
         if options.json:
             results = {job: [vars(result) for result in found] for job, found in outcome.results.items()}
             write_json(options.json, {"what": options.what, "machine": facts, "results": results})
