@@ -18,7 +18,7 @@ def ratio(result: Result, ours: Result) -> float:
 def rows(results: Sequence[Result], limit: Result, flop: float) -> list[Sequence[str]]:
     """A row for each engine and way of batching; the first engine, at its best, is ours.
 
-    limit: the engine of matrix products. flop: what a token needs.
+    limit: the engine of matrix products. flop: what a token needs; 0 where engines differ in it.
     """
     ours = next(iter(fastest(results).values()))
     compared = "cosine" in ours.rounds[0]  # where engines give vectors; their peak memory is then that of all jobs
@@ -30,7 +30,7 @@ def rows(results: Sequence[Result], limit: Result, flop: float) -> list[Sequence
             (
                 *timing(result),
                 f"{speed:,.0f}",
-                f"{speed * flop / limit.speed():.0%}",
+                f"{speed * flop / limit.speed():.0%}" if flop else "-",
                 f"{ratio(result, ours):.2f}",
                 f"{min(result.values('cosine')):.5f}" if compared else f"{max(result.values('peak_mib')):,.0f}",
             )
