@@ -24,6 +24,8 @@ from torch.nn import functional as F
 
 from minibert.dropout import dropout as drop
 
+SHORT = 64  # tokens
+
 
 def attention_probabilities(query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(Q K^T / sqrt(W)): how much each position looks at each other one.
@@ -142,7 +144,12 @@ class Packed:
         contexts = []
         for q, k, v in zip(*map(self.sentences, (query, key, value)), strict=True):
             q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (G, L, H, W) -> (G, H, L, W)
-            context = fused_attention(q, k, v)  # (G, H, L, W)
+            if q.size(2) <= SHORT and q.device.type == "cpu":
+                # Here the fused kernel starts anew for each head of each sentence, which short ones do not repay.
+                # Contiguous, or a sentence alone would take another product, with other last bits, than among others.
+                context = explicit_attention(q.contiguous(), k.contiguous(), v.contiguous())  # (G, H, L, W)
+            else:
+                context = fused_attention(q, k, v)
             contexts.append(context.transpose(1, 2).flatten(0, 1))  # (G, H, L, W) -> (G * L, H, W)
         return torch.cat(contexts)  # (N, H, W)
 
