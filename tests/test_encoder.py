@@ -16,7 +16,7 @@ import tokenizers
 import torch
 import yaml
 
-from minibert import Bert, BertConfig, InputError, SentenceEncoder
+from minibert import Bert, BertConfig, InputError, Packed, SentenceEncoder
 from minibert.encoder import batches
 from minibert.modules import read_modules, read_pooling
 from minibert.tokenizer import Tokenizer, TruncationWarning
