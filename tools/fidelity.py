@@ -29,6 +29,7 @@ from tools.parity import (
     both,
     differences,
     half_precision_errors,
+    head_differences,
     newsroom_batch,
     our_looks,
     our_states,
@@ -177,6 +178,11 @@ def random_differences() -> tuple[float, float]:
     return worst(values for values, _ in found), worst(slopes for _, slopes in found)
 
 
+def pretraining_difference() -> float:
+    with TemporaryDirectory() as folder:
+        return worst(head_differences(number, Path(folder)) for number in range(10))
+
+
 def vector_difference() -> float:
     from sentence_transformers import SentenceTransformer
 
@@ -268,6 +274,12 @@ def live_claims() -> list[Claim]:
             "transformers.BertModel",
             1e-5,
             lambda: random_differences()[1],
+        ),
+        Claim(
+            "10 random models: masked-word and next-sentence scores",
+            "transformers.BertForPreTraining",
+            1e-5,
+            pretraining_difference,
         ),
         Claim(
             "30 steps in float64: every loss, relative; packed, padded, accumulated",

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from minibert.layout import Packed
 from minibert.model import ACTIVATIONS, Bert, BertConfig
+from minibert.pretraining import BertForPreTraining
 from minibert.tokenizer import Tokenizer
 from minibert.weights import checkpoint_name
 from train.readers import load_data
@@ -212,3 +213,23 @@ def random_model_differences(number: int, folder: Path) -> tuple[float, float]:
         found = gradients(ours, (states[-1] * weights).sum() + (vectors * pooler_weights).sum())
         slopes += gradient_differences(found, expected).values()
     return worst(values), worst(slopes)
+
+
+@torch.inference_mode()
+def head_differences(number: int, folder: Path) -> float:
+    """How far the scores of both pre-training heads of a random model are from transformers', saved by us."""
+    from transformers import BertForPreTraining as Theirs
+
+    torch.manual_seed(number)
+    config = random_config(number)
+    ours = shake(BertForPreTraining(config), 0.1).eval()
+    ours.save_pretrained(folder)
+    opened: Any = Theirs.from_pretrained(folder, output_loading_info=True)
+    theirs, problems = opened
+    assert not any(problems.values()), problems
+    lengths = [config.max_position_embeddings, 1, 5]
+    batch = Batch([torch.randint(config.vocab_size, (length,)) for length in lengths])
+    words, follows = ours(batch.packed_ids, Packed(lengths))
+    expected = theirs.eval()(batch.input_ids, batch.mask.long())
+    references = [expected.prediction_logits[batch.mask], expected.seq_relationship_logits]
+    return worst(differences([words, follows], references))
