@@ -139,13 +139,13 @@ class Packed:
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
         """Let the tokens of each sentence look at each other: three (N, H, W) -> (N, H, W)."""
-        if dropout:
+        if dropout or query.device.type != "cpu":
             return self._attend_in_rows(query, key, value, dropout)
         contexts = []
         for q, k, v in zip(*map(self.sentences, (query, key, value)), strict=True):
             q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (G, L, H, W) -> (G, H, L, W)
-            if q.size(2) <= SHORT and q.device.type == "cpu":
-                # Here the fused kernel starts anew for each head of each sentence, which short ones do not repay.
+            if q.size(2) <= SHORT:
+                # A CPU's fused kernel starts anew for each head of each sentence, which short ones do not repay.
                 # Contiguous, or a sentence alone would take another product, with other last bits, than among others.
                 context = explicit_attention(q.contiguous(), k.contiguous(), v.contiguous())  # (G, H, L, W)
             else:
@@ -157,7 +157,7 @@ class Packed:
         """The same by fewer calls, each of sentences of similar length, padded to the longest of them.
 
         With dropout a call is two dozen small operations, forward and back: a batch of 32 short sentences spends less
-        on some padding here than on a call for each of a dozen lengths.
+        on some padding here than on a call for each of a dozen lengths. So does a GPU, which waits for every call.
         """
         sizes = [places.numel() for places, _ in self.rows]
         contexts = []
