@@ -177,7 +177,8 @@ class SentenceEncoder:
                 if truncation != "warn":
                     truncated.tell(truncation)
                 # Texts of the same tokens are computed once.
-                places = {ids: i for i, ids in enumerate(dict.fromkeys(tuple(t.ids) for t in tokens))}
+                rows = [tuple(t.ids) for t in tokens]
+                places = {ids: i for i, ids in enumerate(dict.fromkeys(rows))}
                 distinct = list(places)
                 vectors = np.empty((len(distinct), dim), dtype=np.float32)
                 for batch in batches([len(ids) for ids in distinct], batch_tokens):
@@ -188,9 +189,9 @@ class SentenceEncoder:
                     bar.set_postfix({"tok/s": f"{speed:,.0f}"}, refresh=False)
                     bar.update(len(batch))
                 bar.update(len(window) - len(distinct))
-                vectors = vectors[[places[tuple(t.ids)] for t in tokens]]
+                vectors = vectors[[places[ids] for ids in rows]]
                 yield window, vectors
-                del tokens, distinct, places, vectors  # two windows are never in memory at once
+                del tokens, rows, distinct, places, vectors  # two windows are never in memory at once
         truncated.tell(truncation)
 
     def prompt(self, prompt: str | None = None, name: str | None = None) -> str:

@@ -160,9 +160,7 @@ def their_course(lesson: Lesson) -> Course:
         for module, rate in ((bert, settings.lr), (heads, settings.head_lr))
         for decays, d in ((True, settings.weight_decay), (False, 0.0))
     ]
-    optimizer = torch.optim.AdamW(
-        groups, fused=True
-    )  # by loops, as PyTorch's default has it, it takes nine times as long
+    optimizer = torch.optim.AdamW(groups, fused=True)  # the default's loops take nine times as long
     warmup = round(settings.warmup * lesson.steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,

@@ -20,9 +20,8 @@ from typing import Any
 
 from minibert.files import InputError
 
-Work = Callable[
-    [str, str], dict[str, float]
-]  # does a job with a way of batching; tells how much is "done": tokens, say
+# Does a job with a way of batching, and tells how much is "done": tokens, say.
+Work = Callable[[str, str], dict[str, float]]
 
 
 @dataclass(frozen=True)
