@@ -15,6 +15,7 @@ from minibert.files import InputError, write_card
 from minibert.heads import POOLINGS, normalize, pool
 from minibert.hub import find_model
 from minibert.layout import Packed
+from minibert.linear import speed_up
 from minibert.model import Bert
 from minibert.modules import CARD_FACTS, Modules, card, read_modules, write_modules
 from minibert.tokenizer import Tokenizer, Truncated, Truncation, check_text, check_texts
@@ -84,6 +85,7 @@ class SentenceEncoder:
         """
         modules = read_modules(find_model(name, revision).path)
         bert, _ = load_bert(modules.transformer, dtype)
+        speed_up(bert)
         tokenizer = Tokenizer.from_folder(modules.transformer, bert.config.vocab_size)
         if modules.lower_first:
             tokenizer.lower_first()

@@ -47,6 +47,7 @@ from torch import Tensor
 
 from minibert.heads import POOLINGS, SentenceHead, TokenHead
 from minibert.layout import Packed, Padded, explicit_attention
+from minibert.linear import convolution
 from minibert.model import Bert, BertConfig
 from minibert.pretraining import BertForPreTraining
 
@@ -92,6 +93,8 @@ def exercise() -> None:
     query, key, value = torch.randn(3, SIZES["B"], SIZES["H"], SIZES["S"], SIZES["W"])
     explicit_attention(query, key, value)
     explicit_attention(query, key, value, mask[:, None, None, :])
+    for tokens in ((SIZES["B"], SIZES["S"]), (SIZES["N"],)):
+        convolution(torch.randn(*tokens, SIZES["D"]), torch.randn(SIZES["F"], SIZES["D"]), torch.randn(SIZES["F"]))
 
 
 @dataclass

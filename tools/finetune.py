@@ -111,7 +111,7 @@ def mean_and_spread(values: Sequence[float]) -> str:
 
 def main() -> int:
     """Train what is not trained yet, and print; the exit status is 0, or 2 for input that cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m tools.finetune", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.finetune", description=__doc__, allow_abbrev=False)
     parser.add_argument("--seeds", type=int, default=3, help="how many, from the recipe's own on (3)")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES, help="both, or one of them")
     options, rest = parser.parse_known_args()

@@ -1,8 +1,9 @@
 """The frozen prefix: what leaves the lowest layers never changes once they are frozen, so it is computed once.
 
 With MiniLM's sizes a sentence's rows are the same bit for bit whatever else is in its batch, as long as a batch has a
-dozen tokens or more (below that, and for much smaller models on several threads, the matrix kernel is another one, and
-the last bits may differ); so training from the cache gives the losses that training without it gives.
+dozen tokens or more, or 128 where minibert/linear.py convolves (below that, and for much smaller models on several
+threads, the matrix kernel is another one, and the last bits may differ); so training from the cache gives the losses
+that training without it gives.
 """
 
 import os
