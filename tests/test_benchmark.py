@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from minibert import BertConfig
 from minibert.files import InputError, write_json
@@ -95,6 +97,22 @@ def test_rows_give_the_share_of_the_limit() -> None:
         ("minibert", "2.00", "2.00-2.00", "600", "80%", "1.00", "7"),
         ("peer, 32 texts", "3.00", "3.00-3.00", "400", "53%", "1.50", "7"),
     ]
+
+
+@pytest.mark.parametrize("way", machine.WAYS)
+def test_every_way_computes_the_same_product(way: str) -> None:
+    layer, x = nn.Linear(48, 80), torch.randn(200, 48)
+    with torch.inference_mode():
+        torch.testing.assert_close(machine.WAYS[way](layer)(x), layer(x))
+
+
+def test_products_that_cannot_be_trained_do_nothing() -> None:
+    work = machine.matrix_products(48, 80, "cpu", "float32", seconds=0.01)
+    done = {(job, way): work(job, way)["done"] for job in ("inference", "training") for way in machine.WAYS}
+    assert [key for key, value in done.items() if not value] == [("training", machine.PACKED)]
+    results = {job: [Result("", way, [{"seconds": 2.0, "done": 8e9}])] for job, way in (("one", "a"), ("two", "a"))}
+    results["two"][0].rounds[0]["done"] = 0
+    assert show.products(results)[1:] == [("a", "4", "-")]
 
 
 def test_an_engine_with_other_vectors_is_refused_and_int8_is_not() -> None:

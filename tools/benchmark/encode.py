@@ -269,6 +269,8 @@ def sorted_batches(lengths: Sequence[int], batch: str) -> Iterator[list[int]]:
 def check(results: Sequence[Result]) -> None:
     """Raise InputError for a float32 engine whose vectors are others: its time would be that of other work."""
     for result in results:
+        if "cosine" not in result.rounds[0] or "int8" in result.engine:
+            continue
         lowest = min(result.values("cosine"))
-        if "int8" not in result.engine and lowest < LEAST_COSINE:
+        if lowest < LEAST_COSINE:
             raise InputError(f"{result.label}: its vectors are not ours, the lowest cosine is {lowest:.5f}")

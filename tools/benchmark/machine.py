@@ -3,12 +3,14 @@
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
+from torch import Tensor, nn
 
+from minibert.linear import convolution
 from minibert.model import BertConfig
 from tools.benchmark.race import Engine, Work, version
 
@@ -22,6 +24,7 @@ PACKAGES = (
     "ctranslate2",
     "flash-attn",
 )
+Product = Callable[[Tensor], Tensor]
 
 
 def facts(threads: int) -> dict[str, Any]:
@@ -32,6 +35,7 @@ def facts(threads: int) -> dict[str, Any]:
     versions = {package: found for package in PACKAGES if (found := version(package))}
     return {
         "processor": next(names, platform.machine()),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cores": os.cpu_count(),
         "threads": threads,
@@ -45,7 +49,7 @@ def described(facts: dict[str, Any]) -> str:
     card = f", {facts['cuda']}" if facts["cuda"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return (
-        f"{facts['processor']}, {facts['threads']} threads on {facts['cores']} cores{card}\n"
+        f"{facts['processor']}, {facts['instructions']}, {facts['threads']} threads on {facts['cores']} cores{card}\n"
         f"python {facts['python']}, {versions}"
     )
 
@@ -57,29 +61,58 @@ def flop_per_token(config: BertConfig) -> int:
 
 
 def limit(config: BertConfig, device: str = "cpu", dtype: str = "float32") -> Engine:
-    """The engine that does nothing but matrix products: the rate that all others are held against."""
+    """The engine that does nothing but matrix products, in all ways that there are: the fastest is the rate that all
+    other engines are held against."""
     sizes = {"hidden": config.hidden_size, "feed_forward": config.intermediate_size}
-    return Engine("matrix products", matrix_products, sizes | {"device": device, "dtype": dtype})
+    ways = tuple(WAYS) if device == "cpu" else ("F.linear",)
+    return Engine("matrix products", matrix_products, sizes | {"device": device, "dtype": dtype}, ways)
 
 
 def matrix_products(hidden: int, feed_forward: int, device: str, dtype: str, seconds: float = 1.0) -> Work:
-    """About a second of the products of a BERT layer, with a batch's tokens; the work done is the FLOP of it."""
-    kind = {"device": device, "dtype": getattr(torch, dtype)}
-    tokens = 1024 if device == "cpu" else 65536
-    inputs = {size: torch.randn(tokens, size, **kind) for size in (hidden, feed_forward)}
-    shapes = [(hidden, hidden)] * 4 + [(feed_forward, hidden), (hidden, feed_forward)]
-    weights = [torch.randn(shape, **kind) for shape in shapes]
-    flop = sum(2 * tokens * weight.numel() for weight in weights)
+    """About a second of the products of a BERT layer, with a batch's tokens; the work done is the FLOP of it.
 
-    def work(job: str, batch: str) -> dict[str, float]:
+    The job "training" is products with their gradients, two more of the same size; any other is without. Where that
+    cannot be, nothing is done.
+    """
+    kind: dict[str, Any] = {"device": device, "dtype": getattr(torch, dtype)}
+    tokens = 1024 if device == "cpu" else 65536
+    shapes = [(hidden, hidden)] * 4 + [(feed_forward, hidden), (hidden, feed_forward)]
+    layers = [nn.Linear(inputs, outputs, **kind) for outputs, inputs in shapes]
+    inputs = {size: torch.randn(tokens, size, **kind, requires_grad=True) for size in (hidden, feed_forward)}
+    gradients = {size: torch.randn(tokens, size, **kind) for size in (hidden, feed_forward)}
+    flop = sum(2 * tokens * layer.weight.numel() for layer in layers)
+
+    def work(job: str, way: str) -> dict[str, float]:
+        trains = job == "training"
+        if trains and way == PACKED:
+            return {"done": 0}
         done = 0
-        start = time.perf_counter()
-        while time.perf_counter() - start < seconds:
-            for weight in weights:
-                F.linear(inputs[weight.size(1)], weight)
-            if device == "cuda":
-                torch.cuda.synchronize()
-            done += flop
+        with torch.set_grad_enabled(trains):
+            products = [WAYS[way](layer) for layer in layers]
+            start = time.perf_counter()
+            while time.perf_counter() - start < seconds:
+                for layer, product in zip(layers, products, strict=True):
+                    x = inputs[layer.in_features]
+                    y = product(x)
+                    if trains:
+                        torch.autograd.grad(y, (x, *layer.parameters()), gradients[layer.out_features])
+                if device == "cuda":
+                    torch.cuda.synchronize()
+                done += 3 * flop if trains else flop
         return {"done": done}
 
     return work
+
+
+def packed(linear: nn.Linear) -> Product:
+    """oneDNN's product with weights arranged beforehand, as torch.compile asks for it, by an interface of its own."""
+    weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), 1024)
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, weight, linear.bias, "none", [], "")
+
+
+PACKED = "oneDNN, weights arranged beforehand"
+WAYS: dict[str, Callable[[nn.Linear], Product]] = {
+    "F.linear": lambda linear: linear,
+    "F.conv2d": lambda linear: lambda x: convolution(x, linear.weight, linear.bias),
+    PACKED: packed,
+}

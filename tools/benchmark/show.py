@@ -61,6 +61,15 @@ def scale(results: Sequence[Result]) -> list[Sequence[str]]:
     return table
 
 
+def products(results: Mapping[str, Sequence[Result]]) -> list[Sequence[str]]:
+    """GFLOP/s: a row for each way, a column for each job."""
+    table: list[Sequence[str]] = [("GFLOP/s", *results)]
+    for ways in zip(*results.values(), strict=True):
+        speeds = [result.speed() for result in ways]
+        table.append((ways[0].batch, *(f"{speed / 1e9:,.0f}" if speed else "-" for speed in speeds)))
+    return table
+
+
 def timing(result: Result) -> tuple[str, str, str]:
     """Name, median seconds, and the shortest and longest."""
     seconds = result.values("seconds")
