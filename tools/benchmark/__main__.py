@@ -1,7 +1,7 @@
 """python -m tools.benchmark encode | train | frozen | start | scale | products | gpu: ours beside the peers.
 
-All engines do the same work in one run, by turns, with the same texts and as many threads. What counts are the ratios: absolute
-times move from machine to machine, so they stand beside the machine's own rate of matrix products.
+All engines do the same work in one run, by turns, with the same texts and as many threads. What counts are the ratios:
+absolute times move from machine to machine, so they stand beside the machine's own rate of matrix products.
 """
 
 import argparse
