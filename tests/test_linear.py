@@ -1,5 +1,7 @@
 """The fast linear layer: the same function, with the same gradients and parameters, as PyTorch's own."""
 
+import copy
+from collections.abc import Callable
 from unittest.mock import Mock
 
 import pytest
@@ -75,6 +77,56 @@ def test_is_a_convolution_for_many_tokens_in_float32(
     x = torch.randn(*tokens, 48).to(dtype)[..., ::2]
     torch.testing.assert_close(FastLinear(linear)(x), linear(x))
     assert spy.called == expected
+
+
+@pytest.mark.parametrize("tokens", [(0,), (1,), (3, 5), (ENOUGH,), (1000,)])
+@pytest.mark.parametrize(("inputs", "outputs"), SIZES)
+def test_inference_gives_what_training_gives(tokens: tuple[int, ...], inputs: int, outputs: int) -> None:
+    linear = nn.Linear(inputs, outputs)
+    x = torch.randn(*tokens, 2 * inputs)[..., ::2]
+    with torch.inference_mode():
+        found = FastLinear(linear)(x)
+    torch.testing.assert_close(found, linear(x), rtol=1e-5, atol=1e-5)
+
+
+CHANGES: dict[str, Callable[[nn.Linear], object]] = {
+    "a step": lambda linear: torch.optim.AdamW([linear.weight], lr=0.1).step(),
+    "a fused step": lambda linear: torch.optim.AdamW([linear.weight], lr=0.1, fused=True).step(),
+    "in place": lambda linear: nn.init.normal_(linear.weight),
+    "another checkpoint": lambda linear: linear.load_state_dict(nn.Linear(24, 72).state_dict()),
+    "another parameter": lambda linear: setattr(linear, "weight", nn.Parameter(torch.randn(72, 24))),
+    "there and back": lambda linear: linear.double().float(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_inference_sees_a_changed_weight(change: str) -> None:
+    linear = FastLinear(nn.Linear(24, 72))
+    linear.weight.grad = torch.randn_like(linear.weight)
+    x = torch.randn(10, 24)
+    with torch.inference_mode():
+        linear(x)
+    CHANGES[change](linear)
+    with torch.inference_mode():
+        torch.testing.assert_close(linear(x), F.linear(x, linear.weight, linear.bias))
+
+
+def test_inference_copies_a_weight_once_and_copies_of_the_layer_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    spy = Mock(wraps=module.arranged)
+    monkeypatch.setattr(module, "arranged", spy)
+    linear, x = FastLinear(nn.Linear(24, 72)), torch.randn(10, 24)
+    with torch.inference_mode():
+        first = linear(x)
+        assert torch.equal(linear(x), first)
+        assert spy.call_count == 1
+    torch.testing.assert_close(copy.deepcopy(linear)(x), first)
+    assert not linear(x).is_inference()
+
+
+def test_a_layer_made_in_inference_mode_computes_too() -> None:
+    with torch.inference_mode():
+        linear, x = nn.Linear(24, 72), torch.randn(10, 24)
+        torch.testing.assert_close(FastLinear(linear)(x), linear(x))
 
 
 @pytest.mark.parametrize(("capability", "expected"), [("AVX512", FastLinear), ("AVX2", nn.Linear)])

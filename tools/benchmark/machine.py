@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minibert.linear import convolution
+from minibert.linear import arranged, arranged_product, convolution
 from minibert.model import BertConfig
 from tools.benchmark.race import Engine, Work, version
 
@@ -25,6 +25,7 @@ PACKAGES = (
     "flash-attn",
 )
 Product = Callable[[Tensor], Tensor]
+ARRANGED = "oneDNN, weights arranged before"
 
 
 def facts(threads: int) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def matrix_products(hidden: int, feed_forward: int, device: str, dtype: str, sec
 
     def work(job: str, way: str) -> dict[str, float]:
         trains = job == "training"
-        if trains and way == PACKED:
+        if trains and way == ARRANGED:
             return {"done": 0}
         done = 0
         with torch.set_grad_enabled(trains):
@@ -104,15 +105,13 @@ def matrix_products(hidden: int, feed_forward: int, device: str, dtype: str, sec
     return work
 
 
-def packed(linear: nn.Linear) -> Product:
-    """oneDNN's product with weights arranged beforehand, as torch.compile asks for it, by an interface of its own."""
-    weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), 1024)
-    return lambda x: torch.ops.mkldnn._linear_pointwise(x, weight, linear.bias, "none", [], "")
+def with_arranged_weight(linear: nn.Linear) -> Product:
+    weight = arranged(linear.weight)
+    return lambda x: arranged_product(x, weight, linear.bias)
 
 
-PACKED = "oneDNN, weights arranged beforehand"
 WAYS: dict[str, Callable[[nn.Linear], Product]] = {
     "F.linear": lambda linear: linear,
     "F.conv2d": lambda linear: lambda x: convolution(x, linear.weight, linear.bias),
-    PACKED: packed,
+    ARRANGED: with_arranged_weight,
 }
