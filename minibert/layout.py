@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from minibert.dropout import dropout as drop
 
-SHORT = 64  # tokens
+SHORT = range(16, 65)  # tokens of a sentence
 
 
 def attention_probabilities(query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -144,8 +144,9 @@ class Packed:
         contexts = []
         for q, k, v in zip(*map(self.sentences, (query, key, value)), strict=True):
             q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (G, L, H, W) -> (G, H, L, W)
-            if q.size(2) <= SHORT:
-                # A CPU's fused kernel starts anew for each head of each sentence, which short ones do not repay.
+            if q.size(2) in SHORT:
+                # A CPU's fused kernel starts anew for each head of each sentence, which short ones do not repay, unless
+                # they are too short for a softmax by vectors, of 16 numbers with AVX-512.
                 # Contiguous, or a sentence alone would take another product, with other last bits, than among others.
                 context = explicit_attention(q.contiguous(), k.contiguous(), v.contiguous())  # (G, H, L, W)
             else:
