@@ -76,6 +76,7 @@ def train_ours(
     optimizer = build_optimizer(model, mixer, settings)
     set_rates(optimizer, 1.0)
     model.train()
+    parameters = list(model.parameters())
     order = torch.randperm(len(items), generator=torch.Generator().manual_seed(0)).tolist()
 
     def work(job: str, batching: str) -> dict[str, float]:
@@ -86,7 +87,7 @@ def train_ours(
             for start in range(0, len(order), BATCH):
                 batch = collate([items[i] for i in order[start : start + BATCH]], tasks, device)
                 backward([batch], model, kept.hidden if kept else model, mixer, tasks, settings)
-                nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], CLIP)
+                nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], CLIP)
                 optimizer.step()
                 optimizer.zero_grad()
                 tokens += batch.num_tokens
@@ -106,6 +107,7 @@ def train_transformers(data: str, count: int, padding: str, device: str = "cpu")
     sentence, tokens_task = (next(t for t in tasks if t.kind == kind) for kind in ("sentence", "tokens"))
     model = TransformersJoint(find_model("minilm").path, len(sentence.labels), len(tokens_task.labels)).to(device)
     optimizer = torch.optim.AdamW(model.groups(LR, HEAD_LR, 0.01), fused=True)
+    parameters = list(model.parameters())
     model.train()
     order = torch.randperm(len(items), generator=torch.Generator().manual_seed(0)).tolist()
     if padding == "grouped":
@@ -126,7 +128,7 @@ def train_transformers(data: str, count: int, padding: str, device: str = "cpu")
             with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
                 loss = model.loss(*(x.to(device) for x in (input_ids, mask, tags, labels)))
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+            nn.utils.clip_grad_norm_(parameters, CLIP)
             optimizer.step()
             optimizer.zero_grad()
         finish(device)
