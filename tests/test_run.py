@@ -524,13 +524,14 @@ def test_settings_alone_drop_what_is_of_other_tasks(world: World) -> None:
         monitor="slots.f1",
     )
     intent, slots = assemble(settings).tasks
-    alone = {task.name: settings_alone(settings, task, [intent, slots]) for task in (intent, slots)}
+    alone = {task.name: settings_alone(settings, task, [intent, slots], 4) for task in (intent, slots)}
     assert alone["intent"] == replace(
         settings,
         tasks=("intent",),
         freeze=alone["intent"].freeze,
         unfreeze=alone["intent"].unfreeze,
         group_lr=alone["intent"].group_lr,
+        epochs=4,
         loss="sum",
         compare_single=False,
         monitor="mean",
@@ -543,6 +544,8 @@ def test_settings_alone_drop_what_is_of_other_tasks(world: World) -> None:
         assert "layers.0-1=1e-5" in alone[name].group_lr
     assert assemble(alone["intent"]).plan.thawed == {3: {"head.intent", "layers.0"}, 4: {"embeddings"}}
     assert assemble(alone["slots"]).plan.thawed == {2: {"head.slots"}, 3: {"layers.0"}, 4: {"embeddings"}}
+    shorter = settings_alone(settings, slots, [intent, slots], 3)
+    assert assemble(shorter).plan.thawed == {2: {"head.slots"}, 3: {"layers.0"}}
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,8 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
 
     # What learns, and how fast; on resuming, what had been unfrozen by then is so again.
     plan = FreezingPlan(model, settings.freeze, settings.unfreeze, tasks)
+    if (latest := max(plan.thawed, default=1)) > settings.epochs:
+        raise InputError(f"unfreeze = {settings.unfreeze!r}: there is no epoch {latest}, as epochs = {settings.epochs}")
     plan.apply(progress.epoch)
     optimizer = build_optimizer(model, mixer, settings)
     best: dict[str, Tensor] = {}  # the parameters' values at the best evaluation
@@ -399,7 +401,7 @@ def compare_single(settings: Settings, run: Path, joint: Metrics) -> None:
     for task in tasks:
         epochs = epochs_alone(settings, sets, tasks, task)
         print(f"\n{task.name} alone, {epochs} epochs")
-        alone = train(replace(settings_alone(settings, task, tasks), epochs=epochs), run / f"single-{task.name}")
+        alone = train(settings_alone(settings, task, tasks, epochs), run / f"single-{task.name}")
         if task.name in alone:
             results.setdefault("single", {})[task.name] = alone[task.name]
     print("\n" + final_table(results, tasks))
@@ -420,21 +422,24 @@ def epochs_alone(settings: Settings, sets: Sequence[DataSet], tasks: Sequence[Ta
     return max(1, round(settings.epochs * jointly / alone))
 
 
-def settings_alone(settings: Settings, task: Task, tasks: Sequence[Task]) -> Settings:
-    """The settings by which one of several tasks is trained alone: the same, less what names another task's head."""
+def settings_alone(settings: Settings, task: Task, tasks: Sequence[Task], epochs: int) -> Settings:
+    """The settings by which one of several tasks is trained alone, for so many epochs: the same, less what names
+    another task's head, or an epoch that does not come."""
     others = [f"head.{other.name}" for other in tasks if other is not task]
 
     def without_others(text: str) -> str:
         return ", ".join(word for word in text.split(",") if word.partition("=")[0].strip() not in others).strip()
 
-    schedule = [part.partition(":") for part in settings.unfreeze.split(";")]
+    parts = [part.partition(":") for part in settings.unfreeze.split(";") if part.strip()]
+    schedule = [(epoch, without_others(text)) for epoch, _, text in parts if int(epoch) <= epochs]
     return replace(
         settings,
         tasks=(task.name,),
+        epochs=epochs,
         compare_single=False,
         group_lr=without_others(settings.group_lr),
         freeze=without_others(settings.freeze),
-        unfreeze="; ".join(f"{epoch}: {kept}" for epoch, _, text in schedule if (kept := without_others(text))),
+        unfreeze="; ".join(f"{epoch}: {kept}" for epoch, kept in schedule if kept),
         loss="sum",
         loss_weights="",
         monitor="mean",
