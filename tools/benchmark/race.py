@@ -1,13 +1,15 @@
-"""Engines that do the same work, each in a process of its own: they take turns (A B C A B C ...), one at a time.
+"""Engines that do the same work, each in a process of its own: they take turns (A B C, C A B ...), one at a time.
 
 A process of its own, so that its memory is its own and no two libraries share a thread pool. In turns, since a
-machine's speed drifts: what is compared is then measured within seconds of each other.
+machine's speed drifts: what is compared is then measured within seconds of each other. In another order each round,
+since what runs first has the caches and the clock rate that another left.
 """
 
 import importlib
 import importlib.metadata
 import json
 import os
+import random
 import resource
 import statistics
 import subprocess
@@ -133,7 +135,7 @@ def race(workers: Sequence[Worker], rounds: int, job: str) -> list[Result]:
     """Let workers do a job in turns: once to warm up, and then for `rounds` rounds."""
     turns = [(worker, Result(worker.engine.name, batch)) for worker in workers for batch in worker.engine.batches]
     for i in range(rounds + 1):
-        for worker, result in turns:
+        for worker, result in random.Random(i).sample(turns, len(turns)):
             measured = worker.work(job, result.batch)
             if i:
                 result.rounds.append(measured)
