@@ -8,6 +8,7 @@ with, differs in two known cases, a word-final Greek sigma and U+10FFFF.
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -32,6 +33,15 @@ class Tokens:
     type_ids: list[int]  # 0; 1 for the second text of a pair and its [SEP]
     words: list[int | None]  # the word that each token is a piece of; None for [CLS] and [SEP]
     lost: int  # how many tokens were cut off
+
+    @cached_property
+    def first_pieces(self) -> dict[int, int]:
+        """Each word that has a piece -> the position of its first one."""
+        first: dict[int, int] = {}
+        for position, word in enumerate(self.words):
+            if word is not None:
+                first.setdefault(word, position)
+        return first
 
 
 class TruncationWarning(UserWarning):

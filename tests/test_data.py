@@ -13,7 +13,7 @@ import torch
 
 from minibert.tokenizer import Tokenizer, TruncationWarning
 from train.data import Example, Label, collate, evaluation_batches, plan_epoch, prepare, windows
-from train.tasks import PairSimilarity, SentenceClassification, SentenceRegression, Task, TokenTagging, first_pieces
+from train.tasks import PairSimilarity, SentenceClassification, SentenceRegression, Task, TokenTagging
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{c}" for c in LETTERS), *".,!'"]
@@ -146,8 +146,8 @@ def test_a_task_without_a_label_in_the_batch_is_not_there(tokenizer: Tokenizer) 
 
 def test_a_place_is_a_words_first_piece(tokenizer: Tokenizer) -> None:
     (item,) = prepare([Example("", {}, "", ("ab", "\u200b", "c.d", "e"))], tokenizer)
-    assert first_pieces(item.parts[0]) == {0: 1, 2: 3, 3: 6}
-    assert list(first_pieces(item.parts[0])) == [0, 2, 3]
+    assert item.parts[0].first_pieces == {0: 1, 2: 3, 3: 6}
+    assert list(item.parts[0].first_pieces) == [0, 2, 3]
 
 
 def test_evaluation_takes_each_item_once_and_keeps_to_its_budget(tokenizer: Tokenizer) -> None:

@@ -38,7 +38,6 @@ from train.tasks import (
     check_labels,
     class_weights,
     describe,
-    first_pieces,
     task_from,
 )
 
@@ -183,7 +182,7 @@ def test_words_without_a_piece_or_cut_off_are_o_and_shift_nothing(tokenizer: Tok
     words = ("ab", "\ufffd\ufffd", "c", "de", "f", "g")
     with pytest.warns(UserWarning, match="longer than 7"):
         (item,) = prepare([Example(" ".join(words), {}, "", words)], short)
-    assert first_pieces(item.parts[0]) == {0: 1, 2: 3, 3: 4}  # [CLS] a ##b c d ##e [SEP]
+    assert item.parts[0].first_pieces == {0: 1, 2: 3, 3: 4}  # [CLS] a ##b c d ##e [SEP]
     scores = torch.tensor([[0.0, 0.0, 9.0], [0.0, 9.0, 0.0], [9.0, 0.0, 0.0]])
     prediction = TokenTagging("slots", TAGS).decode(scores, item)
     assert prediction.label == ("I-x", "O", "B-x", "O", "O", "O")
@@ -197,12 +196,12 @@ def test_the_real_word_without_a_piece(shared: Path) -> None:
     odd = [
         item
         for item in prepare(examples, vocabulary)
-        if len(first_pieces(item.parts[0])) != len(item.example.words or ())
+        if len(item.parts[0].first_pieces) != len(item.example.words or ())
     ]
     assert len(odd) == 1
     words = odd[0].example.words
     assert words is not None
-    (place,) = set(range(len(words))) - first_pieces(odd[0].parts[0]).keys()
+    (place,) = set(range(len(words))) - odd[0].parts[0].first_pieces.keys()
     assert set(words[place]) == {"\ufffd"}
     tags = odd[0].example.labels["slots"]
     assert isinstance(tags, tuple)
@@ -226,7 +225,7 @@ def test_gold_entities_cut_off_count_as_missed_and_are_counted(tokenizer: Tokeni
         items = prepare(examples, short)
     found = []
     for item, gold in zip(items, tags, strict=True):  # a perfect tagger: right wherever it sees the word
-        seen = [TAGS.index(gold[word]) for word in first_pieces(item.parts[0])]
+        seen = [TAGS.index(gold[word]) for word in item.parts[0].first_pieces]
         found.append(task.decode(F.one_hot(torch.tensor(seen), 3).float() * 9, item))
     assert found[1].label == ("O", "O", "O", "B-x", "O", "O")
     metrics = task.measure(items, found)

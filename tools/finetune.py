@@ -28,7 +28,7 @@ from train.readers import load_data
 from train.report import table
 from train.run import monitored_value, plan_steps, tokenize, train
 from train.settings import Settings, command_line
-from train.tasks import Prediction, SentenceClassification, Task, TokenTagging, build_tasks, first_pieces
+from train.tasks import Prediction, SentenceClassification, Task, TokenTagging, build_tasks
 
 ENGINES = ("minibert", "transformers")
 
@@ -80,7 +80,7 @@ def evaluate(model: TransformersJoint, sentence: Task, tokens: Task, items: Sequ
         input_ids, mask, _ = padded(chosen, tokens)
         of_sentences, of_tokens = model(input_ids, mask)
         for item, scores, token_scores in zip(chosen, of_sentences, of_tokens, strict=True):
-            places = list(first_pieces(item.parts[0]).values())
+            places = list(item.parts[0].first_pieces.values())
             predicted = {sentence.name: sentence.decode(scores[None], item)}
             predictions.append(predicted | {tokens.name: tokens.decode(token_scores[places], item)})
     return measure([sentence, tokens], items, predictions)

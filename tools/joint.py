@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from train.data import Item
-from train.tasks import Task, first_pieces
+from train.tasks import Task
 
 
 class TransformersJoint(nn.Module):
@@ -53,7 +53,7 @@ def padded(items: Sequence[Item], task: Task, length: int | None = None) -> tupl
     for i, (row, item) in enumerate(zip(rows, items, strict=True)):
         input_ids[i, : len(row)] = torch.tensor(row)
         mask[i, : len(row)] = 1
-        for position, value in zip(first_pieces(item.parts[0]).values(), task.values(item), strict=True):
+        for position, value in zip(item.parts[0].first_pieces.values(), task.values(item), strict=True):
             if position < width:
                 tags[i, position] = value
     return input_ids, mask, tags

@@ -20,7 +20,6 @@ from minibert.files import InputError
 from minibert.heads import POOLINGS, SentenceHead, TokenHead, normalize, pool
 from minibert.layout import Packed
 from minibert.model import Bert, BertConfig
-from minibert.tokenizer import Tokens
 from train import metrics
 from train.data import BIO, Batch, DataSet, Example, Item, Label
 from train.settings import Settings, parse_number, parse_pairs
@@ -148,6 +147,7 @@ class TokenTagging:
     def __init__(self, name: str, labels: tuple[str, ...]) -> None:
         self.name = name
         self.labels = labels
+        self.numbers = {label: number for number, label in enumerate(labels)}
 
     def build_head(self, config: BertConfig) -> nn.Module:
         return TokenHead(config, len(self.labels))
@@ -157,12 +157,12 @@ class TokenTagging:
 
     def places(self, batch: Batch, i: int) -> Sequence[Any]:
         start = batch.starts[batch.rows[i][0]]
-        return [start + position for position in first_pieces(batch.items[i].parts[0]).values()]
+        return [start + position for position in batch.items[i].parts[0].first_pieces.values()]
 
     def values(self, item: Item) -> Sequence[Any]:
         tags = item.example.labels[self.name]
         assert isinstance(tags, tuple)
-        return [self.labels.index(tags[word]) for word in first_pieces(item.parts[0])]
+        return [self.numbers[tags[word]] for word in item.parts[0].first_pieces]
 
     def scores(self, model: "JointModel", hidden: Tensor, layout: Packed, places: Tensor) -> Tensor:
         return model.heads[self.name](hidden[places])  # (*, D) -> (K, C)
@@ -178,7 +178,7 @@ class TokenTagging:
         tags, probabilities = ["O"] * len(words), [1.0] * len(words)
         best = scores.softmax(-1).max(-1)  # (K, C) -> (K)
         for word, label, probability in zip(
-            first_pieces(item.parts[0]), best.indices.tolist(), best.values.tolist(), strict=True
+            item.parts[0].first_pieces, best.indices.tolist(), best.values.tolist(), strict=True
         ):
             tags[word], probabilities[word] = self.labels[label], probability
         return Prediction(tuple(tags), tuple(probabilities))
@@ -263,15 +263,6 @@ class PairSimilarity(SentenceRegression):
         vectors = normalize(pool(hidden, layout, self.pooling))  # (*, D) -> (B, D)
         first, second = vectors[places[:, 0]], vectors[places[:, 1]]  # (B, D) -> (K, D)
         return (first * second).sum(-1)  # (K, D) -> (K)
-
-
-def first_pieces(tokens: Tokens) -> dict[int, int]:
-    """Each word that has a piece -> the position of its first one."""
-    first: dict[int, int] = {}
-    for position, word in enumerate(tokens.words):
-        if word is not None:
-            first.setdefault(word, position)
-    return first
 
 
 class JointModel(nn.Module):
