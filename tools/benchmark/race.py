@@ -135,7 +135,8 @@ def race(workers: Sequence[Worker], rounds: int, job: str) -> list[Result]:
     """Let workers do a job in turns: once to warm up, and then for `rounds` rounds."""
     turns = [(worker, Result(worker.engine.name, batch)) for worker in workers for batch in worker.engine.batches]
     for i in range(rounds + 1):
-        for worker, result in random.Random(i).sample(turns, len(turns)):
+        order = random.Random(i).sample(turns, len(turns)) if i else turns  # whoever warms up first leaves its vectors
+        for worker, result in order:
             measured = worker.work(job, result.batch)
             if i:
                 result.rounds.append(measured)
