@@ -80,7 +80,8 @@ class SentenceEncoder:
         """The encoder of a checkpoint, as its own files say (modules.json, where there is one; else the plain mean).
 
         name: a folder, "minilm", or a Hub id (with the branch, tag or commit `revision`). pooling, max_length,
-        truncate_dim: in place of what the files say. device: "cuda" where there is one, if left out.
+        truncate_dim: in place of what the files say. device: "cuda" where there is one, if left out. On a CPU with
+        AVX-512 the model's linear layers are the fast ones of minibert/linear.py, with the same parameters.
         Raises InputError if the model cannot be had, or if its files are damaged or ask for what is not implemented.
         """
         modules = read_modules(find_model(name, revision).path)
