@@ -108,8 +108,9 @@ def test_every_way_computes_the_same_product(way: str) -> None:
 
 def test_products_that_cannot_be_trained_do_nothing() -> None:
     work = machine.matrix_products(48, 80, "cpu", "float32", seconds=0.01)
-    done = {(job, way): work(job, way)["done"] for job in ("inference", "training") for way in machine.WAYS}
-    assert [key for key, value in done.items() if not value] == [("training", machine.ARRANGED)]
+    done = {(job, way): work(job, way)["done"] for job in machine.PRODUCTS for way in machine.WAYS}
+    trained = [job for job, (_, trains) in machine.PRODUCTS.items() if trains]
+    assert [key for key, value in done.items() if not value] == [(job, machine.ARRANGED) for job in trained]
     results = {job: [Result("", way, [{"seconds": 2.0, "done": 8e9}])] for job, way in (("one", "a"), ("two", "a"))}
     results["two"][0].rounds[0]["done"] = 0
     assert show.products(results)[1:] == [("a", "4", "-")]

@@ -70,7 +70,7 @@ def run_scale(options: argparse.Namespace) -> Outcome:
 def run_products(options: argparse.Namespace) -> Outcome:
     """the rate of the float32 products of a MiniLM layer, by each way that PyTorch has to compute them"""
     with ready([machine.limit(read_config(find_model("minilm").path))], options.threads) as workers:
-        results = {job: race(workers, options.rounds, job) for job in ("inference", "training")}
+        results = {job: race(workers, options.rounds, job) for job in machine.PRODUCTS}
     print(table(show.products(results)))
     return Outcome(results)
 

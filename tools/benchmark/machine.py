@@ -25,6 +25,11 @@ PACKAGES = (
     "flash-attn",
 )
 Product = Callable[[Tensor], Tensor]
+PRODUCTS = {  # job -> tokens, and whether with gradients
+    "16 tokens": (16, False),
+    "1024 tokens": (1024, False),
+    "1024 tokens, with gradients": (1024, True),
+}
 ARRANGED = "oneDNN, weights arranged before"
 
 
@@ -70,23 +75,22 @@ def limit(config: BertConfig, device: str = "cpu", dtype: str = "float32") -> En
 
 
 def matrix_products(hidden: int, feed_forward: int, device: str, dtype: str, seconds: float = 1.0) -> Work:
-    """About a second of the products of a BERT layer, with a batch's tokens; the work done is the FLOP of it.
+    """About a second of the products of a BERT layer; the work done is the FLOP of it.
 
-    The job "training" is products with their gradients, two more of the same size; any other is without. Where that
-    cannot be, nothing is done.
+    The job is one of PRODUCTS; any other is a batch's products without gradients. With gradients there are two more of
+    the same size; where they cannot be had, nothing is done.
     """
     kind: dict[str, Any] = {"device": device, "dtype": getattr(torch, dtype)}
-    tokens = 1024 if device == "cpu" else 65536
     shapes = [(hidden, hidden)] * 4 + [(feed_forward, hidden), (hidden, feed_forward)]
     layers = [nn.Linear(inputs, outputs, **kind) for outputs, inputs in shapes]
-    inputs = {size: torch.randn(tokens, size, **kind, requires_grad=True) for size in (hidden, feed_forward)}
-    gradients = {size: torch.randn(tokens, size, **kind) for size in (hidden, feed_forward)}
-    flop = sum(2 * tokens * layer.weight.numel() for layer in layers)
 
     def work(job: str, way: str) -> dict[str, float]:
-        trains = job == "training"
+        tokens, trains = PRODUCTS.get(job, (1024 if device == "cpu" else 65536, False))
         if trains and way == ARRANGED:
             return {"done": 0}
+        inputs = {size: torch.randn(tokens, size, **kind, requires_grad=True) for size in (hidden, feed_forward)}
+        gradients = {size: torch.randn(tokens, size, **kind) for size in (hidden, feed_forward)}
+        flop = sum(2 * tokens * layer.weight.numel() for layer in layers) * (3 if trains else 1)
         done = 0
         with torch.set_grad_enabled(trains):
             products = [WAYS[way](layer) for layer in layers]
@@ -99,7 +103,7 @@ def matrix_products(hidden: int, feed_forward: int, device: str, dtype: str, sec
                         torch.autograd.grad(y, (x, *layer.parameters()), gradients[layer.out_features])
                 if device == "cuda":
                     torch.cuda.synchronize()
-                done += 3 * flop if trains else flop
+                done += flop
         return {"done": done}
 
     return work
