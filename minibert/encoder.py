@@ -87,6 +87,7 @@ class SentenceEncoder:
         modules = read_modules(find_model(name, revision).path)
         bert, _ = load_bert(modules.transformer, dtype)
         speed_up(bert)
+        keep_freed_memory()
         tokenizer = Tokenizer.from_folder(modules.transformer, bert.config.vocab_size)
         if modules.lower_first:
             tokenizer.lower_first()
@@ -271,6 +272,16 @@ class SentenceEncoder:
         if normalized:
             vectors = normalize(vectors)
         return vectors.float().cpu().numpy()
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory for the next layer, where it would give it back to the system.
+
+    glibc gives back what is free beyond twice the largest block that it has mapped and freed (mallopt(3)), which is
+    what one layer takes and frees; the next then waits for the system to zero every page anew, up to a fifth of its
+    time. So a block of nearly the largest size that counts, 32 MiB, is taken and freed, and not a page of it used.
+    """
+    torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 def windows(texts: Iterable[str], first: int = 0) -> Iterator[list[str]]:
