@@ -41,6 +41,7 @@ from io import StringIO
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -90,6 +91,8 @@ def exercise() -> None:
             for pooling in (*POOLINGS, "pooler"):
                 SentenceHead(config, SIZES["C"], pooling)(hidden, layout, bert.pooler)
             BertForPreTraining(config)(input_ids, layout)
+    with patch("minibert.layout.SHORT", LENGTHS):
+        Bert(config).eval()(ids[mask], Packed(LENGTHS))
     query, key, value = torch.randn(3, SIZES["B"], SIZES["H"], SIZES["S"], SIZES["W"])
     explicit_attention(query, key, value)
     explicit_attention(query, key, value, mask[:, None, None, :])
