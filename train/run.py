@@ -91,7 +91,7 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
 
     # What learns, and how fast; on resuming, what had been unfrozen by then is so again.
     plan = FreezingPlan(model, settings.freeze, settings.unfreeze, tasks)
-    if (latest := max(plan.thawed, default=1)) > settings.epochs:
+    if 0 < settings.epochs < (latest := max(plan.thawed, default=0)):
         raise InputError(f"unfreeze = {settings.unfreeze!r}: there is no epoch {latest}, as epochs = {settings.epochs}")
     plan.apply(progress.epoch)
     optimizer = build_optimizer(model, mixer, settings)
