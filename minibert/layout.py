@@ -24,7 +24,21 @@ from torch.nn import functional as F
 
 from minibert.dropout import dropout as drop
 
-SHORT = range(16, 65)  # tokens of a sentence
+SHORT = 64  # tokens of a sentence, up to which a CPU attends by the explicit path
+VECTOR = 16  # float32 numbers that AVX-512 computes at once
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """softmax over the last dimension: (..., L) -> (..., L).
+
+    A CPU's kernel computes rows shorter than a vector number by number, which takes twice as long as the five steps
+    below over all rows at once. In half precision the kernel alone keeps its sums in float32.
+    """
+    if scores.size(-1) >= VECTOR or scores.device.type != "cpu" or scores.dtype != torch.float32:
+        return scores.softmax(dim=-1)
+    # Any number taken from a whole row leaves its softmax, and the gradient, as they are; the largest ends overflow.
+    powers = (scores - scores.amax(dim=-1, keepdim=True).detach()).exp()
+    return powers / powers.sum(dim=-1, keepdim=True)
 
 
 def attention_probabilities(query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -37,11 +51,11 @@ def attention_probabilities(query: Tensor, key: Tensor, mask: Tensor | None = No
     # Scaled before the product, since in half precision the product itself may overflow.
     scores = query / math.sqrt(query.size(-1)) @ key.transpose(-2, -1)  # (G, H, L, W) -> (G, H, L, L)
     if mask is None:
-        return scores.softmax(dim=-1)
+        return softmax(scores)
     # Filling with the dtype's own minimum, instead of adding -10000 as the original does, neither overflows
     # in half precision nor leaves anything to the masked positions: exp(minimum - row's maximum) is exactly 0.
     # The minimum is finite, so a fully masked row is no NaN here, and the last product makes it 0.
-    return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim=-1) * mask
+    return softmax(scores.masked_fill(~mask, torch.finfo(scores.dtype).min)) * mask
 
 
 def explicit_attention(
@@ -144,9 +158,8 @@ class Packed:
         contexts = []
         for q, k, v in zip(*map(self.sentences, (query, key, value)), strict=True):
             q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (G, L, H, W) -> (G, H, L, W)
-            if q.size(2) in SHORT:
-                # A CPU's fused kernel starts anew for each head of each sentence, which short ones do not repay, unless
-                # they are too short for a softmax by vectors, of 16 numbers with AVX-512.
+            if q.size(2) <= SHORT:
+                # A CPU's fused kernel starts anew for each head of each sentence, which short ones do not repay.
                 # Contiguous, or a sentence alone would take another product, with other last bits, than among others.
                 context = explicit_attention(q.contiguous(), k.contiguous(), v.contiguous())  # (G, H, L, W)
             else:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from minibert.heads import POOLINGS, pool
-from minibert.layout import Packed, Padded, attention_probabilities, explicit_attention, fused_attention
+from minibert.layout import Packed, Padded, attention_probabilities, explicit_attention, fused_attention, softmax
 
 Attention = Callable[..., Tensor]
 HALF = [torch.bfloat16, torch.float16]
@@ -52,6 +52,20 @@ def test_explicit_attention_is_the_papers_formula(shape: tuple[int, int, int, in
     close = {"rtol": 0, "atol": 1e-13}
     torch.testing.assert_close(explicit_attention(*inputs), attention_by_loops(*inputs, everything), **close)
     torch.testing.assert_close(explicit_attention(*inputs, keys_mask(mask)), attention_by_loops(*inputs, mask), **close)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 15, 16, 17])
+@pytest.mark.parametrize("size", [1.0, 1e4])
+def test_softmax_and_its_gradient_are_pytorchs(length: int, size: float) -> None:
+    """By PyTorch in float64. At 1e4 an exponential without the largest number taken off would be infinite."""
+    scores = (torch.randn(3, 5, length) * size).requires_grad_()
+    exact = scores.detach().double().requires_grad_()
+    weights = torch.randn(scores.shape)
+    ours, expected = softmax(scores), exact.softmax(dim=-1)
+    torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-7)
+    (gradient,) = torch.autograd.grad((ours * weights).sum(), scores)
+    (expected_gradient,) = torch.autograd.grad((expected * weights).sum(), exact)
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-13), (torch.float32, 1e-6)])
