@@ -18,7 +18,10 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     dropped = min(round(probability * STEPS), STEPS - 1)
     draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     numbers = draws.view(torch.int16)[: x.numel()].view(x.shape)  # from -STEPS / 2 to below STEPS / 2
-    return x * (numbers >= dropped - STEPS // 2) * (STEPS / (STEPS - dropped))
+    # Written as what x is multiplied by: a mask of bools would be converted anew, in the backward pass too.
+    factors = torch.empty(x.shape, dtype=x.dtype)
+    torch.ge(numbers, dropped - STEPS // 2, out=factors)
+    return x * factors.mul_(STEPS / (STEPS - dropped))
 
 
 class Dropout(nn.Dropout):
