@@ -45,12 +45,12 @@ def run_encode(options: argparse.Namespace) -> Outcome:
 
 def run_train(options: argparse.Namespace) -> Outcome:
     """the joint training step, against transformers, padded and grouped in three ways"""
-    return measure(train.engines(options.data, options.count), ["train"], options, passes=3)
+    return measure(train.engines(options.data, options.count), ["train"], options)
 
 
 def run_frozen(options: argparse.Namespace) -> Outcome:
     """five epochs of ours with none, half and all of the backbone frozen, with and without the prefix cache"""
-    return measure(train.frozen_engines(options.data, options.count), ["frozen"], options, passes=0)
+    return measure(train.frozen_engines(options.data, options.count), ["frozen"], options)
 
 
 def run_start(options: argparse.Namespace) -> Outcome:
@@ -83,7 +83,7 @@ def run_gpu(options: argparse.Namespace) -> Outcome:
         model = encode.prepare(Path(folder), options.model, options.data_root, options.count)
         outcome = measure(encode.gpu_engines(Path(folder), model), list(SIZES), options, model, device="cuda")
     engines = train.engines(options.data, options.count or 4096, device="cuda")
-    trained = measure(engines, ["train"], options, passes=3, device="cuda")
+    trained = measure(engines, ["train"], options, device="cuda")
     return Outcome(outcome.results | trained.results, outcome.ratios | trained.ratios)
 
 
@@ -92,13 +92,11 @@ def measure(
     jobs: Sequence[str],
     options: argparse.Namespace,
     model: Path | None = None,
-    passes: int = 1,
     device: str = "cpu",
 ) -> Outcome:
     """Race engines, ours first, at one job after the other, with a table for each.
 
-    model: its folder, if it is not MiniLM. passes: a forward pass is 1, the backward pass takes two more; 0 where it is
-    not the same for all.
+    model: its folder, if it is not MiniLM.
     """
     config = read_config(model or find_model("minilm").path)
     limit = machine.limit(config, device, "float32" if device == "cpu" else "bfloat16")
@@ -110,7 +108,7 @@ def measure(
             most = max((result for result in found if result.engine == limit.name), key=Result.speed)
             outcome.ratios[job] = show.ratios(results)
             print(f"\n{job}: matrix products run at {most.speed() / 1e9:,.0f} GFLOP/s, by {most.batch}")
-            print(table(show.rows(results, most, passes * machine.flop_per_token(config))), flush=True)
+            print(table(show.rows(results, most)), flush=True)
     print()
     return outcome
 

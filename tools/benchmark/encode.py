@@ -19,8 +19,9 @@ from minibert.encoder import BATCH_TOKENS, SentenceEncoder
 from minibert.files import InputError, read_json, write_json
 from minibert.hub import find_model
 from minibert.tokenizer import Tokenizer
-from minibert.weights import load_bert
+from minibert.weights import load_bert, read_config
 from tools.benchmark.corpora import corpora
+from tools.benchmark.machine import useful_flop
 from tools.benchmark.race import Engine, Result, Work
 from tools.make_bert_base import make_bert_base
 
@@ -85,10 +86,11 @@ def prepare(folder: Path, name: str, data_root: Path | None, count: int | None) 
         bert, _ = load_bert(folder / "seeded")
         SentenceEncoder(bert, tokenizer, normalize=True, max_length=MAX_LENGTH).save_pretrained(model)
     tokenizer.max_length = MAX_LENGTH
-    counted = {
-        corpus: {"texts": found, "tokens": sum(len(tokens.ids) for tokens in tokenizer.encode(found, "silent"))}
-        for corpus, found in texts.items()
-    }
+    config = read_config(model)
+    counted = {}
+    for corpus, found in texts.items():
+        lengths = [len(tokens.ids) for tokens in tokenizer.encode(found, "silent")]
+        counted[corpus] = {"texts": found, "done": sum(lengths), "flop": useful_flop(config, lengths)}
     write_json(folder / "corpora.json", counted)
     return model
 
@@ -216,7 +218,7 @@ def onnx_file(folder: str, model: str) -> Path:
 
 
 def encode_work(encode: Callable[[list[str], str], Vectors], folder: str) -> Work:
-    """Encode a corpus; tells its tokens, and the lowest cosine to the vectors of the engine that was first."""
+    """Encode a corpus; tells its tokens, their FLOP, and the lowest cosine to the first engine's vectors."""
     corpora = read_json(Path(folder) / "corpora.json")
     first: dict[str, Vectors] = {}
 
@@ -227,7 +229,8 @@ def encode_work(encode: Callable[[list[str], str], Vectors], folder: str) -> Wor
             if not file.exists():
                 np.save(file, vectors)
             first[corpus] = np.load(file)
-        return {"done": corpora[corpus]["tokens"], "cosine": float((vectors * first[corpus]).sum(1).min())}
+        told = {key: corpora[corpus][key] for key in ("done", "flop")}
+        return told | {"cosine": float((vectors * first[corpus]).sum(1).min())}
 
     return work
 

@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,13 @@ def described(facts: dict[str, Any]) -> str:
     )
 
 
-def flop_per_token(config: BertConfig) -> int:
-    """Of the linear layers, forward. Attention's own products depend on a text's length, and are left out."""
-    products = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size
+def useful_flop(config: BertConfig, lengths: Iterable[int]) -> int:
+    """What sentences of these numbers of tokens need, forward: the products of the linear layers, and attention's two.
+
+    Of a multiplication and an addition each, for real tokens alone, whatever an engine pads them to.
+    """
+    weights = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size
+    products = sum(length * (weights + 2 * length * config.hidden_size) for length in lengths)
     return 2 * config.num_hidden_layers * products
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from minibert.files import InputError
 
-# Does a job with a way of batching, and tells how much is "done": tokens, say.
+# Does a job with a way of batching, and tells how much is "done", tokens say, and perhaps the useful "flop" of it.
 Work = Callable[[str, str], dict[str, float]]
 
 
@@ -56,9 +56,9 @@ class Result:
     def values(self, key: str) -> list[float]:
         return [measured[key] for measured in self.rounds]
 
-    def speed(self) -> float:
+    def speed(self, key: str = "done") -> float:
         """Work done a second: the rounds' median."""
-        return statistics.median(measured["done"] / measured["seconds"] for measured in self.rounds)
+        return statistics.median(measured[key] / measured["seconds"] for measured in self.rounds)
 
 
 class Worker:

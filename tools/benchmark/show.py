@@ -15,22 +15,22 @@ def ratio(result: Result, ours: Result) -> float:
     return statistics.median(a / b for a, b in zip(result.values("seconds"), ours.values("seconds"), strict=True))
 
 
-def rows(results: Sequence[Result], limit: Result, flop: float) -> list[Sequence[str]]:
+def rows(results: Sequence[Result], limit: Result) -> list[Sequence[str]]:
     """A row for each engine and way of batching; the first engine, at its best, is ours.
 
-    limit: the engine of matrix products. flop: what a token needs; 0 where engines differ in it.
+    limit: the engine of matrix products, whose work done is FLOP.
     """
     ours = next(iter(fastest(results).values()))
     compared = "cosine" in ours.rounds[0]  # where engines give vectors; their peak memory is then that of all jobs
     last = "lowest cosine" if compared else "peak MiB"
     table: list[Sequence[str]] = [("engine", "seconds", "spread", "tokens/s", "of matmul rate", "time / ours", last)]
     for result in results:
-        speed = result.speed()
+        share = f"{result.speed('flop') / limit.speed():.0%}" if "flop" in result.rounds[0] else "-"
         table.append(
             (
                 *timing(result),
-                f"{speed:,.0f}",
-                f"{speed * flop / limit.speed():.0%}" if flop else "-",
+                f"{result.speed():,.0f}",
+                share,
                 f"{ratio(result, ours):.2f}",
                 f"{min(result.values('cosine')):.5f}" if compared else f"{max(result.values('peak_mib')):,.0f}",
             )
