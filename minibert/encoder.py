@@ -1,7 +1,9 @@
 """Sentence vectors: text in, numpy out."""
 
+import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from minibert.weights import load_bert
 
 BATCH_TOKENS = 1024  # about what a CPU's caches like; see tools/benchmark
 WINDOW_CHARACTERS = 2**18  # of a stream, sorted and computed together: a few seconds' work
+Batch = Sequence[tuple[int, ...]]  # the token ids of some texts
 
 
 class SentenceEncoder:
@@ -117,8 +120,8 @@ class SentenceEncoder:
     ) -> NDArray[np.float32]:
         """One vector a text: (n, D) float32, in the order given. A single string gives its one vector, (D,).
 
-        normalize: scale to length 1; left out, as the model's files say. batch_tokens: about how many tokens are
-        computed at once; it changes speed and memory, not the vectors beyond float rounding. progress: a bar on
+        normalize: scale to length 1; left out, as the model's files say. batch_tokens: how many tokens a
+        thread computes at once; it changes speed and memory, not the vectors beyond float rounding. progress: a bar on
         stderr. truncation: what happens to a text over the limit, "warn", "error" or "silent". prompt: put before
         each text; or prompt_name, one of the model's own; "" for none, where the model has a default. truncate_dim:
         keep that many numbers of a vector, in place of what the files say. As in sentence-transformers, what is left
@@ -181,21 +184,24 @@ class SentenceEncoder:
                 if truncation != "warn":
                     truncated.tell(truncation)
                 # Texts of the same tokens are computed once.
-                rows = [tuple(t.ids) for t in tokens]
-                places = {ids: i for i, ids in enumerate(dict.fromkeys(rows))}
+                all_ids = [tuple(t.ids) for t in tokens]
+                places = {ids: i for i, ids in enumerate(dict.fromkeys(all_ids))}
                 distinct = list(places)
                 vectors = np.empty((len(distinct), dim), dtype=np.float32)
-                for batch in batches([len(ids) for ids in distinct], batch_tokens):
-                    ids = [distinct[i] for i in batch]
-                    vectors[batch] = self._encode_batch(ids, skipped, normalize, dim)
+                workers = torch.get_num_threads() if self.bert.embeddings.word.weight.device.type == "cpu" else 1
+                cut = list(batches([len(ids) for ids in distinct], batch_tokens, workers))
+                inputs = [[distinct[i] for i in batch] for batch in cut]
+                computed = side_by_side(lambda ids: self._encode_batch(ids, skipped, normalize, dim), inputs, workers)
+                for batch, ids, rows in zip(cut, inputs, computed, strict=True):
+                    vectors[batch] = rows
                     tokens_done += sum(map(len, ids))
                     speed = tokens_done / (time.perf_counter() - started)
                     bar.set_postfix({"tok/s": f"{speed:,.0f}"}, refresh=False)
                     bar.update(len(batch))
                 bar.update(len(window) - len(distinct))
-                vectors = vectors[[places[ids] for ids in rows]]
+                vectors = vectors[[places[ids] for ids in all_ids]]
                 yield window, vectors
-                del tokens, rows, distinct, places, vectors  # two windows are never in memory at once
+                del tokens, all_ids, distinct, places, inputs, vectors  # two windows are never in memory at once
         truncated.tell(truncation)
 
     def prompt(self, prompt: str | None = None, name: str | None = None) -> str:
@@ -252,9 +258,7 @@ class SentenceEncoder:
         write_card(folder / "README.md", CARD_FACTS | dict(facts or {}), card(modules, self.bert.config) + training)
 
     @torch.inference_mode()
-    def _encode_batch(
-        self, tokens: Sequence[tuple[int, ...]], skipped: int, normalized: bool | None, dim: int
-    ) -> NDArray[np.float32]:
+    def _encode_batch(self, tokens: Batch, skipped: int, normalized: bool | None, dim: int) -> NDArray[np.float32]:
         """The vectors of a batch: (B, dim). skipped: how many tokens of each text, its prompt's, are not pooled."""
         device = self.bert.embeddings.word.weight.device
         lengths = [len(ids) for ids in tokens]
@@ -303,22 +307,45 @@ def windows(texts: Iterable[str], first: int = 0) -> Iterator[list[str]]:
         yield window
 
 
-def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """The numbers of all texts, longest first, cut where a batch would exceed `batch_tokens` tokens.
+def batches(lengths: Sequence[int], batch_tokens: int, workers: int = 1) -> Iterator[list[int]]:
+    """The numbers of all texts, longest first, in batches of about equal size, of at most `batch_tokens` tokens.
 
     Neighbours in length come together, which is what `Packed` likes; a text longer than the budget stands alone.
-    Longest first: if memory is too small, that shows at once.
+    Longest first: if memory is too small, that shows at once. workers: compute them side by side; if more than one
+    batch is needed, there is one for each.
     """
     batch: list[int] = []
-    room = batch_tokens
+    size, left = 0, sum(lengths)  # tokens of the batch, and of all that are not yet given
+    count = math.ceil(left / batch_tokens)
+    if count > 1:
+        count = math.ceil(count / workers) * workers
     for i in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-        if batch and lengths[i] > room:
+        if batch and (size + lengths[i] > batch_tokens or size + lengths[i] / 2 > left / max(count, 1)):
             yield batch
-            batch, room = [], batch_tokens
+            left, count, batch, size = left - size, count - 1, [], 0
         batch.append(i)
-        room -= lengths[i]
+        size += lengths[i]
     if batch:
         yield batch
+
+
+def side_by_side(
+    compute: Callable[[Batch], NDArray[np.float32]], inputs: Sequence[Batch], workers: int
+) -> Iterator[NDArray[np.float32]]:
+    """What `compute` gives for each input, in their order: each on a single thread, as many at once as there are.
+
+    Where all threads compute the same batch, they wait for each other after each operation, and for what Python does
+    between two, which together takes a tenth of the time. A single input does get all threads.
+    """
+    if workers == 1 or len(inputs) == 1:
+        yield from map(compute, inputs)
+        return
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))  # of the calling thread only
+    try:
+        yield from pool.map(compute, inputs)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(workers)  # of all threads to come, for which the workers have set it too
 
 
 def _progress_bar(first: int, total: int | None, show: bool) -> tqdm:

@@ -2,9 +2,11 @@
 
 import io
 import json
+import random
 import re
 import shutil
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ import torch
 import yaml
 
 from minibert import Bert, BertConfig, InputError, Packed, SentenceEncoder
-from minibert.encoder import batches
+from minibert.encoder import batches, side_by_side
 from minibert.modules import read_modules, read_pooling
 from minibert.tokenizer import Tokenizer, TruncationWarning
 from tests.test_tokenizer import CASED, UNCASED, write_vocabulary
@@ -186,6 +188,65 @@ def test_batches_hold_every_text_once_within_the_budget() -> None:
         assert longest_first == sorted(lengths, reverse=True)
     assert list(batches([], 5)) == []
     assert list(batches(lengths, 10))[:3] == [[4], [1], [8]]
+
+
+def test_batches_are_of_about_one_size_and_one_for_each_worker() -> None:
+    seeded = random.Random(0)
+    for workers in (1, 2, 3, 8):
+        for _ in range(50):
+            lengths = [seeded.randint(1, 60) for _ in range(seeded.randint(0, 400))]
+            found = [sum(lengths[i] for i in batch) for batch in batches(lengths, 500, workers)]
+            needed = -(-sum(lengths) // 500)
+            assert max(found, default=0) <= 500
+            assert len(found) == needed if needed <= 1 else len(found) in range(needed, needed + workers + 2)
+            if needed > 1 and -(-needed // workers) * workers > needed:  # else the budget may ask for one more
+                assert len(found) % workers == 0
+                assert max(found) - min(found) <= 60
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_batches_side_by_side_have_a_thread_each_and_give_their_results_in_order() -> None:
+    met = threading.Barrier(2, timeout=60)  # broken if the two do not run at once
+
+    def compute(batch: list[tuple[int, ...]]) -> np.ndarray:
+        met.wait()
+        return np.array([batch[0][0], torch.get_num_threads()], np.float32)
+
+    found = list(side_by_side(compute, [[(number,)] for number in range(4)], 2))
+    assert [row.tolist() for row in found] == [[0, 1], [1, 1], [2, 1], [3, 1]]
+    seen: list[int] = []
+    later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert [torch.get_num_threads(), *seen] == [2, 2]
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_an_error_in_a_batch_is_raised_and_ends_the_others() -> None:
+    computed = []
+
+    def compute(batch: list[tuple[int, ...]]) -> np.ndarray:
+        computed.append(batch)
+        raise InputError("this batch is wrong")
+
+    with pytest.raises(InputError, match="this batch is wrong"):
+        list(side_by_side(compute, [[(0,)]] * 1000, 2))
+    assert len(computed) < 1000
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_two_threads_change_no_vector(encoder: SentenceEncoder) -> None:
+    texts = [text + extra for extra in ("", " a", " b c", " hello world") for text in TEXTS]
+    wanted = np.stack([encoder.encode(text, normalize=True) for text in texts])
+    assert close(encoder.encode(texts, normalize=True, batch_tokens=20), wanted)
 
 
 def test_progress_is_quiet_where_there_is_no_terminal(
@@ -571,13 +632,13 @@ def test_windows_change_no_vector_and_no_message(encoder: SentenceEncoder, monke
 
 def test_the_same_text_is_computed_once(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["a b", "hello", "a b", "A  B", "c"] * 3
-    wanted = np.stack([encoder.encode(text) for text in texts])
+    wanted = np.stack([encoder.encode(text, normalize=True) for text in texts])
     rows = []
     forward = encoder.bert.forward
     monkeypatch.setattr(
         encoder.bert, "forward", lambda ids, layout: rows.append((layout.positions == 0).sum()) or forward(ids, layout)
     )
-    assert close(encoder.encode(texts), wanted)
+    assert close(encoder.encode(texts, normalize=True), wanted)
     assert sum(rows) == 3
 
 
