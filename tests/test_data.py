@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 
@@ -201,6 +202,24 @@ def test_proportional_takes_each_item_exactly_once_in_a_new_order() -> None:
     assert len({str(plan) for plan in plans}) == 3
     turns = [batch[0][0] for batch in plans[0]]
     assert turns != sorted(turns)  # sources are mixed
+
+
+def test_grouped_batches_are_of_similar_length_and_new_in_every_epoch() -> None:
+    seeded = random.Random(0)
+    sizes = (1000, 30)
+    lengths = [[seeded.randint(4, 60) for _ in range(size)] for size in sizes]
+    places = sorted((source, number) for source, size in enumerate(sizes) for number in range(size))
+    plans = [plan_epoch(sizes, 8, "proportional", 2.0, seed, lengths) for seed in range(2)]
+    for plan in plans:
+        assert sorted(place for batch in plan for place in batch) == places
+        spreads = [max(found) - min(found) for b in plan if len(found := [lengths[s][n] for s, n in b]) > 1]
+        assert np.mean(spreads) < 4  # of 56; at random about 44
+        means = [np.mean([lengths[s][n] for s, n in batch]) for batch in plan if batch[0][0] == 0]
+        assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.3  # batches of all lengths, in any order
+    large = [{frozenset(batch) for batch in plan if batch[0][0] == 0} for plan in plans]
+    assert large[0].isdisjoint(large[1])  # the small source is one pool, and has the same neighbours again
+    # which source is next does not depend on it
+    assert [b[0][0] for b in plans[0]] == [b[0][0] for b in plan_epoch(sizes, 8, "proportional", 2.0, 0)]
 
 
 def test_round_robin_takes_turns() -> None:

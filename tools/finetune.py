@@ -46,14 +46,15 @@ def train_transformers(settings: Settings, run: Path) -> None:
     (items,), dev, test = tokenize([data], tasks, encoder)
     model = TransformersJoint(find_model(settings.model).path, len(sentence.labels), len(tokens.labels))
     optimizer = torch.optim.AdamW(model.groups(settings.lr, settings.head_lr, settings.weight_decay), fused=True)
-    total = settings.epochs * len(plan_steps([items], settings, 1))
+    lengths = [[item.num_tokens for item in items]]
+    total = settings.epochs * len(plan_steps(lengths, settings, 1))
     schedule = get_linear_schedule_with_warmup(optimizer, round(settings.warmup * total), total)
     best, best_value = model, float("-inf")
     best_metrics: Metrics = {}
     bar = tqdm(total=total, desc=run.name, unit="step", disable=None)
     for epoch in range(1, settings.epochs + 1):
         model.train()
-        for (batch,) in plan_steps([items], settings, epoch):
+        for (batch,) in plan_steps(lengths, settings, epoch):
             chosen = [items[i] for _, i in batch]
             labels = torch.tensor([sentence.values(item)[0] for item in chosen])
             loss = model.loss(*padded(chosen, tokens), labels)

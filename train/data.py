@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Place = tuple[int, int]  # an example in an epoch's plan: its source, and its number there
 Label = str | tuple[str, ...] | float  # of a sentence, of each of its words, or a number
+POOL = 50  # batches that are sorted by length together, where batches are grouped by it
+T = TypeVar("T")
 BIO = re.compile("O|[BI]-.+")  # a tag: outside; begins or goes on with an entity of a type
 
 
@@ -50,6 +52,10 @@ class Item:
     example: Example
     parts: tuple[Tokens, ...]
     number: int  # among all items of the run: the prefix cache's key
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(part.ids) for part in self.parts)
 
 
 @dataclass
@@ -116,19 +122,24 @@ def collate(items: Sequence[Item], tasks: Sequence["Task"], device: torch.device
 
 def evaluation_batches(items: Sequence[Item], batch_tokens: int = 2048) -> Iterator[list[Item]]:
     """All items once, those of equal length together: the order does not matter when nothing is learnt."""
-    lengths = [sum(len(part.ids) for part in item.parts) for item in items]
-    for batch in batches(lengths, batch_tokens):
+    for batch in batches([item.num_tokens for item in items], batch_tokens):
         yield [items[i] for i in batch]
 
 
 def plan_epoch(
-    sizes: Sequence[int], batch_size: int, sampling: str, temperature: float, seed: int
+    sizes: Sequence[int],
+    batch_size: int,
+    sampling: str,
+    temperature: float,
+    seed: int,
+    lengths: Sequence[Sequence[int]] | None = None,
 ) -> list[list[Place]]:
     """The batches of one epoch, each from one source: lists of (source, number of its item).
 
     An epoch has as many batches as the sources have together. "proportional" takes each batch of each source once;
     the others choose each batch's source by size ** (1 / temperature), evenly at random, or in turns, and a source
-    that runs out is shuffled anew. The plan follows from the arguments alone, which is what makes a run resumable.
+    that runs out is shuffled anew. lengths: of each source's items, where batches are to be of items of similar length.
+    The plan follows from the arguments alone, which is what makes a run resumable.
     """
     random = torch.Generator().manual_seed(seed)
     counts = [math.ceil(size / batch_size) for size in sizes]
@@ -142,17 +153,28 @@ def plan_epoch(
         power = 1 / temperature if sampling == "temperature" else 0.0
         weights = torch.tensor([size / max(sizes) for size in sizes]) ** power
         turns = torch.multinomial(weights, total, replacement=True, generator=random).tolist()
-    streams = [_shuffled_batches(size, batch_size, random) for size in sizes]
+    streams = [
+        _shuffled_batches(size, batch_size, random, None if lengths is None else lengths[source])
+        for source, size in enumerate(sizes)
+    ]
     return [[(source, number) for number in next(streams[source])] for source in turns]
 
 
-def _shuffled_batches(size: int, batch_size: int, random: torch.Generator) -> Iterator[list[int]]:
+def _shuffled_batches(
+    size: int, batch_size: int, random: torch.Generator, lengths: Sequence[int] | None
+) -> Iterator[list[int]]:
     while True:
         order = torch.randperm(size, generator=random).tolist()
-        for start in range(0, size, batch_size):
-            yield order[start : start + batch_size]
+        if lengths is None:
+            yield from windows(order, batch_size)
+            continue
+        # Sorted within pools of some batches, not as a whole: an item then has other neighbours in every epoch.
+        pools = (sorted(pool, key=lengths.__getitem__) for pool in windows(order, POOL * batch_size))
+        alike = [batch for pool in pools for batch in windows(pool, batch_size)]
+        for i in torch.randperm(len(alike), generator=random).tolist():
+            yield alike[i]
 
 
-def windows(plan: list[list[Place]], accumulate: int) -> list[list[list[Place]]]:
-    """Group an epoch's batches into steps; the last may be shorter."""
-    return [plan[start : start + accumulate] for start in range(0, len(plan), accumulate)]
+def windows(sequence: list[T], size: int) -> list[list[T]]:
+    """A list in pieces of `size`, such as an epoch's batches in steps; the last may be shorter."""
+    return [sequence[start : start + size] for start in range(0, len(sequence), size)]

@@ -108,7 +108,8 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
     print(groups_table(model, plan, settings), flush=True)
 
     # The loop.
-    total_steps = settings.epochs * len(plan_steps(sources, settings, epoch=1))
+    lengths = [[item.num_tokens for item in source] for source in sources]
+    total_steps = settings.epochs * len(plan_steps(lengths, settings, epoch=1))
     cache: PrefixCache | None = None
     model.train()
     with signals() as stop_asked, board:
@@ -119,7 +120,7 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
                 break
             cache = PrefixCache.renewed(cache, model, plan.prefix(progress.epoch), [*sources, dev], settings, run)
             hidden: Hidden = cache.hidden if cache else model
-            steps = plan_steps(sources, settings, progress.epoch)
+            steps = plan_steps(lengths, settings, progress.epoch)
             bar = progress_bar(progress, len(steps))
             clock, tokens = time.perf_counter(), 0
 
@@ -270,13 +271,16 @@ def unfreeze(
         optimizer.add_param_group(group)
 
 
-def plan_steps(sources: Sequence[Sequence[object]], settings: Settings, epoch: int) -> list[list[list[Place]]]:
-    """An epoch's steps: lists of batches, which are lists of (source, number). Follows from the settings alone."""
+def plan_steps(lengths: Sequence[Sequence[int]], settings: Settings, epoch: int) -> list[list[list[Place]]]:
+    """An epoch's steps: lists of batches, which are lists of (source, number). Follows from the settings alone.
+
+    lengths: the tokens of each source's items; how many they are counts only where batches are grouped by it.
+    """
     seed = settings.seed * 1_000_003 + epoch
-    sizes = [len(source) for source in sources]
-    return windows(
-        plan_epoch(sizes, settings.batch_size, settings.sampling, settings.temperature, seed), settings.accumulate
-    )
+    sizes = [len(source) for source in lengths]
+    grouped = lengths if settings.group_by_length else None
+    plan = plan_epoch(sizes, settings.batch_size, settings.sampling, settings.temperature, seed, grouped)
+    return windows(plan, settings.accumulate)
 
 
 def note_evaluation(
@@ -415,7 +419,8 @@ def epochs_alone(settings: Settings, sets: Sequence[DataSet], tasks: Sequence[Ta
     """
     labels = [[example.labels.keys() & {t.name for t in tasks} for example in s.splits["train"]] for s in sets]
     sources = [names for of_set in labels if (names := [found for found in of_set if found])]
-    plan = [batch for (batch,) in plan_steps(sources, replace(settings, accumulate=1), epoch=1)]
+    lengths = [[0] * len(source) for source in sources]  # only how many batches are of each source counts here
+    plan = [batch for (batch,) in plan_steps(lengths, replace(settings, accumulate=1), epoch=1)]
     own = {i for i, names in enumerate(sources) if any(task.name in found for found in names)}
     jointly = sum(batch[0][0] in own for batch in plan)
     alone = sum(math.ceil(len(sources[i]) / settings.batch_size) for i in own)

@@ -32,6 +32,7 @@ class Settings:
 
     epochs: int = option(5, "passes over the training data", above=-1)
     batch_size: int = option(32, "sentences (or pairs) a batch", above=0)
+    group_by_length: bool = option(False, "make batches of sentences of similar length: faster, if less random")
     accumulate: int = option(1, "batches whose gradients make one step", above=0)
     max_length: int | None = option(None, "the most tokens of a sentence, [CLS] and [SEP] included", above=2)
     seed: int = option(0, "of the heads' first weights, dropout and the order of the batches", above=-1)

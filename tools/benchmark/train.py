@@ -20,7 +20,7 @@ from train.freezing import FreezingPlan
 from train.mixing import LossMixer
 from train.optimizer import build_optimizer, set_rates
 from train.readers import load_data
-from train.run import backward, tokenize, used_ids
+from train.run import backward, plan_steps, tokenize, used_ids
 from train.settings import Settings
 from train.tasks import JointModel, Task, build_tasks
 from train.words import UsedWords
@@ -35,6 +35,7 @@ def engines(data: str, count: int, device: str = "cpu") -> list[Engine]:
     needs = ("transformers",)
     return [
         Engine("minibert, packed", train_ours, same),
+        Engine("minibert, packed, grouped by length", train_ours, same | {"grouped": True}),
         Engine("transformers, padded per batch", train_transformers, same | {"padding": "batch"}, packages=needs),
         Engine("transformers, grouped by length", train_transformers, same | {"padding": "grouped"}, packages=needs),
         Engine("transformers, padded to 50", train_transformers, same | {"padding": "50"}, packages=needs),
@@ -65,11 +66,24 @@ def training_data(data: str, count: int, device: str) -> tuple[SentenceEncoder, 
 
 def training_flop(encoder: SentenceEncoder, items: Sequence[Item]) -> int:
     """An epoch's: the backward pass takes twice the products of the forward pass."""
-    return 3 * useful_flop(encoder.bert.config, [len(item.parts[0].ids) for item in items])
+    return 3 * useful_flop(encoder.bert.config, [item.num_tokens for item in items])
+
+
+def planned(items: Sequence[Item], grouped: bool) -> list[list[int]]:
+    """An epoch's batches, as train/run.py makes them: at random, or of sentences of similar length."""
+    settings = Settings(batch_size=BATCH, group_by_length=grouped)
+    steps = plan_steps([[item.num_tokens for item in items]], settings, epoch=1)
+    return [[number for _, number in batch] for (batch,) in steps]
 
 
 def train_ours(
-    data: str, count: int, freeze: str = "", cache: bool = False, epochs: int = 1, device: str = "cpu"
+    data: str,
+    count: int,
+    grouped: bool = False,
+    freeze: str = "",
+    cache: bool = False,
+    epochs: int = 1,
+    device: str = "cpu",
 ) -> Work:
     """Our own step, as train/run.py takes it, packed."""
     torch.manual_seed(0)
@@ -84,7 +98,7 @@ def train_ours(
     set_rates(optimizer, 1.0)
     model.train()
     parameters = list(model.parameters())
-    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(0)).tolist()
+    batches = planned(items, grouped)
     flop = training_flop(encoder, items)
 
     def work(job: str, batching: str) -> dict[str, float]:
@@ -92,8 +106,8 @@ def train_ours(
         kept = PrefixCache(model, items, prefix, 2**30, Path(".")) if prefix else None
         tokens = 0
         for _ in range(epochs):
-            for start in range(0, len(order), BATCH):
-                batch = collate([items[i] for i in order[start : start + BATCH]], tasks, device)
+            for numbers in batches:
+                batch = collate([items[i] for i in numbers], tasks, device)
                 backward([batch], model, kept.hidden if kept else model, mixer, tasks, settings)
                 nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], CLIP)
                 optimizer.step()
@@ -119,14 +133,7 @@ def train_transformers(data: str, count: int, padding: str, device: str = "cpu")
     optimizer = torch.optim.AdamW(model.groups(LR, HEAD_LR, 0.01), fused=True)
     parameters = list(model.parameters())
     model.train()
-    order = torch.randperm(len(items), generator=torch.Generator().manual_seed(0)).tolist()
-    if padding == "grouped":
-        order.sort(key=lambda i: len(items[i].parts[0].ids))
-    batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
-    if padding == "grouped":
-        batches = [
-            batches[i] for i in torch.randperm(len(batches), generator=torch.Generator().manual_seed(0)).tolist()
-        ]
+    batches = planned(items, grouped=padding == "grouped")
 
     def work(job: str, batching: str) -> dict[str, float]:
         count = 0
