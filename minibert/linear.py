@@ -1,8 +1,9 @@
 """A linear layer for processors with AVX-512: PyTorch's own function and parameters, by the faster of two libraries.
 
 On a CPU, PyTorch multiplies float32 matrices by MKL, whose AVX-512 kernels run on Intel's processors only, and computes
-convolutions by oneDNN, whose kernels run on all. On an AMD processor with AVX-512 those take half the time
-(`python -m tools.benchmark products`), so the layers in a `SentenceEncoder`, and so in training, compute by oneDNN:
+convolutions by oneDNN, whose kernels run on all. On an AMD processor with AVX-512 those take less time, half of it
+where a core has whole units for it (Zen 5), and a tenth less where it has halves (Zen 4; in training, they take as long
+there): `python -m tools.benchmark products`. So the layers in a `SentenceEncoder`, and so in training, compute by it:
 
 - What may be trained is a convolution of width one, which is the same function, backward pass included.
 - In inference mode, oneDNN's own product takes weights that were arranged for its kernels once, by the interface that
