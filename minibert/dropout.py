@@ -11,7 +11,8 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     """Zero each element by this chance, and scale the others by 1 / (1 - probability).
 
     On a CPU `F.dropout` draws a float for each element, which takes a tenth of a training step's time. Sixteen random
-    bits decide as well, and one draw has four times sixteen; so the chance is rounded to a multiple of 2**-16.
+    bits decide as well, and one draw has four times sixteen; so the chance is rounded to a multiple of 2**-16, and in
+    half precision the scale to x's dtype.
     """
     if not probability or x.device.type != "cpu":
         return F.dropout(x, probability)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -312,17 +313,17 @@ def batches(lengths: Sequence[int], batch_tokens: int, workers: int = 1) -> Iter
 
     Neighbours in length come together, which is what `Packed` likes; a text longer than the budget stands alone.
     Longest first: if memory is too small, that shows at once. workers: compute them side by side; if more than one
-    batch is needed, there is one for each.
+    batch is needed, there is one for each, as far as there are texts enough.
     """
     batch: list[int] = []
-    size, left = 0, sum(lengths)  # tokens of the batch, and of all that are not yet given
+    size, left = 0, sum(min(length, batch_tokens) for length in lengths)  # tokens of the batch, and of all to come
     count = math.ceil(left / batch_tokens)
     if count > 1:
         count = math.ceil(count / workers) * workers
     for i in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         if batch and (size + lengths[i] > batch_tokens or size + lengths[i] / 2 > left / max(count, 1)):
             yield batch
-            left, count, batch, size = left - size, count - 1, [], 0
+            left, count, batch, size = left - min(size, batch_tokens), count - 1, [], 0
         batch.append(i)
         size += lengths[i]
     if batch:
@@ -332,20 +333,31 @@ def batches(lengths: Sequence[int], batch_tokens: int, workers: int = 1) -> Iter
 def side_by_side(
     compute: Callable[[Batch], NDArray[np.float32]], inputs: Sequence[Batch], workers: int
 ) -> Iterator[NDArray[np.float32]]:
-    """What `compute` gives for each input, in their order: each on a single thread, as many at once as there are.
+    """What `compute` gives for each input, in their order: `workers` of them at once, each on a thread of its own.
 
     Where all threads compute the same batch, they wait for each other after each operation, and for what Python does
-    between two, which together takes a tenth of the time. A single input does get all threads.
+    between two, which together takes a tenth of the time. A single input does get all threads, and a few inputs share
+    them. What is set for the calling thread alone, such as autocast, does not hold for several.
     """
     if workers == 1 or len(inputs) == 1:
         yield from map(compute, inputs)
         return
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))  # of the calling thread only
+    count = min(workers, len(inputs))
+    ready = Barrier(count + 1)
+
+    def start() -> None:
+        torch.get_num_threads()  # which sets this thread up; what others set from now on does not reach it
+        torch.set_num_threads(workers // count)  # for this thread, and for all that are yet to be set up
+        ready.wait()
+
+    pool = ThreadPoolExecutor(count, initializer=start)
     try:
-        yield from pool.map(compute, inputs)
+        results = pool.map(compute, inputs)
+        ready.wait()
+        torch.set_num_threads(workers)  # for the latter, as before
+        yield from results
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(workers)  # of all threads to come, for which the workers have set it too
 
 
 def _progress_bar(first: int, total: int | None, show: bool) -> tqdm:

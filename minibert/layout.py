@@ -34,7 +34,7 @@ def softmax(scores: Tensor) -> Tensor:
     A CPU's kernel computes rows shorter than a vector number by number, which takes twice as long as the five steps
     below over all rows at once. In half precision the kernel alone keeps its sums in float32.
     """
-    if scores.size(-1) >= VECTOR or scores.device.type != "cpu" or scores.dtype != torch.float32:
+    if not 0 < scores.size(-1) < VECTOR or scores.device.type != "cpu" or scores.dtype != torch.float32:
         return scores.softmax(dim=-1)
     # Any number taken from a whole row leaves its softmax, and the gradient, as they are; the largest ends overflow.
     powers = (scores - scores.amax(dim=-1, keepdim=True).detach()).exp()

@@ -7,6 +7,7 @@ item by item, and their frequencies held against the formula.
 import random
 from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -216,8 +217,8 @@ def test_grouped_batches_are_of_similar_length_and_new_in_every_epoch() -> None:
         assert np.mean(spreads) < 4  # of 56; at random about 44
         means = [np.mean([lengths[s][n] for s, n in batch]) for batch in plan if batch[0][0] == 0]
         assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.3  # batches of all lengths, in any order
-    large = [{frozenset(batch) for batch in plan if batch[0][0] == 0} for plan in plans]
-    assert large[0].isdisjoint(large[1])  # the small source is one pool, and has the same neighbours again
+    large = [{pair for b in plan if b[0][0] == 0 for pair in combinations(sorted(b), 2)} for plan in plans]
+    assert len(large[0] & large[1]) < 0.2 * len(large[0])  # at random 1%, and 50% were all sorted as a whole
     # which source is next does not depend on it
     assert [b[0][0] for b in plans[0]] == [b[0][0] for b in plan_epoch(sizes, 8, "proportional", 2.0, 0)]
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -188,6 +189,8 @@ def test_batches_hold_every_text_once_within_the_budget() -> None:
         assert longest_first == sorted(lengths, reverse=True)
     assert list(batches([], 5)) == []
     assert list(batches(lengths, 10))[:3] == [[4], [1], [8]]
+    sizes = [len(batch) for batch in batches([512] + [8] * 30, 64)]
+    assert sizes == [1, 8, 7, 8, 7]  # what is over the budget makes no other batch smaller
 
 
 def test_batches_are_of_about_one_size_and_one_for_each_worker() -> None:
@@ -219,13 +222,25 @@ def test_batches_side_by_side_have_a_thread_each_and_give_their_results_in_order
         met.wait()
         return np.array([batch[0][0], torch.get_num_threads()], np.float32)
 
-    found = list(side_by_side(compute, [[(number,)] for number in range(4)], 2))
-    assert [row.tolist() for row in found] == [[0, 1], [1, 1], [2, 1], [3, 1]]
     seen: list[int] = []
-    later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
-    later.start()
-    later.join()
+    found = side_by_side(compute, [[(number,)] for number in range(4)], 2)
+    rows = [next(found)]
+    other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))  # starts while batches are computed
+    other.start()
+    other.join()
+    rows += found
+    assert [row.tolist() for row in rows] == [[0, 1], [1, 1], [2, 1], [3, 1]]
     assert [torch.get_num_threads(), *seen] == [2, 2]
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_few_batches_share_the_threads() -> None:
+    def compute(batch: list[tuple[int, ...]]) -> np.ndarray:
+        return np.array([torch.get_num_threads()], np.float32)
+
+    torch.set_num_threads(5)
+    assert [int(row[0]) for row in side_by_side(compute, [[(0,)]] * 2, 5)] == [2, 2]
+    assert torch.get_num_threads() == 5
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -234,6 +249,7 @@ def test_an_error_in_a_batch_is_raised_and_ends_the_others() -> None:
 
     def compute(batch: list[tuple[int, ...]]) -> np.ndarray:
         computed.append(batch)
+        time.sleep(0.001)
         raise InputError("this batch is wrong")
 
     with pytest.raises(InputError, match="this batch is wrong"):

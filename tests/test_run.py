@@ -42,6 +42,7 @@ from train.run import (
     main,
     monitored_value,
     output_folder,
+    plan_steps,
     settings_alone,
     train,
 )
@@ -63,6 +64,16 @@ def arguments(settings: Settings, folder: Path, *more: str) -> list[str]:
 
 
 # Seeds
+
+
+def test_batches_are_grouped_by_length_if_the_settings_say_so() -> None:
+    lengths = [[4 + 37 * i % 57 for i in range(800)]]  # 37 and 57 have no common factor: all of 4 to 60, in disorder
+    spreads = {}
+    for grouped in (False, True):
+        steps = plan_steps(lengths, Settings(group_by_length=grouped), epoch=1)
+        found = [[lengths[source][i] for source, i in batch] for (batch,) in steps]
+        spreads[grouped] = sum(max(batch) - min(batch) for batch in found) / len(found)
+    assert spreads[True] < spreads[False] / 2
 
 
 @pytest.mark.parametrize("several", [False, True], ids=["one source", "three sources"])

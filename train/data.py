@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Place = tuple[int, int]  # an example in an epoch's plan: its source, and its number there
 Label = str | tuple[str, ...] | float  # of a sentence, of each of its words, or a number
-POOL = 50  # batches that are sorted by length together, where batches are grouped by it
+MOST_IN_POOL = 50  # batches that are sorted by length together, where batches are grouped by it
 T = TypeVar("T")
 BIO = re.compile("O|[BI]-.+")  # a tag: outside; begins or goes on with an entity of a type
 
@@ -168,8 +168,9 @@ def _shuffled_batches(
         if lengths is None:
             yield from windows(order, batch_size)
             continue
-        # Sorted within pools of some batches, not as a whole: an item then has other neighbours in every epoch.
-        pools = (sorted(pool, key=lengths.__getitem__) for pool in windows(order, POOL * batch_size))
+        # Sorted within some pools, not as a whole: an item then has other neighbours in every epoch.
+        in_pool = max(1, min(MOST_IN_POOL, size // (4 * batch_size))) * batch_size
+        pools = (sorted(pool, key=lengths.__getitem__) for pool in windows(order, in_pool))
         alike = [batch for pool in pools for batch in windows(pool, batch_size)]
         for i in torch.randperm(len(alike), generator=random).tolist():
             yield alike[i]

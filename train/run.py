@@ -272,7 +272,7 @@ def unfreeze(
 
 
 def plan_steps(lengths: Sequence[Sequence[int]], settings: Settings, epoch: int) -> list[list[list[Place]]]:
-    """An epoch's steps: lists of batches, which are lists of (source, number). Follows from the settings alone.
+    """An epoch's steps: lists of batches, which are lists of (source, number). Follows from its arguments alone.
 
     lengths: the tokens of each source's items; how many they are counts only where batches are grouped by it.
     """
