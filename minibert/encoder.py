@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
 from threading import Barrier
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,7 +26,8 @@ from minibert.weights import load_bert
 
 BATCH_TOKENS = 1024  # about what a CPU's caches like; see tools/benchmark
 WINDOW_CHARACTERS = 2**18  # of a stream, sorted and computed together: a few seconds' work
-Batch = Sequence[tuple[int, ...]]  # the token ids of some texts
+Input = TypeVar("Input")
+Output = TypeVar("Output")
 
 
 class SentenceEncoder:
@@ -121,8 +122,8 @@ class SentenceEncoder:
     ) -> NDArray[np.float32]:
         """One vector a text: (n, D) float32, in the order given. A single string gives its one vector, (D,).
 
-        normalize: scale to length 1; left out, as the model's files say. batch_tokens: how many tokens a
-        thread computes at once; it changes speed and memory, not the vectors beyond float rounding. progress: a bar on
+        normalize: scale to length 1; left out, as the model's files say. batch_tokens: how many tokens a thread
+        computes at once; it changes speed and memory, not the vectors beyond float rounding. progress: a bar on
         stderr. truncation: what happens to a text over the limit, "warn", "error" or "silent". prompt: put before
         each text; or prompt_name, one of the model's own; "" for none, where the model has a default. truncate_dim:
         keep that many numbers of a vector, in place of what the files say. As in sentence-transformers, what is left
@@ -176,6 +177,7 @@ class SentenceEncoder:
         before = self.prompt(prompt, prompt_name)
         skipped = 0 if self.include_prompt or not before else len(self.tokenizer.encode([before], "silent")[0].ids) - 1
         dim = self.dim(truncate_dim)
+        workers = torch.get_num_threads() if self.bert.embeddings.word.weight.device.type == "cpu" else 1
         truncated = Truncated(self.tokenizer.max_length, first)
         started, tokens_done = time.perf_counter(), 0
         with _progress_bar(first, total, progress) as bar:
@@ -189,7 +191,6 @@ class SentenceEncoder:
                 places = {ids: i for i, ids in enumerate(dict.fromkeys(all_ids))}
                 distinct = list(places)
                 vectors = np.empty((len(distinct), dim), dtype=np.float32)
-                workers = torch.get_num_threads() if self.bert.embeddings.word.weight.device.type == "cpu" else 1
                 cut = list(batches([len(ids) for ids in distinct], batch_tokens, workers))
                 inputs = [[distinct[i] for i in batch] for batch in cut]
                 computed = side_by_side(lambda ids: self._encode_batch(ids, skipped, normalize, dim), inputs, workers)
@@ -259,7 +260,9 @@ class SentenceEncoder:
         write_card(folder / "README.md", CARD_FACTS | dict(facts or {}), card(modules, self.bert.config) + training)
 
     @torch.inference_mode()
-    def _encode_batch(self, tokens: Batch, skipped: int, normalized: bool | None, dim: int) -> NDArray[np.float32]:
+    def _encode_batch(
+        self, tokens: Sequence[tuple[int, ...]], skipped: int, normalized: bool | None, dim: int
+    ) -> NDArray[np.float32]:
         """The vectors of a batch: (B, dim). skipped: how many tokens of each text, its prompt's, are not pooled."""
         device = self.bert.embeddings.word.weight.device
         lengths = [len(ids) for ids in tokens]
@@ -330,9 +333,7 @@ def batches(lengths: Sequence[int], batch_tokens: int, workers: int = 1) -> Iter
         yield batch
 
 
-def side_by_side(
-    compute: Callable[[Batch], NDArray[np.float32]], inputs: Sequence[Batch], workers: int
-) -> Iterator[NDArray[np.float32]]:
+def side_by_side(compute: Callable[[Input], Output], inputs: Sequence[Input], workers: int) -> Iterator[Output]:
     """What `compute` gives for each input, in their order: `workers` of them at once, each on a thread of its own.
 
     Where all threads compute the same batch, they wait for each other after each operation, and for what Python does

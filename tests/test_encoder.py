@@ -648,13 +648,13 @@ def test_windows_change_no_vector_and_no_message(encoder: SentenceEncoder, monke
 
 def test_the_same_text_is_computed_once(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["a b", "hello", "a b", "A  B", "c"] * 3
-    wanted = np.stack([encoder.encode(text, normalize=True) for text in texts])
+    wanted = encoder.encode(["a b", "hello", "c"])[[0, 1, 0, 0, 2] * 3]
     rows = []
     forward = encoder.bert.forward
     monkeypatch.setattr(
         encoder.bert, "forward", lambda ids, layout: rows.append((layout.positions == 0).sum()) or forward(ids, layout)
     )
-    assert close(encoder.encode(texts, normalize=True), wanted)
+    assert close(encoder.encode(texts), wanted, 0)  # bit for bit, since no other batch was computed
     assert sum(rows) == 3
 
 

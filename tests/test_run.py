@@ -63,7 +63,7 @@ def arguments(settings: Settings, folder: Path, *more: str) -> list[str]:
     return ["--recipe", str(folder / "recipe.toml"), *more]
 
 
-# Seeds
+# Plans
 
 
 def test_batches_are_grouped_by_length_if_the_settings_say_so() -> None:
@@ -74,6 +74,9 @@ def test_batches_are_grouped_by_length_if_the_settings_say_so() -> None:
         found = [[lengths[source][i] for source, i in batch] for (batch,) in steps]
         spreads[grouped] = sum(max(batch) - min(batch) for batch in found) / len(found)
     assert spreads[True] < spreads[False] / 2
+
+
+# Seeds
 
 
 @pytest.mark.parametrize("several", [False, True], ids=["one source", "three sources"])
