@@ -6,4 +6,12 @@ from minibert.layout import Packed, Padded
 from minibert.model import Bert, BertConfig
 from minibert.pretraining import BertForPreTraining
 
-__all__ = ["Bert", "BertConfig", "BertForPreTraining", "InputError", "Packed", "Padded", "SentenceEncoder"]
+__all__ = [
+    "Bert",
+    "BertConfig",
+    "BertForPreTraining",
+    "InputError",
+    "Packed",
+    "Padded",
+    "SentenceEncoder",
+]

@@ -1,4 +1,5 @@
-"""python -m minibert encode | calibrate | similarity | fill-mask | inspect: the library from the command line."""
+"""python -m minibert encode | calibrate | similarity | fill-mask | inspect: the library from the
+command line."""
 
 import argparse
 import json
@@ -22,7 +23,8 @@ from minibert.tokenizer import Tokenizer, TruncationWarning
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit status is 0, 2 for input that cannot be used, or 130 if it was interrupted."""
+    """Run one command; the exit status is 0, 2 for input that cannot be used, or 130 if it was
+    interrupted."""
     options = parser().parse_args(arguments)
     if isinstance(sys.stdout, TextIOWrapper):  # JSON is UTF-8, whatever the terminal's own encoding
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -38,8 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
         except KeyboardInterrupt as notice:
             print(str(notice) or "stopped", file=sys.stderr)
             return 130
-        except OSError as error:  # standard output: a full disk, or a reader, `head` say, that has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again as it ends
+        # standard output: a full disk, or a reader, `head` say, that has seen enough
+        except OSError as error:
+            # or Python tries again as it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if not isinstance(error, BrokenPipeError):
                 print(f"error: cannot write to standard output: {error.strerror}", file=sys.stderr)
                 return 2
@@ -55,12 +59,18 @@ def encode(options: argparse.Namespace) -> None:
     if output is None and options.resume:
         raise InputError("--resume continues a file: name it with --output")
     if (options.precision == "int8") is (options.calibration is None):
-        raise InputError("--precision int8 and --calibration FILE go together: python -m minibert calibrate makes it")
+        raise InputError(
+            "--precision int8 and --calibration FILE go together: python -m minibert calibrate makes it"
+        )
     encoder = load_encoder(options)
     ranges = read_ranges(options.calibration, encoder) if options.calibration is not None else None
-    recipe = Recipe(encoder, encoder.prompt(options.prompt, options.prompt_name), options.precision, ranges)
+    recipe = Recipe(
+        encoder, encoder.prompt(options.prompt, options.prompt_name), options.precision, ranges
+    )
     if output is None:
-        for window, vectors in encoder.stream(texts, prompt=recipe.prompt, progress=True, total=count(options)):
+        for window, vectors in encoder.stream(
+            texts, prompt=recipe.prompt, progress=True, total=count(options)
+        ):
             sys.stdout.writelines(json_lines(window, quantize(vectors, options.precision, ranges)))
         return
     written = write_vectors(recipe, texts, output, resume=options.resume, total=count(options))
@@ -73,21 +83,30 @@ def calibrate(options: argparse.Namespace) -> None:
     prompt = encoder.prompt(options.prompt, options.prompt_name)
     texts = lazy_texts(options.texts, options.input)
     used = calibrate_ranges(encoder, prompt, texts, options.output, total=count(options))
-    print(f"the ranges of {encoder.dim()} numbers over {used} texts in {options.output}", file=sys.stderr)
+    print(
+        f"the ranges of {encoder.dim()} numbers over {used} texts in {options.output}",
+        file=sys.stderr,
+    )
 
 
 def count(options: argparse.Namespace) -> int | None:
     """How many texts there are, if that can be told before they are read."""
     if options.texts:
         return len(options.texts)
-    return count_lines(Path(options.input)) if options.input and os.path.isfile(options.input) else None
+    return (
+        count_lines(Path(options.input))
+        if options.input and os.path.isfile(options.input)
+        else None
+    )
 
 
 def similarity(options: argparse.Namespace) -> None:
     """Print the cosine of the vectors of each two texts, the most similar pair first."""
     texts = read_texts(options.texts, options.input)
     if len(texts) < 2:
-        raise InputError(f"similarity compares texts, and there is only {len(texts)}: give at least two")
+        raise InputError(
+            f"similarity compares texts, and there is only {len(texts)}: give at least two"
+        )
     vectors = load_encoder(options).encode(texts, normalize=True, progress=True)
     cosines = vectors @ vectors.T
     first, second = np.triu_indices(len(texts), k=1)
@@ -107,11 +126,16 @@ def fill_mask(options: argparse.Namespace) -> None:
     model, _ = load_pretraining(folder)
     config = model.bert.config
     tokenizer = Tokenizer.from_folder(folder, config.vocab_size)
-    tokenizer.max_length = min(tokenizer.max_length or config.max_position_embeddings, config.max_position_embeddings)
+    tokenizer.max_length = min(
+        tokenizer.max_length or config.max_position_embeddings, config.max_position_embeddings
+    )
     filled = [fill_masks(model, tokenizer, text, options.top) for text in texts]
     for text, masks in zip(texts, filled, strict=True):
         if options.json:
-            words = [[{"word": word, "probability": probability} for word, probability in mask] for mask in masks]
+            words = [
+                [{"word": word, "probability": probability} for word, probability in mask]
+                for mask in masks
+            ]
             print(json.dumps({"text": text, "masks": words}, ensure_ascii=False))
             continue
         print(text)
@@ -141,7 +165,11 @@ def inspect(options: argparse.Namespace) -> None:
         "masked-word head": whole.masked_words,
         "next-sentence head": whole.next_sentence,
     }
-    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items() if part is not None}
+    sizes = {
+        name: sum(p.numel() for p in part.parameters())
+        for name, part in parts.items()
+        if part is not None
+    }
     total = sum(sizes.values())
     print(f"parameters: {total:,}, {total * 4 / 2**20:.1f} MiB as float32;", end=" ")
     print(", ".join(f"{name} {size:,}" for name, size in sizes.items()))
@@ -176,37 +204,63 @@ def parser() -> argparse.ArgumentParser:
         if function in (encode, calibrate, similarity):
             add_vector_options(command)
         if function in (encode, calibrate):
-            command.add_argument("--prompt", metavar="TEXT", help="put before each text; '' for none")
-            command.add_argument("--prompt-name", metavar="NAME", help="the same, one of the model's own prompts")
+            command.add_argument(
+                "--prompt", metavar="TEXT", help="put before each text; '' for none"
+            )
+            command.add_argument(
+                "--prompt-name", metavar="NAME", help="the same, one of the model's own prompts"
+            )
         if function in (similarity, fill_mask):
             command.add_argument("--json", action="store_true", help="JSON lines")
         if function is fill_mask:
-            command.add_argument("--top", type=int, default=5, metavar="K", help="how many words a mask; 5 if left out")
+            command.add_argument(
+                "--top",
+                type=int,
+                default=5,
+                metavar="K",
+                help="how many words a mask; 5 if left out",
+            )
         if function is calibrate:
-            command.add_argument("--output", type=Path, metavar="FILE", required=True, help="the ranges, a JSON file")
+            command.add_argument(
+                "--output", type=Path, metavar="FILE", required=True, help="the ranges, a JSON file"
+            )
         if function is encode:
             add_file_options(command)
     return whole
 
 
 def add_text_options(command: argparse.ArgumentParser, model: str) -> None:
-    command.add_argument("texts", nargs="*", metavar="TEXT", help="a text; none: read --input or standard input")
+    command.add_argument(
+        "texts", nargs="*", metavar="TEXT", help="a text; none: read --input or standard input"
+    )
     command.add_argument("--input", metavar="FILE", help="texts, one a line; - for standard input")
-    command.add_argument("--model", default=model, help=f"a folder, minilm, or a Hub id; {model} if left out")
+    command.add_argument(
+        "--model", default=model, help=f"a folder, minilm, or a Hub id; {model} if left out"
+    )
 
 
 def add_vector_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--pooling", choices=POOLINGS, help="in place of what the model's files say")
+    command.add_argument(
+        "--pooling", choices=POOLINGS, help="in place of what the model's files say"
+    )
     command.add_argument("--max-length", type=int, help="the most tokens of a text that are read")
-    command.add_argument("--truncate-dim", type=int, metavar="N", help="keep the first N numbers of a vector")
+    command.add_argument(
+        "--truncate-dim", type=int, metavar="N", help="keep the first N numbers of a vector"
+    )
 
 
 def add_file_options(command: argparse.ArgumentParser) -> None:
     output = "a .npy or .jsonl file; else JSON lines on standard output"
     command.add_argument("--output", type=Path, metavar="FILE", help=output)
-    command.add_argument("--resume", action="store_true", help="continue an --output that was interrupted")
-    command.add_argument("--precision", choices=PRECISIONS, default="float32", help="eight bits a number, or one")
-    command.add_argument("--calibration", type=Path, metavar="FILE", help="for int8: what calibrate wrote")
+    command.add_argument(
+        "--resume", action="store_true", help="continue an --output that was interrupted"
+    )
+    command.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="eight bits a number, or one"
+    )
+    command.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="for int8: what calibrate wrote"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""A corpus of any length to a file of vectors: in flat memory, and continued where it was interrupted."""
+"""A corpus of any length to a file of vectors: in flat memory, and continued where it was
+interrupted."""
 
 import hashlib
 import json
@@ -26,12 +27,18 @@ class Recipe:
     encoder: SentenceEncoder
     prompt: str = ""
     precision: str = "float32"
-    ranges: NDArray[np.float32] | None = None  # for int8: two rows, the lowest and the highest values
+    # for int8: two rows, the lowest and the highest values
+    ranges: NDArray[np.float32] | None = None
 
     def facts(self) -> dict[str, Any]:
         """The same, short enough to be kept beside a file and compared."""
         ranges = None if self.ranges is None else hashlib.sha256(self.ranges.tobytes()).hexdigest()
-        return {**model_facts(self.encoder), "prompt": self.prompt, "precision": self.precision, "calibration": ranges}
+        return {
+            **model_facts(self.encoder),
+            "prompt": self.prompt,
+            "precision": self.precision,
+            "calibration": ranges,
+        }
 
 
 def model_facts(encoder: SentenceEncoder) -> dict[str, Any]:
@@ -52,15 +59,22 @@ def model_facts(encoder: SentenceEncoder) -> dict[str, Any]:
 
 
 def write_vectors(
-    recipe: Recipe, texts: Iterable[str], target: Path, *, resume: bool = False, total: int | None = None
+    recipe: Recipe,
+    texts: Iterable[str],
+    target: Path,
+    *,
+    resume: bool = False,
+    total: int | None = None,
 ) -> int:
-    """Encode texts into a .npy file, a row each, or a .jsonl file, a line each; returns how many there are.
+    """Encode texts into a .npy file, a row each, or a .jsonl file, a line each; returns how many
+    there are.
 
-    Rows are written as they come, to TARGET.partial, which takes the target's place at the end. TARGET.partial.json
-    says after every window how far it has come, and with what. SIGINT or SIGTERM ends the run after the window at
-    hand, by KeyboardInterrupt. resume: go on there; the result has the bits of a run that was never interrupted.
-    Raises InputError if the disk refuses; on resuming, if there is nothing to continue, or if texts, model or options
-    are others; else, if there is something that could be continued. What was computed is kept in any case.
+    Rows are written as they come, to TARGET.partial, which takes the target's place at the end.
+    TARGET.partial.json says after every window how far it has come, and with what. SIGINT or
+    SIGTERM ends the run after the window at hand, by KeyboardInterrupt. resume: go on there; the
+    result has the bits of a run that was never interrupted. Raises InputError if the disk refuses;
+    on resuming, if there is nothing to continue, or if texts, model or options are others; else, if
+    there is something that could be continued. What was computed is kept in any case.
     """
     partial, notes = (target.with_name(f"{target.name}.partial{end}") for end in ("", ".json"))
     facts = recipe.facts()
@@ -71,7 +85,9 @@ def write_vectors(
             f"{partial} was left by a run that was interrupted: continue it (--resume), or delete it to begin again"
         )
     texts = iter(texts)
-    done, size, digest = take_up(partial, notes, texts, facts) if resume else (0, 0, hashlib.sha256())
+    done, size, digest = (
+        take_up(partial, notes, texts, facts) if resume else (0, 0, hashlib.sha256())
+    )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with signals() as stop_asked, partial.open("r+b" if resume else "wb") as stream:
@@ -89,18 +105,29 @@ def write_vectors(
                 del vectors, rows  # two windows are never in memory at once
                 write_json(
                     notes,
-                    {"texts": done, "texts_sha256": digest.hexdigest(), "bytes": stream.seek(0, os.SEEK_END), **facts},
+                    {
+                        "texts": done,
+                        "texts_sha256": digest.hexdigest(),
+                        "bytes": stream.seek(0, os.SEEK_END),
+                        **facts,
+                    },
                 )
                 if stop_asked():
                     raise KeyboardInterrupt
         os.replace(partial, target)
         notes.unlink(missing_ok=True)
     except (OSError, InputError, KeyboardInterrupt) as error:
-        kept = f"{done} vectors are in {partial}: the same command with --resume goes on from there" if done else ""
+        kept = (
+            f"{done} vectors are in {partial}: the same command with --resume goes on from there"
+            if done
+            else ""
+        )
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"stopped; {kept}" if kept else "stopped") from error
         if isinstance(error, OSError):
-            error = InputError(f"cannot write {target}: {error.strerror or error}; what was there is unchanged")
+            error = InputError(
+                f"cannot write {target}: {error.strerror or error}; what was there is unchanged"
+            )
         raise InputError(f"{error}\n{kept}" if kept else str(error)) from error
     finally:
         if not done:  # nothing to continue
@@ -109,8 +136,11 @@ def write_vectors(
     return done
 
 
-def take_up(partial: Path, notes: Path, texts: Iterator[str], facts: dict[str, Any]) -> tuple[int, int, Any]:
-    """Where an interrupted run stands: its number of texts, which are taken off `texts`, of bytes, and their hash.
+def take_up(
+    partial: Path, notes: Path, texts: Iterator[str], facts: dict[str, Any]
+) -> tuple[int, int, Any]:
+    """Where an interrupted run stands: its number of texts, which are taken off `texts`, of bytes,
+    and their hash.
 
     Raises InputError if these are not its texts, its model or its options, naming what differs.
     """
@@ -129,26 +159,34 @@ def take_up(partial: Path, notes: Path, texts: Iterator[str], facts: dict[str, A
     digest = hashlib.sha256()
     add_texts(digest, islice(texts, done))
     if digest.hexdigest() != found.get("texts_sha256"):
-        raise InputError(f"{partial} was made of other texts: its first {done} are not the first {done} of this input")
+        raise InputError(
+            f"{partial} was made of other texts: its first {done} are not the first {done} of this input"
+        )
     return done, size, digest
 
 
 def add_texts(digest: Any, texts: Iterable[str]) -> None:
     for text in texts:
-        digest.update(text.encode("utf-8", "surrogatepass") + b"\xff")  # a byte that no UTF-8 text has
+        # a byte that no UTF-8 text has
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\xff")
 
 
 def empty_rows(recipe: Recipe) -> NDArray:
-    return quantize(np.empty((0, recipe.encoder.dim()), dtype=np.float32), recipe.precision, recipe.ranges)
+    return quantize(
+        np.empty((0, recipe.encoder.dim()), dtype=np.float32), recipe.precision, recipe.ranges
+    )
 
 
-def write_rows(stream: BinaryIO, suffix: str, texts: list[str], vectors: NDArray, total: int) -> None:
+def write_rows(
+    stream: BinaryIO, suffix: str, texts: list[str], vectors: NDArray, total: int
+) -> None:
     """Append the vectors of some texts, after which the file has `total`."""
     if suffix == ".jsonl":
         stream.writelines(line.encode() for line in json_lines(texts, vectors))
         return
     stream.seek(0)
-    # numpy leaves room for a growing number of rows in a header, so it can be written again in its place.
+    # numpy leaves room for a growing number of rows in a header, so it can be written again in its
+    # place.
     header = {"descr": np.lib.format.dtype_to_descr(vectors.dtype), "fortran_order": False}
     np.lib.format.write_array_header_1_0(stream, {**header, "shape": (total, vectors.shape[1])})
     stream.seek(0, os.SEEK_END)
@@ -158,14 +196,21 @@ def write_rows(stream: BinaryIO, suffix: str, texts: list[str], vectors: NDArray
 def json_lines(texts: list[str], vectors: NDArray) -> Iterator[str]:
     """One object a line: a text and its vector. Nine digits hold a float32 exactly."""
     for text, vector in zip(texts, vectors, strict=True):
-        numbers = [float(f"{x:.9g}") for x in vector] if vector.dtype == np.float32 else vector.tolist()
+        numbers = (
+            [float(f"{x:.9g}") for x in vector] if vector.dtype == np.float32 else vector.tolist()
+        )
         yield json.dumps({"text": text, "vector": numbers}, ensure_ascii=False) + "\n"
 
 
 def calibrate_ranges(
-    encoder: SentenceEncoder, prompt: str, texts: Iterable[str], file: Path, total: int | None = None
+    encoder: SentenceEncoder,
+    prompt: str,
+    texts: Iterable[str],
+    file: Path,
+    total: int | None = None,
 ) -> int:
-    """Write the range of each dimension over texts, for int8, and with what they were made; returns how many texts."""
+    """Write the range of each dimension over texts, for int8, and with what they were made; returns
+    how many texts."""
     count = 0
 
     def blocks() -> Iterator[NDArray[np.float32]]:
@@ -181,7 +226,8 @@ def calibrate_ranges(
 
 
 def read_ranges(file: Path, encoder: SentenceEncoder) -> NDArray[np.float32]:
-    """The ranges that `calibrate_ranges` wrote, (2, D). Raises InputError if they are another model's, or none."""
+    """The ranges that `calibrate_ranges` wrote, (2, D). Raises InputError if they are another
+    model's, or none."""
     content = read_object(file)
     for key, value in model_facts(encoder).items():
         if content.get(key) != value:
@@ -191,7 +237,15 @@ def read_ranges(file: Path, encoder: SentenceEncoder) -> NDArray[np.float32]:
     try:
         ranges = np.array([content["lowest"], content["highest"]], dtype=np.float32)
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file}: lowest and highest must be lists of {encoder.dim()} numbers") from error
-    if ranges.shape != (2, encoder.dim()) or not np.isfinite(ranges).all() or (ranges[0] > ranges[1]).any():
-        raise InputError(f"{file}: lowest and highest must be lists of {encoder.dim()} numbers, lowest below highest")
+        raise InputError(
+            f"{file}: lowest and highest must be lists of {encoder.dim()} numbers"
+        ) from error
+    if (
+        ranges.shape != (2, encoder.dim())
+        or not np.isfinite(ranges).all()
+        or (ranges[0] > ranges[1]).any()
+    ):
+        raise InputError(
+            f"{file}: lowest and highest must be lists of {encoder.dim()} numbers, lowest below highest"
+        )
     return ranges

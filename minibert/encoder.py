@@ -33,11 +33,12 @@ Output = TypeVar("Output")
 class SentenceEncoder:
     """A BERT, its tokenizer, and how its token vectors become a sentence vector.
 
-    pooling: "mean", "cls" or "max". normalize: whether vectors are scaled to length 1.
-    max_length: the most tokens of a text that are read, [CLS] and [SEP] included; the tokenizer's limit and the
-    model's number of positions hold in any case. prompts: what may be put before each text, by name;
-    default_prompt_name: which is, if a call asks for none. include_prompt: whether its tokens are pooled too.
-    truncate_dim: how many numbers of a vector are kept, from the first on (Kusupati et al. 2022, arXiv:2205.13147).
+    pooling: "mean", "cls" or "max". normalize: whether vectors are scaled to length 1. max_length:
+    the most tokens of a text that are read, [CLS] and [SEP] included; the tokenizer's limit and the
+    model's number of positions hold in any case. prompts: what may be put before each text, by
+    name; default_prompt_name: which is, if a call asks for none. include_prompt: whether its tokens
+    are pooled too. truncate_dim: how many numbers of a vector are kept, from the first on (Kusupati
+    et al. 2022, arXiv:2205.13147).
     """
 
     def __init__(
@@ -82,12 +83,14 @@ class SentenceEncoder:
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> "SentenceEncoder":
-        """The encoder of a checkpoint, as its own files say (modules.json, where there is one; else the plain mean).
+        """The encoder of a checkpoint, as its own files say (modules.json, where there is one; else
+        the plain mean).
 
-        name: a folder, "minilm", or a Hub id (with the branch, tag or commit `revision`). pooling, max_length,
-        truncate_dim: in place of what the files say. device: "cuda" where there is one, if left out. On a CPU with
-        AVX-512 the model's linear layers are the fast ones of minibert/linear.py, with the same parameters.
-        Raises InputError if the model cannot be had, or if its files are damaged or ask for what is not implemented.
+        name: a folder, "minilm", or a Hub id (with the branch, tag or commit `revision`). pooling,
+        max_length, truncate_dim: in place of what the files say. device: "cuda" where there is one,
+        if left out. On a CPU with AVX-512 the model's linear layers are the fast ones of
+        minibert/linear.py, with the same parameters. Raises InputError if the model cannot be had,
+        or if its files are damaged or ask for what is not implemented.
         """
         modules = read_modules(find_model(name, revision).path)
         bert, _ = load_bert(modules.transformer, dtype)
@@ -120,15 +123,16 @@ class SentenceEncoder:
         prompt_name: str | None = None,
         truncate_dim: int | None = None,
     ) -> NDArray[np.float32]:
-        """One vector a text: (n, D) float32, in the order given. A single string gives its one vector, (D,).
+        """One vector a text: (n, D) float32, in the order given. A single string gives its one
+        vector, (D,).
 
-        normalize: scale to length 1; left out, as the model's files say. batch_tokens: how many tokens a thread
-        computes at once; it changes speed and memory, not the vectors beyond float rounding. progress: a bar on
-        stderr. truncation: what happens to a text over the limit, "warn", "error" or "silent". prompt: put before
-        each text; or prompt_name, one of the model's own; "" for none, where the model has a default. truncate_dim:
-        keep that many numbers of a vector, in place of what the files say. As in sentence-transformers, what is left
-        has length 1 only with normalize=True.
-        Raises InputError for what is not text.
+        normalize: scale to length 1; left out, as the model's files say. batch_tokens: how many
+        tokens a thread computes at once; it changes speed and memory, not the vectors beyond float
+        rounding. progress: a bar on stderr. truncation: what happens to a text over the limit,
+        "warn", "error" or "silent". prompt: put before each text; or prompt_name, one of the
+        model's own; "" for none, where the model has a default. truncate_dim: keep that many
+        numbers of a vector, in place of what the files say. As in sentence-transformers, what is
+        left has length 1 only with normalize=True. Raises InputError for what is not text.
         """
         alone = isinstance(texts, str)
         if not isinstance(texts, Iterable) or isinstance(texts, bytes):
@@ -166,18 +170,25 @@ class SentenceEncoder:
         first: int = 0,
         total: int | None = None,
     ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
-        """Read texts without end, and yield some of them and their vectors, (n, D), again and again, in their order.
+        """Read texts without end, and yield some of them and their vectors, (n, D), again and
+        again, in their order.
 
-        Memory stays flat: a window of texts is read, sorted by length, computed and yielded before the next is read.
-        first: the number of the first text, in messages; total: how many there are with those before it, for the bar.
-        All else as in `encode`.
+        Memory stays flat: a window of texts is read, sorted by length, computed and yielded before
+        the next is read. first: the number of the first text, in messages; total: how many there
+        are with those before it, for the bar. All else as in `encode`.
         """
         if batch_tokens < 1:
             raise InputError(f"batch_tokens must be at least 1, not {batch_tokens}")
         before = self.prompt(prompt, prompt_name)
-        skipped = 0 if self.include_prompt or not before else len(self.tokenizer.encode([before], "silent")[0].ids) - 1
+        skipped = (
+            0
+            if self.include_prompt or not before
+            else len(self.tokenizer.encode([before], "silent")[0].ids) - 1
+        )
         dim = self.dim(truncate_dim)
-        workers = torch.get_num_threads() if self.bert.embeddings.word.weight.device.type == "cpu" else 1
+        workers = (
+            torch.get_num_threads() if self.bert.embeddings.word.weight.device.type == "cpu" else 1
+        )
         truncated = Truncated(self.tokenizer.max_length, first)
         started, tokens_done = time.perf_counter(), 0
         with _progress_bar(first, total, progress) as bar:
@@ -193,7 +204,9 @@ class SentenceEncoder:
                 vectors = np.empty((len(distinct), dim), dtype=np.float32)
                 cut = list(batches([len(ids) for ids in distinct], batch_tokens, workers))
                 inputs = [[distinct[i] for i in batch] for batch in cut]
-                computed = side_by_side(lambda ids: self._encode_batch(ids, skipped, normalize, dim), inputs, workers)
+                computed = side_by_side(
+                    lambda ids: self._encode_batch(ids, skipped, normalize, dim), inputs, workers
+                )
                 for batch, ids, rows in zip(cut, inputs, computed, strict=True):
                     vectors[batch] = rows
                     tokens_done += sum(map(len, ids))
@@ -203,11 +216,13 @@ class SentenceEncoder:
                 bar.update(len(window) - len(distinct))
                 vectors = vectors[[places[ids] for ids in all_ids]]
                 yield window, vectors
-                del tokens, all_ids, distinct, places, inputs, vectors  # two windows are never in memory at once
+                # two windows are never in memory at once
+                del tokens, all_ids, distinct, places, inputs, vectors
         truncated.tell(truncation)
 
     def prompt(self, prompt: str | None = None, name: str | None = None) -> str:
-        """What is put before each text: `prompt`, or the model's prompt of that name, or its default, or nothing.
+        """What is put before each text: `prompt`, or the model's prompt of that name, or its
+        default, or nothing.
 
         Raises InputError for both at once, and for a name that the model has no prompt of.
         """
@@ -220,7 +235,9 @@ class SentenceEncoder:
         if name is None:
             return ""
         if name not in self.prompts:
-            raise InputError(f"this model has no prompt {name!r}: its prompts are {', '.join(self.prompts) or 'none'}")
+            raise InputError(
+                f"this model has no prompt {name!r}: its prompts are {', '.join(self.prompts) or 'none'}"
+            )
         return self.prompts[name]
 
     def dim(self, truncate_dim: int | None = None) -> int:
@@ -229,19 +246,28 @@ class SentenceEncoder:
         Raises InputError for more than the hidden size, or less than one.
         """
         hidden_size = self.bert.config.hidden_size
-        wanted = next(dim for dim in (truncate_dim, self.truncate_dim, hidden_size) if dim is not None)
+        wanted = next(
+            dim for dim in (truncate_dim, self.truncate_dim, hidden_size) if dim is not None
+        )
         if not 1 <= wanted <= hidden_size:
-            raise InputError(f"truncate_dim must be from 1 to {hidden_size}, the model's hidden size, not {wanted}")
+            raise InputError(
+                f"truncate_dim must be from 1 to {hidden_size}, the model's hidden size, not {wanted}"
+            )
         return wanted
 
     def save_pretrained(
-        self, folder: str | PathLike[str], *, facts: Mapping[str, Any] | None = None, training: str = ""
+        self,
+        folder: str | PathLike[str],
+        *,
+        facts: Mapping[str, Any] | None = None,
+        training: str = "",
     ) -> None:
-        """Write a folder that `sentence_transformers.SentenceTransformer`, `transformers`, `tokenizers` and we open.
+        """Write a folder that `sentence_transformers.SentenceTransformer`, `transformers`,
+        `tokenizers` and we open.
 
-        facts, training: for its model card, README.md. What the Hub should know besides, such as {"base_model": ID};
-        and what people should, in Markdown.
-        Raises InputError if the disk refuses; files that were there before are whole in any case.
+        facts, training: for its model card, README.md. What the Hub should know besides, such as
+        {"base_model": ID}; and what people should, in Markdown. Raises InputError if the disk
+        refuses; files that were there before are whole in any case.
         """
         folder = Path(folder)
         self.bert.save_pretrained(folder)
@@ -257,20 +283,27 @@ class SentenceEncoder:
             truncate_dim=self.truncate_dim,
         )
         write_modules(modules, self.bert.config.hidden_size)
-        write_card(folder / "README.md", CARD_FACTS | dict(facts or {}), card(modules, self.bert.config) + training)
+        write_card(
+            folder / "README.md",
+            CARD_FACTS | dict(facts or {}),
+            card(modules, self.bert.config) + training,
+        )
 
     @torch.inference_mode()
     def _encode_batch(
         self, tokens: Sequence[tuple[int, ...]], skipped: int, normalized: bool | None, dim: int
     ) -> NDArray[np.float32]:
-        """The vectors of a batch: (B, dim). skipped: how many tokens of each text, its prompt's, are not pooled."""
+        """The vectors of a batch: (B, dim). skipped: how many tokens of each text, its prompt's,
+        are not pooled."""
         device = self.bert.embeddings.word.weight.device
         lengths = [len(ids) for ids in tokens]
         layout = Packed(lengths, device)
         hidden = self.bert(torch.tensor([i for ids in tokens for i in ids], device=device), layout)
         if skipped:
             if min(lengths) <= skipped:
-                raise InputError("a prompt and a text have become one word: let the prompt end with a space")
+                raise InputError(
+                    "a prompt and a text have become one word: let the prompt end with a space"
+                )
             hidden = hidden[layout.positions >= skipped]
             layout = Packed([length - skipped for length in lengths], device)
         vectors = pool(hidden, layout, self.pooling)
@@ -283,11 +316,13 @@ class SentenceEncoder:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep freed memory for the next layer, where it would give it back to the system.
+    """Let the C library keep freed memory for the next layer, where it would give it back to the
+    system.
 
-    glibc gives back what is free beyond twice the largest block that it has mapped and freed (mallopt(3)), which is
-    what one layer takes and frees; the next then waits for the system to zero every page anew, up to a fifth of its
-    time. So a block of nearly the largest size that counts, 32 MiB, is taken and freed, and not a page of it used.
+    glibc gives back what is free beyond twice the largest block that it has mapped and freed
+    (mallopt(3)), which is what one layer takes and frees; the next then waits for the system to
+    zero every page anew, up to a fifth of its time. So a block of nearly the largest size that
+    counts, 32 MiB, is taken and freed, and not a page of it used.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
@@ -295,8 +330,9 @@ def keep_freed_memory() -> None:
 def windows(texts: Iterable[str], first: int = 0) -> Iterator[list[str]]:
     """The texts in lists of about WINDOW_CHARACTERS characters, one list at a time.
 
-    Where a window ends follows from its own texts alone, so a stream that goes on at a window's end has the same ones.
-    Raises InputError for what is no text, with its number, `first` for the first.
+    Where a window ends follows from its own texts alone, so a stream that goes on at a window's end
+    has the same ones. Raises InputError for what is no text, with its number, `first` for the
+    first.
     """
     window: list[str] = []
     room = WINDOW_CHARACTERS
@@ -312,19 +348,24 @@ def windows(texts: Iterable[str], first: int = 0) -> Iterator[list[str]]:
 
 
 def batches(lengths: Sequence[int], batch_tokens: int, workers: int = 1) -> Iterator[list[int]]:
-    """The numbers of all texts, longest first, in batches of about equal size, of at most `batch_tokens` tokens.
+    """The numbers of all texts, longest first, in batches of about equal size, of at most
+    `batch_tokens` tokens.
 
-    Neighbours in length come together, which is what `Packed` likes; a text longer than the budget stands alone.
-    Longest first: if memory is too small, that shows at once. workers: compute them side by side; if more than one
-    batch is needed, there is one for each, as far as there are texts enough.
+    Neighbours in length come together, which is what `Packed` likes; a text longer than the budget
+    stands alone. Longest first: if memory is too small, that shows at once. workers: compute them
+    side by side; if more than one batch is needed, there is one for each, as far as there are texts
+    enough.
     """
     batch: list[int] = []
-    size, left = 0, sum(min(length, batch_tokens) for length in lengths)  # tokens of the batch, and of all to come
+    # tokens of the batch, and of all to come
+    size, left = 0, sum(min(length, batch_tokens) for length in lengths)
     count = math.ceil(left / batch_tokens)
     if count > 1:
         count = math.ceil(count / workers) * workers
     for i in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-        if batch and (size + lengths[i] > batch_tokens or size + lengths[i] / 2 > left / max(count, 1)):
+        if batch and (
+            size + lengths[i] > batch_tokens or size + lengths[i] / 2 > left / max(count, 1)
+        ):
             yield batch
             left, count, batch, size = left - min(size, batch_tokens), count - 1, [], 0
         batch.append(i)
@@ -333,12 +374,16 @@ def batches(lengths: Sequence[int], batch_tokens: int, workers: int = 1) -> Iter
         yield batch
 
 
-def side_by_side(compute: Callable[[Input], Output], inputs: Sequence[Input], workers: int) -> Iterator[Output]:
-    """What `compute` gives for each input, in their order: `workers` of them at once, each on a thread of its own.
+def side_by_side(
+    compute: Callable[[Input], Output], inputs: Sequence[Input], workers: int
+) -> Iterator[Output]:
+    """What `compute` gives for each input, in their order: `workers` of them at once, each on a
+    thread of its own.
 
-    Where all threads compute the same batch, they wait for each other after each operation, and for what Python does
-    between two, which together takes a tenth of the time. A single input does get all threads, and a few inputs share
-    them. What is set for the calling thread alone, such as autocast, does not hold for several.
+    Where all threads compute the same batch, they wait for each other after each operation, and for
+    what Python does between two, which together takes a tenth of the time. A single input does get
+    all threads, and a few inputs share them. What is set for the calling thread alone, such as
+    autocast, does not hold for several.
     """
     if workers == 1 or len(inputs) == 1:
         yield from map(compute, inputs)
@@ -347,8 +392,10 @@ def side_by_side(compute: Callable[[Input], Output], inputs: Sequence[Input], wo
     ready = Barrier(count + 1)
 
     def start() -> None:
-        torch.get_num_threads()  # which sets this thread up; what others set from now on does not reach it
-        torch.set_num_threads(workers // count)  # for this thread, and for all that are yet to be set up
+        # which sets this thread up; what others set from now on does not reach it
+        torch.get_num_threads()
+        # for this thread, and for all that are yet to be set up
+        torch.set_num_threads(workers // count)
         ready.wait()
 
     pool = ThreadPoolExecutor(count, initializer=start)

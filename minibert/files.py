@@ -15,13 +15,15 @@ from typing import Any, BinaryIO
 class InputError(ValueError):
     """Something that came from outside (a file, an argument, a text) cannot be used as it is.
 
-    The message is written for a person: what was wrong, where (file, key, line, value), and what to do. The command
-    line prints it alone, without a traceback; every other exception that escapes is a bug of ours.
+    The message is written for a person: what was wrong, where (file, key, line, value), and what to
+    do. The command line prints it alone, without a traceback; every other exception that escapes is
+    a bug of ours.
     """
 
 
 def read_text(file: Path) -> str:
-    """A UTF-8 text file's content. Raises InputError, naming the file, if it cannot be read or is not UTF-8."""
+    """A UTF-8 text file's content. Raises InputError, naming the file, if it cannot be read or is
+    not UTF-8."""
     try:
         return decode(file.read_bytes(), str(file))
     except OSError as error:
@@ -29,7 +31,8 @@ def read_text(file: Path) -> str:
 
 
 def decode(content: bytes, source: str, first_line: int = 1) -> str:
-    """UTF-8 bytes as text. Raises InputError, naming their source and the line, if they are something else."""
+    """UTF-8 bytes as text. Raises InputError, naming their source and the line, if they are
+    something else."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -40,7 +43,8 @@ def decode(content: bytes, source: str, first_line: int = 1) -> str:
 def split_lines(text: str) -> list[str]:
     """The lines of a text, without their ends; an end is \\n or \\r\\n and nothing else.
 
-    `str.splitlines` also cuts at \\x0b, \\x1c, U+2028 and others, which stand inside real texts and vocabularies.
+    `str.splitlines` also cuts at \\x0b, \\x1c, U+2028 and others, which stand inside real texts and
+    vocabularies.
     """
     lines = text.replace("\r\n", "\n").split("\n")
     return lines if lines[-1] else lines[:-1]
@@ -52,7 +56,8 @@ def read_lines(file: Path) -> list[str]:
 
 
 def lazy_lines(stream: BinaryIO, source: str) -> Iterator[str]:
-    """The lines of `read_lines`, read one at a time from a file of any length, which is closed at its end."""
+    """The lines of `read_lines`, read one at a time from a file of any length, which is closed at
+    its end."""
     try:
         with stream:
             for number, line in enumerate(stream, start=1):
@@ -65,10 +70,11 @@ def lazy_lines(stream: BinaryIO, source: str) -> Iterator[str]:
 
 
 def lazy_texts(texts: list[str], file: str | None) -> Iterator[str]:
-    """What a command works on: the texts of its arguments, else one a line of a file, else of standard input ("-").
+    """What a command works on: the texts of its arguments, else one a line of a file, else of
+    standard input ("-").
 
-    Raises InputError for both at once, and where nobody would type the texts; and as they are read, for what is no
-    UTF-8 text.
+    Raises InputError for both at once, and where nobody would type the texts; and as they are read,
+    for what is no UTF-8 text.
     """
     if texts:
         if file is not None:
@@ -80,7 +86,9 @@ def lazy_texts(texts: list[str], file: str | None) -> Iterator[str]:
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read {file}: {getattr(error, 'strerror', error)}") from error
     if sys.stdin is None or (file is None and sys.stdin.isatty()):
-        raise InputError("no texts: give them as arguments, as --input FILE (one a line), or on standard input")
+        raise InputError(
+            "no texts: give them as arguments, as --input FILE (one a line), or on standard input"
+        )
     return lazy_lines(sys.stdin.buffer, "standard input")
 
 
@@ -108,12 +116,14 @@ def read_json(file: Path) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
+    # a number of thousands of digits, brackets thousands deep
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not JSON that can be read ({error})") from error
 
 
 def read_object(file: Path) -> dict[str, Any]:
-    """The content of a JSON file that must be an object. Raises InputError, naming the file, if it is anything else."""
+    """The content of a JSON file that must be an object. Raises InputError, naming the file, if it
+    is anything else."""
     content = read_json(file)
     if not isinstance(content, dict):
         raise InputError(f"{file}: must hold a JSON object, not {type(content).__name__}")
@@ -131,9 +141,11 @@ def sha256(file: Path) -> str:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """A path beside `file` to write to; it takes the file's place, at once, when the block ends without an error.
+    """A path beside `file` to write to; it takes the file's place, at once, when the block ends
+    without an error.
 
-    Whatever goes wrong, the old file is whole. Raises InputError if the disk refuses (full, read-only …).
+    Whatever goes wrong, the old file is whole. Raises InputError if the disk refuses (full,
+    read-only …).
     """
     beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
@@ -141,7 +153,9 @@ def replacing(file: Path) -> Iterator[Path]:
         yield beside
         os.replace(beside, file)
     except OSError as error:
-        raise InputError(f"cannot write {file}: {error.strerror or error}; what was there is unchanged") from error
+        raise InputError(
+            f"cannot write {file}: {error.strerror or error}; what was there is unchanged"
+        ) from error
     finally:
         with suppress(OSError):  # where the folder could not be made, there is nothing to remove
             beside.unlink(missing_ok=True)
@@ -150,19 +164,24 @@ def replacing(file: Path) -> Iterator[Path]:
 def write_json(file: Path, content: Any) -> None:
     """Write a JSON file for people: indented, keys in the order given."""
     with replacing(file) as beside:
-        beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        beside.write_text(
+            json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 def write_card(file: Path, facts: Mapping[str, Any], text: str) -> None:
-    """Write a model card: facts for the Hub as YAML between two lines of dashes, then Markdown for people."""
-    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in facts.items()]  # which is YAML too
+    """Write a model card: facts for the Hub as YAML between two lines of dashes, then Markdown for
+    people."""
+    # which is YAML too
+    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in facts.items()]
     with replacing(file) as beside:
         beside.write_text("\n".join(["---", *lines, "---", "", text.strip(), ""]), encoding="utf-8")
 
 
 @contextmanager
 def signals() -> Iterator[Callable[[], bool]]:
-    """While this is open, SIGINT and SIGTERM do not end the program but make the yielded function true."""
+    """While this is open, SIGINT and SIGTERM do not end the program but make the yielded function
+    true."""
     asked: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -1,6 +1,7 @@
 """What stands on the encoder: pooling, the sentence head, the token head, and the masked-word head.
 
-Shapes: B sentences, D hidden, C labels, V vocabulary. `*` stands for the tokens: (B, S) padded, or (N) packed.
+Shapes: B sentences, D hidden, C labels, V vocabulary. `*` stands for the tokens: (B, S) padded, or
+(N) packed.
 """
 
 import torch
@@ -17,9 +18,9 @@ POOLINGS = ("mean", "cls", "max")
 def pool(hidden: Tensor, layout: Layout, pooling: str) -> Tensor:
     """One vector a sentence from one vector a token: (*, D) -> (B, D).
 
-    "mean": the mean over the sentence's real tokens, [CLS] and [SEP] among them; padding never counts
-    (Reimers and Gurevych 2019, section 3, arXiv:1908.10084). "cls": the first token's. "max": each dimension's largest.
-    Raises ValueError for any other word.
+    "mean": the mean over the sentence's real tokens, [CLS] and [SEP] among them; padding never
+    counts (Reimers and Gurevych 2019, section 3, arXiv:1908.10084). "cls": the first token's.
+    "max": each dimension's largest. Raises ValueError for any other word.
     """
     if pooling == "mean":
         return layout.mean(hidden)
@@ -38,8 +39,8 @@ def normalize(vectors: Tensor) -> Tensor:
 class SentenceHead(nn.Module):
     """Scores for the labels of a sentence: pooling, dropout, one linear layer.
 
-    pooling: "mean", "cls" or "max" as in `pool`, or "pooler": [CLS] through BERT's own pooler, as in Devlin et al.
-    2019, section 4.1.
+    pooling: "mean", "cls" or "max" as in `pool`, or "pooler": [CLS] through BERT's own pooler, as
+    in Devlin et al. 2019, section 4.1.
     """
 
     def __init__(self, config: BertConfig, num_labels: int, pooling: str = "mean") -> None:
@@ -59,7 +60,8 @@ class SentenceHead(nn.Module):
 
 
 class TokenHead(nn.Module):
-    """Scores for the labels of each token: dropout, one linear layer (Devlin et al. 2019, section 5.3)."""
+    """Scores for the labels of each token: dropout, one linear layer (Devlin et al. 2019, section
+    5.3)."""
 
     def __init__(self, config: BertConfig, num_labels: int) -> None:
         super().__init__()
@@ -74,8 +76,9 @@ class TokenHead(nn.Module):
 class MaskedWordHead(nn.Module):
     """Scores for which word stands at each token (Devlin et al. 2019, section 3.1, task 1).
 
-    A layer of its own, then the product with each word's embedding, and a bias a word: `get_masked_lm_output` in the
-    original's run_pretraining.py. The table of embeddings is passed in, so that it cannot become another one.
+    A layer of its own, then the product with each word's embedding, and a bias a word:
+    `get_masked_lm_output` in the original's run_pretraining.py. The table of embeddings is passed
+    in, so that it cannot become another one.
     """
 
     def __init__(self, config: BertConfig) -> None:

@@ -1,7 +1,7 @@
 """Where the files of a model come from: a folder, an installed package, the Hub's cache, the Hub.
 
-Files are looked for in that order, and nothing is downloaded that the cache already has. What is known by its
-SHA-256 is checked against it.
+Files are looked for in that order, and nothing is downloaded that the cache already has. What is
+known by its SHA-256 is checked against it.
 """
 
 import hashlib
@@ -31,7 +31,10 @@ KNOWN_WEIGHTS = {
         "86b5e0934494bd15c9632b12f734a8a67f723594",
     ),
     # The same values with the layer norms named weight and bias.
-    "0bb7a1683251b832d6f4644e523b325adcf485b7193379f5515e6083b5ed174b": (BERT_BASE, "with renamed layer norms"),
+    "0bb7a1683251b832d6f4644e523b325adcf485b7193379f5515e6083b5ed174b": (
+        BERT_BASE,
+        "with renamed layer norms",
+    ),
 }
 
 # What we read of a repository; pickled weights and other frameworks' files are never fetched.
@@ -65,18 +68,23 @@ class ModelFolder:
 def find_model(name: str | PathLike[str], revision: str | None = None) -> ModelFolder:
     """The folder with the files of a model, fetched from the Hub if it is nowhere else.
 
-    name: a folder, "minilm" (sentence-transformers/all-MiniLM-L6-v2), or a Hub id. revision: a branch, tag or commit
-    on the Hub.
-    Raises InputError if the model cannot be had, or if the weights of a known model are not the known ones;
-    a revision that is asked for by name is taken as it is.
+    name: a folder, "minilm" (sentence-transformers/all-MiniLM-L6-v2), or a Hub id. revision: a
+    branch, tag or commit on the Hub. Raises InputError if the model cannot be had, or if the
+    weights of a known model are not the known ones; a revision that is asked for by name is taken
+    as it is.
     """
     folder = Path(os.path.expanduser(name))
-    if str(name) and os.path.isdir(folder):  # which, unlike Path's own methods, takes any odd name for an answer of no
+    # which, unlike Path's own methods, takes any odd name for an answer of no
+    if str(name) and os.path.isdir(folder):
         if revision is not None:
-            raise InputError(f"{name} is a folder, and a folder has no revision {revision!r}: leave the revision out")
+            raise InputError(
+                f"{name} is a folder, and a folder has no revision {revision!r}: leave the revision out"
+            )
         return ModelFolder(folder, str(name), "folder", commit=None)
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(name)):
-        raise InputError(f"no folder {str(name)!r:.200}; and it is no Hub id either, which looks like {BERT_BASE}")
+        raise InputError(
+            f"no folder {str(name)!r:.200}; and it is no Hub id either, which looks like {BERT_BASE}"
+        )
     if revision is not None and (".." in revision or not re.match(r"\w", revision)):
         raise InputError(f"revision {revision!r:.200} is no branch, tag or commit")
     repository = ALIASES.get(str(name), str(name))
@@ -96,11 +104,16 @@ def hub_id(name: str) -> str | None:
 
 
 def check_known_weights(folder: Path, repository: str) -> str | None:
-    """The commit at which a known repository's weights were published; None if we know no weights of this repository.
+    """The commit at which a known repository's weights were published; None if we know no weights
+    of this repository.
 
     Raises InputError if we know some, and the folder's are others.
     """
-    known = {digest: commit for digest, (published, commit) in KNOWN_WEIGHTS.items() if published == repository}
+    known = {
+        digest: commit
+        for digest, (published, commit) in KNOWN_WEIGHTS.items()
+        if published == repository
+    }
     if not known:
         return None
     file = folder / "model.safetensors"
@@ -114,7 +127,8 @@ def check_known_weights(folder: Path, repository: str) -> str | None:
 
 
 def installed_package() -> Path | None:
-    """The model folder inside the installed package, found without running any of the package's code."""
+    """The model folder inside the installed package, found without running any of the package's
+    code."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         return None
@@ -124,17 +138,25 @@ def installed_package() -> Path | None:
 
 def from_cache(repository: str, revision: str | None) -> Path | None:
     """The snapshot of a repository in the Hub's local cache, if what we need of it is there."""
-    from huggingface_hub import snapshot_download  # here and below: half a second that a local folder never needs
+    # here and below: half a second that a local folder never needs
+    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     try:
         wanted = list(FILES)
-        folder = Path(snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=wanted))
+        folder = Path(
+            snapshot_download(
+                repository, revision=revision, local_files_only=True, allow_patterns=wanted
+            )
+        )
     except HFValidationError as error:
-        raise InputError(f"no folder {repository!r:.200}; and it is no Hub id either: {error!s:.200}") from error
+        raise InputError(
+            f"no folder {repository!r:.200}; and it is no Hub id either: {error!s:.200}"
+        ) from error
     except OSError:  # huggingface_hub's LocalEntryNotFoundError, or a cache that cannot be read
         return None
-    # Downloads are cut short, and `transformers` leaves out modules.json, without which vectors would be other ones.
+    # Downloads are cut short, and `transformers` leaves out modules.json, without which vectors
+    # would be other ones.
     needed = ["config.json"] + ["modules.json"] * repository.startswith("sentence-transformers/")
     try:
         weight_files(folder)
@@ -144,33 +166,48 @@ def from_cache(repository: str, revision: str | None) -> Path | None:
 
 
 def from_hub(repository: str, revision: str | None) -> Path:
-    """Download what we read of a repository into the Hub's cache; files that came whole are not fetched again.
+    """Download what we read of a repository into the Hub's cache; files that came whole are not
+    fetched again.
 
     Raises InputError if that fails, or if a file is not the one that the Hub announced.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
         for wait in (1, 2, 0):
             try:
-                # snapshot_download waits without limit for a server that is silent, and retries for half a minute one
-                # that is not there. This question does neither.
+                # snapshot_download waits without limit for a server that is silent, and retries for
+                # half a minute one that is not there. This question does neither.
                 HfApi().model_info(repository, revision=revision, timeout=5)
                 wanted = list(FILES)
-                folder = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, etag_timeout=5))
+                folder = Path(
+                    snapshot_download(
+                        repository, revision=revision, allow_patterns=wanted, etag_timeout=5
+                    )
+                )
                 break
             except HfHubHTTPError as error:  # a busy server (5xx) is asked three times
                 if not wait or error.response.status_code < 500:
                     raise
                 time.sleep(wait)
     except GatedRepoError as error:
-        raise InputError(f"{repository} is gated: accept its terms on the Hub, then log in (hf auth login)") from error
+        raise InputError(
+            f"{repository} is gated: accept its terms on the Hub, then log in (hf auth login)"
+        ) from error
     except RevisionNotFoundError as error:
         raise InputError(f"the Hub has {repository}, but no revision {revision!r} of it") from error
     except RepositoryNotFoundError as error:
-        raise InputError(f"the Hub has no model {repository}, or it is private and you are not logged in") from error
-    except Exception as error:  # by huggingface_hub's version of requests, httpx or httpx2, and OSError, ValueError
+        raise InputError(
+            f"the Hub has no model {repository}, or it is private and you are not logged in"
+        ) from error
+    # by huggingface_hub's version of requests, httpx or httpx2, and OSError, ValueError
+    except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{repository} is not on this machine, and did not come from the Hub ({reason}). Three ways to get it:\n"
@@ -183,11 +220,12 @@ def from_hub(repository: str, revision: str | None) -> Path:
 
 
 def check_download(folder: Path) -> None:
-    """Hold every file of a snapshot against the hash that the Hub announced for it, which is its name in the cache.
+    """Hold every file of a snapshot against the hash that the Hub announced for it, which is its
+    name in the cache.
 
-    huggingface_hub itself compares sizes alone. A large file's hash is its SHA-256; a small one's is git's SHA-1, of
-    "blob", the size and the content. Where the cache has copies in place of links, no hash is known, and none is held.
-    Raises InputError, naming the file, which is removed.
+    huggingface_hub itself compares sizes alone. A large file's hash is its SHA-256; a small one's
+    is git's SHA-1, of "blob", the size and the content. Where the cache has copies in place of
+    links, no hash is known, and none is held. Raises InputError, naming the file, which is removed.
     """
     for link in folder.rglob("*"):
         blob = link.resolve()

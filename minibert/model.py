@@ -1,10 +1,12 @@
 """BERT, from the embeddings up to the whole encoder.
 
-Source: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers" (arXiv:1810.04805), whose
-encoder is that of Vaswani et al. 2017, "Attention Is All You Need" (arXiv:1706.03762).
+Source: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers"
+(arXiv:1810.04805), whose encoder is that of Vaswani et al. 2017, "Attention Is All You Need"
+(arXiv:1706.03762).
 
 Shapes: B sentences, S positions, N packed tokens, D hidden, H heads, W width of a head (D = H * W),
-        F feed-forward. `*` stands for however the layout lays out tokens: (B, S) padded, or (N) packed.
+        F feed-forward. `*` stands for however the layout lays out tokens: (B, S) padded, or (N)
+        packed.
 """
 
 from collections.abc import Callable
@@ -31,7 +33,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class BertConfig:
-    """The sizes and constants of a BERT, by the names of the original `config.json`. Defaults: bert-base-uncased.
+    """The sizes and constants of a BERT, by the names of the original `config.json`. Defaults:
+    bert-base-uncased.
 
     Raises ValueError, naming the field, for a value that no BERT can have.
     """
@@ -51,7 +54,13 @@ class BertConfig:
     pad_token_id: int = 0
 
     def __post_init__(self) -> None:
-        sizes = ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size", "max_position_embeddings")
+        sizes = (
+            "vocab_size",
+            "hidden_size",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+        )
         for field in (*sizes, "num_hidden_layers", "type_vocab_size"):
             value = getattr(self, field)
             if type(value) is not int or not 0 < value < 2**31:
@@ -69,9 +78,13 @@ class BertConfig:
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
             )
         if not isinstance(self.hidden_act, str) or self.hidden_act not in ACTIVATIONS:
-            raise ValueError(f"hidden_act {self.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}")
+            raise ValueError(
+                f"hidden_act {self.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}"
+            )
         if type(self.pad_token_id) is not int or not 0 <= self.pad_token_id < self.vocab_size:
-            raise ValueError(f"pad_token_id {self.pad_token_id!r} is not an id of the {self.vocab_size} words")
+            raise ValueError(
+                f"pad_token_id {self.pad_token_id!r} is not an id of the {self.vocab_size} words"
+            )
 
 
 def layer_norm(config: BertConfig) -> nn.LayerNorm:
@@ -83,22 +96,31 @@ def layer_norm(config: BertConfig) -> nn.LayerNorm:
 
 
 def embedding(rows: int, columns: int, padding_idx: int | None = None) -> nn.Embedding:
-    """A table that `init_weights` or a checkpoint will fill; nn.Embedding's own constructor draws it twice over."""
-    return nn.Embedding.from_pretrained(torch.empty(rows, columns), freeze=False, padding_idx=padding_idx)
+    """A table that `init_weights` or a checkpoint will fill; nn.Embedding's own constructor draws
+    it twice over."""
+    return nn.Embedding.from_pretrained(
+        torch.empty(rows, columns), freeze=False, padding_idx=padding_idx
+    )
 
 
 class Embeddings(nn.Module):
-    """What enters the first layer: word + token type + position, normed (Devlin et al. 2019, figure 2)."""
+    """What enters the first layer: word + token type + position, normed (Devlin et al. 2019, figure
+    2)."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.word = embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
-        self.position = embedding(config.max_position_embeddings, config.hidden_size)  # learnt, not sinusoids
+        self.word = embedding(
+            config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
+        )
+        # learnt, not sinusoids
+        self.position = embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type = embedding(config.type_vocab_size, config.hidden_size)
         self.norm = layer_norm(config)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, positions: Tensor) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, token_type_ids: Tensor | None, positions: Tensor
+    ) -> Tensor:
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
         x = self.word(input_ids) + self.token_type(token_type_ids)  # (*) -> (*, D)
@@ -122,19 +144,25 @@ class Attention(nn.Module):
         query = self._split(self.query(x))  # (*, D) -> (*, H, W)
         key = self._split(self.key(x))  # (*, D) -> (*, H, W)
         value = self._split(self.value(x))  # (*, D) -> (*, H, W)
-        context = layout.attend(query, key, value, self.dropout_prob if self.training else 0.0)  # (*, H, W)
+        context = layout.attend(
+            query, key, value, self.dropout_prob if self.training else 0.0
+        )  # (*, H, W)
         return self.output(context.flatten(-2))  # (*, H, W) -> (*, D)
 
     def probabilities(self, x: Tensor, layout: Padded) -> Tensor:
-        """Where the heads look: (B, S, D) -> (B, H, S, S), by the explicit path and without dropout."""
-        return layout.attention_probabilities(self._split(self.query(x)), self._split(self.key(x)))  # (B, H, S, S)
+        """Where the heads look: (B, S, D) -> (B, H, S, S), by the explicit path and without
+        dropout."""
+        return layout.attention_probabilities(
+            self._split(self.query(x)), self._split(self.key(x))
+        )  # (B, H, S, S)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1))  # (*, D) -> (*, H, W)
 
 
 class FeedForward(nn.Module):
-    """Two products with an activation between them, token by token (Vaswani et al. 2017, section 3.3)."""
+    """Two products with an activation between them, token by token (Vaswani et al. 2017, section
+    3.3)."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -167,7 +195,8 @@ class Layer(nn.Module):
 
 
 class Pooler(nn.Module):
-    """[CLS], through a dense layer and tanh: what next-sentence prediction was trained on, not a sentence vector."""
+    """[CLS], through a dense layer and tanh: what next-sentence prediction was trained on, not a
+    sentence vector."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -180,7 +209,8 @@ class Pooler(nn.Module):
 class Bert(nn.Module):
     """The encoder: token ids in, one vector a token out.
 
-    pooler: whether to have the pooler's weights too; many checkpoints of sentence encoders have none.
+    pooler: whether to have the pooler's weights too; many checkpoints of sentence encoders have
+    none.
     """
 
     def __init__(self, config: BertConfig, pooler: bool = True) -> None:
@@ -193,14 +223,19 @@ class Bert(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, name: str | PathLike[str], *, revision: str | None = None, dtype: torch.dtype = torch.float32
+        cls,
+        name: str | PathLike[str],
+        *,
+        revision: str | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> "Bert":
         """The encoder of a checkpoint, in eval mode, with its weights in `dtype`.
 
-        name: a folder, "minilm", or a Hub id (with the branch, tag or commit `revision`).
-        Raises InputError, naming file and tensor, if the model cannot be had or is not a complete BERT.
+        name: a folder, "minilm", or a Hub id (with the branch, tag or commit `revision`). Raises
+        InputError, naming file and tensor, if the model cannot be had or is not a complete BERT.
         """
-        from minibert.hub import find_model  # here, so that reading this file needs no other but layout.py
+        # here, so that reading this file needs no other but layout.py
+        from minibert.hub import find_model
         from minibert.weights import load_bert
 
         return load_bert(find_model(name, revision).path, dtype)[0]
@@ -215,15 +250,19 @@ class Bert(nn.Module):
         save_bert(self, Path(folder))
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | Layout | None = None, token_type_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | Layout | None = None,
+        token_type_ids: Tensor | None = None,
     ) -> Tensor:
         """The last hidden state.
 
-        input_ids: (B, S) int64. attention_mask: (B, S), non-zero for real tokens; left out, all are real.
-        token_type_ids: (B, S) int64, 0 for a pair's first text and 1 for its second; left out, all are 0.
-        Returns (B, S, D) in the weights' dtype; what stands at masked positions means nothing.
-        Packed: ids of shape (N), and the layout `Packed(lengths)` in the mask's place; returns (N, D).
-        Raises ValueError if mask and ids differ in shape, or a sentence is longer than the model has positions.
+        input_ids: (B, S) int64. attention_mask: (B, S), non-zero for real tokens; left out, all are
+        real. token_type_ids: (B, S) int64, 0 for a pair's first text and 1 for its second; left
+        out, all are 0. Returns (B, S, D) in the weights' dtype; what stands at masked positions
+        means nothing. Packed: ids of shape (N), and the layout `Packed(lengths)` in the mask's
+        place; returns (N, D). Raises ValueError if mask and ids differ in shape, or a sentence is
+        longer than the model has positions.
         """
         layout = self._layout(input_ids, attention_mask)
         x = self.embeddings(input_ids, token_type_ids, layout.positions)  # (*) -> (*, D)
@@ -232,9 +271,13 @@ class Bert(nn.Module):
         return x
 
     def hidden_states(
-        self, input_ids: Tensor, attention_mask: Tensor | Layout | None = None, token_type_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | Layout | None = None,
+        token_type_ids: Tensor | None = None,
     ) -> list[Tensor]:
-        """What leaves the embeddings, then what leaves each layer. Arguments and shapes as in `forward`."""
+        """What leaves the embeddings, then what leaves each layer. Arguments and shapes as in
+        `forward`."""
         layout = self._layout(input_ids, attention_mask)
         states = [self.embeddings(input_ids, token_type_ids, layout.positions)]
         for layer in self.layers:
@@ -242,20 +285,30 @@ class Bert(nn.Module):
         return states
 
     def attention_probabilities(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
     ) -> list[Tensor]:
-        """Where each layer looks: a (B, H, S, S) each, rows summing to 1. Arguments as in `forward`, padded only."""
+        """Where each layer looks: a (B, H, S, S) each, rows summing to 1. Arguments as in
+        `forward`, padded only."""
         layout = Padded(torch.ones_like(input_ids) if attention_mask is None else attention_mask)
         states = self.hidden_states(input_ids, layout, token_type_ids)[:-1]
         attentions = [cast(Layer, layer).attention for layer in self.layers]
-        return [attention.probabilities(x, layout) for attention, x in zip(attentions, states, strict=True)]
+        return [
+            attention.probabilities(x, layout)
+            for attention, x in zip(attentions, states, strict=True)
+        ]
 
     def _layout(self, input_ids: Tensor, attention_mask: Tensor | Layout | None) -> Layout:
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         layout = Padded(attention_mask) if isinstance(attention_mask, Tensor) else attention_mask
-        if layout.shape != input_ids.shape:  # which would broadcast, and give other numbers without a word
-            raise ValueError(f"input_ids {tuple(input_ids.shape)} do not fit a mask or layout of {tuple(layout.shape)}")
+        # which would broadcast, and give other numbers without a word
+        if layout.shape != input_ids.shape:
+            raise ValueError(
+                f"input_ids {tuple(input_ids.shape)} do not fit a mask or layout of {tuple(layout.shape)}"
+            )
         if layout.longest > self.config.max_position_embeddings:
             raise ValueError(
                 f"a sentence of {layout.longest} tokens is longer than the model's "
@@ -265,8 +318,8 @@ class Bert(nn.Module):
 
 
 def init_weights(module: nn.Module, config: BertConfig) -> None:
-    """What a model starts from when it loads no weights: normal with std 0.02, biases 0 (the original's
-    `create_initializer`, without its cut at two standard deviations)."""
+    """What a model starts from when it loads no weights: normal with std 0.02, biases 0 (the
+    original's `create_initializer`, without its cut at two standard deviations)."""
     if isinstance(module, nn.Linear | nn.Embedding) and not module.weight.is_meta:
         nn.init.normal_(module.weight, std=config.initializer_range)
     if isinstance(module, nn.Linear):

@@ -1,4 +1,5 @@
-"""What a sentence-transformers folder says is done with the last hidden state: read and written as plain data."""
+"""What a sentence-transformers folder says is done with the last hidden state: read and written as
+plain data."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,8 @@ CARD_FACTS = {
 
 @dataclass(frozen=True)
 class Modules:
-    """How texts become vectors: what is put before them, and what is done with the last hidden state."""
+    """How texts become vectors: what is put before them, and what is done with the last hidden
+    state."""
 
     transformer: Path  # the folder of the encoder's own files
     pooling: str = "mean"
@@ -30,19 +32,27 @@ class Modules:
 
 
 def read_modules(folder: Path) -> Modules:
-    """The modules.json of a sentence-transformers folder, as plain data; a folder without one is a plain BERT.
+    """The modules.json of a sentence-transformers folder, as plain data; a folder without one is a
+    plain BERT.
 
-    Raises InputError, naming the module, for one that is not implemented here: skipping it would give other vectors.
+    Raises InputError, naming the module, for one that is not implemented here: skipping it would
+    give other vectors.
     """
     file = folder / "modules.json"
     if not file.exists():
         return Modules(transformer=folder)
     entries = read_json(file)
-    if not isinstance(entries, list) or not all(isinstance(e, dict) and {"path", "type"} <= e.keys() for e in entries):
+    if not isinstance(entries, list) or not all(
+        isinstance(e, dict) and {"path", "type"} <= e.keys() for e in entries
+    ):
         raise InputError(f"{file}: must be a list of objects with a path and a type")
     kinds = [str(entry["type"]) for entry in entries]
-    # "sentence_transformers.models.Pooling" up to version 5, longer since; another package's keeps its whole name.
-    kinds = [kind.rpartition(".")[2] if kind.startswith("sentence_transformers.") else kind for kind in kinds]
+    # "sentence_transformers.models.Pooling" up to version 5, longer since; another package's keeps
+    # its whole name.
+    kinds = [
+        kind.rpartition(".")[2] if kind.startswith("sentence_transformers.") else kind
+        for kind in kinds
+    ]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise InputError(
             f"{file}: the modules are {', '.join(kinds)}; read here: Transformer, Pooling and maybe Normalize"
@@ -52,9 +62,13 @@ def read_modules(folder: Path) -> Modules:
     settings = read_object(settings_file) if settings_file.exists() else {}
     max_length = settings.get("max_seq_length")
     if max_length is not None and (type(max_length) is not int or max_length < 1):
-        raise InputError(f"{settings_file}: max_seq_length must be a positive whole number, not {max_length!r}")
+        raise InputError(
+            f"{settings_file}: max_seq_length must be a positive whole number, not {max_length!r}"
+        )
     mode, include_prompt = read_pooling(pooling / "config.json")
-    prompts, default_prompt_name, truncate_dim = read_prompts(folder / "config_sentence_transformers.json")
+    prompts, default_prompt_name, truncate_dim = read_prompts(
+        folder / "config_sentence_transformers.json"
+    )
     return Modules(
         transformer,
         mode,
@@ -69,9 +83,12 @@ def read_modules(folder: Path) -> Modules:
 
 
 def write_modules(modules: Modules, hidden_size: int) -> None:
-    """Write the same into the transformer's folder, as `sentence_transformers` from version 2 on opens it."""
+    """Write the same into the transformer's folder, as `sentence_transformers` from version 2 on
+    opens it."""
     folder = modules.transformer
-    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")] + [("2_Normalize", "Normalize")] * modules.normalize
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")] + [
+        ("2_Normalize", "Normalize")
+    ] * modules.normalize
     entries = [
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for i, (path, kind) in enumerate(kinds)
@@ -87,8 +104,13 @@ def write_modules(modules: Modules, hidden_size: int) -> None:
         "similarity_fn_name": "cosine",
     }
     write_json(folder / "modules.json", entries)
-    write_json(folder / "1_Pooling" / "config.json", pooling | {"include_prompt": modules.include_prompt})
-    write_json(folder / "sentence_bert_config.json", {"max_seq_length": modules.max_length, "do_lower_case": False})
+    write_json(
+        folder / "1_Pooling" / "config.json", pooling | {"include_prompt": modules.include_prompt}
+    )
+    write_json(
+        folder / "sentence_bert_config.json",
+        {"max_seq_length": modules.max_length, "do_lower_case": False},
+    )
     write_json(folder / "config_sentence_transformers.json", prompts)
 
 
@@ -122,8 +144,15 @@ def read_pooling(file: Path) -> tuple[str, bool]:
         modes = content["pooling_mode"]
         asked = [str(mode) for mode in modes] if isinstance(modes, list) else [str(modes)]
     else:
-        flags = [key for key, value in content.items() if key.startswith("pooling_mode_") and value is True]
-        asked = [key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token") for key in flags]
+        flags = [
+            key
+            for key, value in content.items()
+            if key.startswith("pooling_mode_") and value is True
+        ]
+        asked = [
+            key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+            for key in flags
+        ]
     if len(asked) != 1 or asked[0] not in POOLINGS:
         raise InputError(
             f"{file}: pooling by {' and '.join(asked) or 'nothing'}; read here: one of {', '.join(POOLINGS)}"
@@ -132,14 +161,20 @@ def read_pooling(file: Path) -> tuple[str, bool]:
 
 
 def read_prompts(file: Path) -> tuple[dict[str, str], str | None, int | None]:
-    """The prompts of a config_sentence_transformers.json, which one is the default, and its truncate_dim, if any.
+    """The prompts of a config_sentence_transformers.json, which one is the default, and its
+    truncate_dim, if any.
 
-    Raises InputError, naming the key, for a prompt that is no text and a default that is not among them.
+    Raises InputError, naming the key, for a prompt that is no text and a default that is not among
+    them.
     """
     content = read_object(file) if file.exists() else {}
     prompts, default = content.get("prompts") or {}, content.get("default_prompt_name")
-    if not isinstance(prompts, dict) or not all(isinstance(prompt, str | None) for prompt in prompts.values()):
-        raise InputError(f"{file}: prompts must be an object of texts by their names, not {prompts!r:.200}")
+    if not isinstance(prompts, dict) or not all(
+        isinstance(prompt, str | None) for prompt in prompts.values()
+    ):
+        raise InputError(
+            f"{file}: prompts must be an object of texts by their names, not {prompts!r:.200}"
+        )
     if default not in (None, *prompts):
         raise InputError(
             f"{file}: default_prompt_name is {default!r}, and the prompts are {', '.join(prompts) or 'none'}"

@@ -1,8 +1,9 @@
 """Text -> token ids, over the `tokenizers` library.
 
-WordPiece (Wu et al. 2016, section 4.1, arXiv:1609.08144) is the one part of BERT that is not written by hand here: the
-library gives the ids that `transformers` gives. Google's own Python code, which the first checkpoints were trained
-with, differs in two known cases, a word-final Greek sigma and U+10FFFF.
+WordPiece (Wu et al. 2016, section 4.1, arXiv:1609.08144) is the one part of BERT that is not
+written by hand here: the library gives the ids that `transformers` gives. Google's own Python code,
+which the first checkpoints were trained with, differs in two known cases, a word-final Greek sigma
+and U+10FFFF.
 """
 
 import warnings
@@ -50,7 +51,8 @@ class TruncationWarning(UserWarning):
 
 @dataclass
 class Truncated:
-    """How much texts lost by a limit of tokens: those of one call, or of a stream's windows one after the other."""
+    """How much texts lost by a limit of tokens: those of one call, or of a stream's windows one
+    after the other."""
 
     limit: int | None
     first: int = 0  # the number of the first text
@@ -64,13 +66,18 @@ class Truncated:
             if one.lost:
                 self.too_long += 1
                 self.lost += one.lost
-                self.longest = max(self.longest, (len(one.ids) + one.lost, number), key=lambda pair: pair[0])
+                self.longest = max(
+                    self.longest, (len(one.ids) + one.lost, number), key=lambda pair: pair[0]
+                )
         self.texts += len(tokens)
 
     def tell(self, truncation: Truncation) -> None:
-        """Raise InputError ("error"), warn ("warn") or do nothing ("silent") if texts were too long."""
+        """Raise InputError ("error"), warn ("warn") or do nothing ("silent") if texts were too
+        long."""
         if truncation not in get_args(Truncation):
-            raise InputError(f"truncation {truncation!r} is not one of {', '.join(get_args(Truncation))}")
+            raise InputError(
+                f"truncation {truncation!r} is not one of {', '.join(get_args(Truncation))}"
+            )
         if not self.too_long or truncation == "silent":
             return
         message = (
@@ -79,7 +86,9 @@ class Truncated:
         )
         if truncation == "error":
             raise InputError(message)
-        warnings.warn(f"{message}; {self.lost} tokens were cut off", TruncationWarning, stacklevel=4)
+        warnings.warn(
+            f"{message}; {self.lost} tokens were cut off", TruncationWarning, stacklevel=4
+        )
 
 
 class Tokenizer:
@@ -97,10 +106,12 @@ class Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path, vocab_size: int | None = None) -> "Tokenizer":
-        """The tokenizer of a model folder: its tokenizer.json, or BERT's WordPiece over its vocab.txt.
+        """The tokenizer of a model folder: its tokenizer.json, or BERT's WordPiece over its
+        vocab.txt.
 
-        vocab_size: how many word embeddings the model has. Raises InputError if there is no tokenizer, if a file
-        is damaged, or if the tokenizer gives ids that the model has no embedding for.
+        vocab_size: how many word embeddings the model has. Raises InputError if there is no
+        tokenizer, if a file is damaged, or if the tokenizer gives ids that the model has no
+        embedding for.
         """
         file, vocabulary, settings_file = (
             folder / name for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
@@ -117,10 +128,14 @@ class Tokenizer:
             raise InputError(f"{folder} has neither tokenizer.json nor vocab.txt")
         around = backend.encode("", "").ids  # [CLS] [SEP] [SEP]
         if not around:
-            raise InputError(f"{file} is no BERT tokenizer: it puts no [CLS] and [SEP] around a text")
+            raise InputError(
+                f"{file} is no BERT tokenizer: it puts no [CLS] and [SEP] around a text"
+            )
         unknown = getattr(backend.model, "unk_token", None)
         if unknown is not None and backend.token_to_id(unknown) is None:
-            raise InputError(f"{file} is no sound tokenizer: its vocabulary lacks its own unk_token {unknown!r}")
+            raise InputError(
+                f"{file} is no sound tokenizer: its vocabulary lacks its own unk_token {unknown!r}"
+            )
         highest = max([*around, *backend.get_vocab(with_added_tokens=True).values()])
         if vocab_size is not None and highest >= vocab_size:
             raise InputError(
@@ -129,34 +144,48 @@ class Tokenizer:
             )
         limit = settings.get("model_max_length")
         if limit is not None and (type(limit) not in (int, float) or not limit >= 1):
-            raise InputError(f"{settings_file}: model_max_length must be a positive number, not {limit!r}")
-        return cls(backend, None if limit is None or limit >= 10**9 else int(limit))  # 10**30 means "none"
+            raise InputError(
+                f"{settings_file}: model_max_length must be a positive number, not {limit!r}"
+            )
+        # 10**30 means "none"
+        return cls(backend, None if limit is None or limit >= 10**9 else int(limit))
 
     def encode(self, texts: Sequence[str], truncation: Truncation = "warn") -> list[Tokens]:
         """[CLS] text [SEP] for each text.
 
-        Texts longer than `max_length` lose their end: with a TruncationWarning that says how much ("warn"), without
-        ("silent"), or not at all, but with an InputError ("error"). Raises InputError for what is not text.
+        Texts longer than `max_length` lose their end: with a TruncationWarning that says how much
+        ("warn"), without ("silent"), or not at all, but with an InputError ("error"). Raises
+        InputError for what is not text.
         """
         check_texts(texts)
         return self._encode(texts, truncation)
 
-    def encode_pairs(self, pairs: Sequence[tuple[str, str]], truncation: Truncation = "warn") -> list[Tokens]:
-        """[CLS] first [SEP] second [SEP] for each pair; the longer text of a pair loses its end first."""
+    def encode_pairs(
+        self, pairs: Sequence[tuple[str, str]], truncation: Truncation = "warn"
+    ) -> list[Tokens]:
+        """[CLS] first [SEP] second [SEP] for each pair; the longer text of a pair loses its end
+        first."""
         for i, pair in enumerate(pairs):
             if not isinstance(pair, tuple | list) or len(pair) != 2:
-                raise InputError(f"pair number {i} (counted from 0) must be two texts, not {pair!r:.80}")
+                raise InputError(
+                    f"pair number {i} (counted from 0) must be two texts, not {pair!r:.80}"
+                )
             check_texts(pair, f"pair number {i}, ")
         return self._encode(pairs, truncation, is_pair=True)
 
-    def encode_words(self, sentences: Sequence[Sequence[str]], truncation: Truncation = "warn") -> list[Tokens]:
-        """[CLS] words [SEP] for each sentence that is split already; `Tokens.words` maps its tokens to its words.
+    def encode_words(
+        self, sentences: Sequence[Sequence[str]], truncation: Truncation = "warn"
+    ) -> list[Tokens]:
+        """[CLS] words [SEP] for each sentence that is split already; `Tokens.words` maps its tokens
+        to its words.
 
         A word that the normalisation empties (control characters, say) has no token at all.
         """
         for i, words in enumerate(sentences):
             if not isinstance(words, tuple | list):
-                raise InputError(f"sentence number {i} (counted from 0) must be a list of words, not {words!r:.80}")
+                raise InputError(
+                    f"sentence number {i} (counted from 0) must be a list of words, not {words!r:.80}"
+                )
             check_texts(words, f"sentence number {i}, ")
         return self._encode(sentences, truncation, is_pretokenized=True)
 
@@ -169,48 +198,73 @@ class Tokenizer:
         return self.backend.id_to_token(token_id) or f"[no token {token_id}]"
 
     def lower_first(self) -> None:
-        """Lower-case every text before anything else, as sentence-transformers' `do_lower_case` asks."""
+        """Lower-case every text before anything else, as sentence-transformers' `do_lower_case`
+        asks."""
         ours = self.backend.normalizer
         self.backend.normalizer = Normalizers([Lowercase(), ours]) if ours else Lowercase()
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and vocab.txt. Raises InputError if the disk refuses."""
+        """Write tokenizer.json, tokenizer_config.json and vocab.txt. Raises InputError if the disk
+        refuses."""
         with replacing(folder / "tokenizer.json") as beside:
             beside.write_text(self.backend.to_str(pretty=True), encoding="utf-8")
         highest = max(self.backend.get_vocab(with_added_tokens=True).values())
         lines = [self.token(i) for i in range(highest + 1)]  # a line's number is its token's id
         with replacing(folder / "vocab.txt") as beside:
-            beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+            beside.write_text(
+                "".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n"
+            )
         settings: dict[str, Any] = {"tokenizer_class": "BertTokenizer"}
-        if isinstance(ours := self.backend.normalizer, BertNormalizer):  # BertTokenizer builds its own from these
+        # BertTokenizer builds its own from these
+        if isinstance(ours := self.backend.normalizer, BertNormalizer):
             settings["do_lower_case"] = ours.lowercase
             settings["strip_accents"] = ours.strip_accents
             settings["tokenize_chinese_chars"] = ours.handle_chinese_chars
-        else:  # the class that takes tokenizer.json as it is; it does not know of BERT's token types by itself
+        # the class that takes tokenizer.json as it is; it does not know of BERT's token types by
+        # itself
+        else:
             settings["tokenizer_class"] = "PreTrainedTokenizerFast"
             settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
         if self.max_length is not None:
             settings["model_max_length"] = self.max_length
-        names = {f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS if self.token_id(token) is not None}
+        names = {
+            f"{token[1:-1].lower()}_token": token
+            for token in SPECIAL_TOKENS
+            if self.token_id(token) is not None
+        }
         write_json(folder / "tokenizer_config.json", settings | names)
 
     def _encode(
-        self, inputs: Sequence, truncation: Truncation, is_pair: bool = False, is_pretokenized: bool = False
+        self,
+        inputs: Sequence,
+        truncation: Truncation,
+        is_pair: bool = False,
+        is_pretokenized: bool = False,
     ) -> list[Tokens]:
         encodings = self.backend.encode_batch(list(inputs), is_pretokenized=is_pretokenized)
         limit = self.max_length
         lost = [0] * len(encodings)
-        too_long = [] if limit is None else [i for i, encoding in enumerate(encodings) if len(encoding) > limit]
+        too_long = (
+            []
+            if limit is None
+            else [i for i, encoding in enumerate(encodings) if len(encoding) > limit]
+        )
         if limit is not None and too_long:
             if limit <= self.backend.num_special_tokens_to_add(is_pair):
-                raise InputError(f"a limit of {limit} tokens leaves no room for text beside [CLS] and [SEP]")
+                raise InputError(
+                    f"a limit of {limit} tokens leaves no room for text beside [CLS] and [SEP]"
+                )
             self.backend.enable_truncation(limit)
-            cut = self.backend.encode_batch([inputs[i] for i in too_long], is_pretokenized=is_pretokenized)
+            cut = self.backend.encode_batch(
+                [inputs[i] for i in too_long], is_pretokenized=is_pretokenized
+            )
             self.backend.no_truncation()
             for i, encoding in zip(too_long, cut, strict=True):
                 lost[i] = len(encodings[i]) - len(encoding)
                 encodings[i] = encoding
-        tokens = [Tokens(e.ids, e.type_ids, e.word_ids, n) for e, n in zip(encodings, lost, strict=True)]
+        tokens = [
+            Tokens(e.ids, e.type_ids, e.word_ids, n) for e, n in zip(encodings, lost, strict=True)
+        ]
         truncated = Truncated(limit)
         truncated.add(tokens)
         truncated.tell(truncation)
@@ -218,7 +272,8 @@ class Tokenizer:
 
 
 def word_piece(vocabulary: Path, settings: dict) -> tokenizers.Tokenizer:
-    """BERT's tokenizer, built from a vocabulary of one token a line and the settings of tokenizer_config.json.
+    """BERT's tokenizer, built from a vocabulary of one token a line and the settings of
+    tokenizer_config.json.
 
     Without a `do_lower_case` the vocabulary itself tells: one with capital letters is a cased one.
     """
@@ -267,8 +322,12 @@ def check_texts(texts: Sequence[str], where: str = "") -> None:
 def check_text(text: str, name: str) -> None:
     """Raise InputError, with the text's name or number, for what is no text."""
     if not isinstance(text, str):
-        raise InputError(f"{name} (counted from 0) is of type {type(text).__name__}, not str: {text!r:.80}")
+        raise InputError(
+            f"{name} (counted from 0) is of type {type(text).__name__}, not str: {text!r:.80}"
+        )
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{name} (counted from 0) holds half a surrogate pair, which is no character") from error
+        raise InputError(
+            f"{name} (counted from 0) holds half a surrogate pair, which is no character"
+        ) from error

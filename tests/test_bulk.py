@@ -1,4 +1,5 @@
-"""bulk.py: a file of vectors is the same whether its run was interrupted or not, and nothing is computed twice."""
+"""bulk.py: a file of vectors is the same whether its run was interrupted or not, and nothing is
+computed twice."""
 
 import json
 import os
@@ -22,7 +23,10 @@ from tests.test_encoder import D, small_encoder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-TEXTS = [" ".join(random.Random(i).choices("abcdefg", k=random.Random(-i).randint(0, 30))) for i in range(60)]
+TEXTS = [
+    " ".join(random.Random(i).choices("abcdefg", k=random.Random(-i).randint(0, 30)))
+    for i in range(60)
+]
 
 
 @pytest.fixture
@@ -54,7 +58,9 @@ def left(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("precision", ["float32", "int8", "binary"])
 @pytest.mark.parametrize("suffix", [".npy", ".jsonl"])
-def test_a_file_holds_what_encode_gives(suffix: str, precision: str, encoder: SentenceEncoder, tmp_path: Path) -> None:
+def test_a_file_holds_what_encode_gives(
+    suffix: str, precision: str, encoder: SentenceEncoder, tmp_path: Path
+) -> None:
     whole = encoder.encode(TEXTS, prompt="a ")
     ranges = np.stack([whole.min(0), whole.max(0)]) if precision == "int8" else None
     expected, file = quantize(whole, precision, ranges), tmp_path / f"x{suffix}"
@@ -66,24 +72,36 @@ def test_a_file_holds_what_encode_gives(suffix: str, precision: str, encoder: Se
     else:
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         assert [line["text"] for line in lines] == TEXTS
-        assert np.array_equal(np.array([line["vector"] for line in lines], expected.dtype), expected)
+        assert np.array_equal(
+            np.array([line["vector"] for line in lines], expected.dtype), expected
+        )
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".jsonl"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_run_is_continued(
-    suffix: str, number: int, encoder: SentenceEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    suffix: str,
+    number: int,
+    encoder: SentenceEncoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole, file, recipe = tmp_path / f"whole{suffix}", tmp_path / f"x{suffix}", Recipe(encoder)
     rows: list[tuple[int, ...]] = []
     compute = encoder._encode_batch
-    monkeypatch.setattr(encoder, "_encode_batch", lambda ids, *rest: rows.extend(ids) or compute(ids, *rest))
+    monkeypatch.setattr(
+        encoder, "_encode_batch", lambda ids, *rest: rows.extend(ids) or compute(ids, *rest)
+    )
     write_vectors(recipe, TEXTS, whole)
     in_one_go, rows[:] = list(rows), []
     for at, resume in ((0, False), (20, True), (59, True)):
-        with pytest.raises(KeyboardInterrupt, match=r"the same command with --resume goes on from there"):
+        with pytest.raises(
+            KeyboardInterrupt, match=r"the same command with --resume goes on from there"
+        ):
             write_vectors(recipe, stopping(TEXTS, at, number), file, resume=resume)
-        assert left(tmp_path) == sorted([whole.name, f"{file.name}.partial", f"{file.name}.partial.json"])
+        assert left(tmp_path) == sorted(
+            [whole.name, f"{file.name}.partial", f"{file.name}.partial.json"]
+        )
         notes = json.loads((tmp_path / f"{file.name}.partial.json").read_text())
         assert at < notes["texts"]  # the window at hand was finished
     with (tmp_path / f"{file.name}.partial").open("ab") as stream:
@@ -94,11 +112,17 @@ def test_an_interrupted_run_is_continued(
     assert left(tmp_path) == sorted([whole.name, file.name])
 
 
-def test_what_is_computed_is_kept_when_the_input_is_broken(encoder: SentenceEncoder, tmp_path: Path) -> None:
+def test_what_is_computed_is_kept_when_the_input_is_broken(
+    encoder: SentenceEncoder, tmp_path: Path
+) -> None:
     file = tmp_path / "x.npy"
-    with pytest.raises(InputError, match=r"^line 41 is broken\n\d\d vectors are in .*x\.npy\.partial: "):
+    with pytest.raises(
+        InputError, match=r"^line 41 is broken\n\d\d vectors are in .*x\.npy\.partial: "
+    ):
         write_vectors(Recipe(encoder), failing(TEXTS, 40), file)
-    with pytest.raises(InputError, match=r"partial was left by a run that was interrupted: continue it"):
+    with pytest.raises(
+        InputError, match=r"partial was left by a run that was interrupted: continue it"
+    ):
         write_vectors(Recipe(encoder), TEXTS, file)
     write_vectors(Recipe(encoder), TEXTS, file, resume=True)
     assert np.array_equal(np.load(file), encoder.encode(TEXTS))
@@ -121,7 +145,10 @@ def test_another_input_model_or_option_is_refused(encoder: SentenceEncoder, tmp_
         assert read(tmp_path / "x.npy.partial") == before
 
     refused("was made with prompt '', and this run has 'a '", Recipe(encoder, "a "))
-    refused("was made with precision 'float32', and this run has 'binary'", Recipe(encoder, precision="binary"))
+    refused(
+        "was made with precision 'float32', and this run has 'binary'",
+        Recipe(encoder, precision="binary"),
+    )
     refused("was made of other texts: its first 2. are not", Recipe(encoder), ["other", *TEXTS[1:]])
     refused("was made of other texts", Recipe(encoder), TEXTS[:10])
     refused("was made of other texts", Recipe(encoder), [TEXTS[0] + TEXTS[1], *TEXTS[2:]])
@@ -142,12 +169,19 @@ def test_a_calibration_is_kept_in_a_file(encoder: SentenceEncoder, tmp_path: Pat
     ranges = read_ranges(file, encoder)
     assert np.array_equal(ranges, np.stack([whole.min(0), whole.max(0)]))  # to the last bit
     content = json.loads(file.read_text())
-    for damage in ({"lowest": None}, {"highest": [1] * 3}, {"lowest": content["highest"], "highest": [-9] * D}):
+    for damage in (
+        {"lowest": None},
+        {"highest": [1] * 3},
+        {"lowest": content["highest"], "highest": [-9] * D},
+    ):
         file.write_text(json.dumps(content | damage))
         with pytest.raises(InputError, match="lowest and highest must be lists of 24 numbers"):
             read_ranges(file, encoder)
     file.write_text(json.dumps(content | {"pooling": "max"}))
-    with pytest.raises(InputError, match="calibrated with pooling 'max', and this model has 'mean': calibrate again"):
+    with pytest.raises(
+        InputError,
+        match="calibrated with pooling 'max', and this model has 'mean': calibrate again",
+    ):
         read_ranges(file, encoder)
 
 
@@ -156,12 +190,18 @@ def test_a_calibration_is_kept_in_a_file(encoder: SentenceEncoder, tmp_path: Pat
 
 @pytest.fixture
 def model(tmp_path: Path) -> str:
-    small_encoder(tmp_path / "vocabulary", prompts={"query": "hello "}).save_pretrained(tmp_path / "model")
+    small_encoder(tmp_path / "vocabulary", prompts={"query": "hello "}).save_pretrained(
+        tmp_path / "model"
+    )
     return str(tmp_path / "model")
 
 
-def test_int8_from_the_command_line(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    corpus, ranges, output = (str(tmp_path / name) for name in ("corpus.txt", "ranges.json", "x.npy"))
+def test_int8_from_the_command_line(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus, ranges, output = (
+        str(tmp_path / name) for name in ("corpus.txt", "ranges.json", "x.npy")
+    )
     Path(corpus).write_text("\n".join(TEXTS) + "\n")
     how = ["--model", model, "--truncate-dim", "10", "--prompt-name", "query"]
     assert main(["calibrate", *how, "--input", corpus, "--output", ranges]) == 0
@@ -173,7 +213,10 @@ def test_int8_from_the_command_line(model: str, tmp_path: Path, capsys: pytest.C
     assert found.dtype == np.int8
     assert np.array_equal(found, quantize(whole, "int8", np.stack([whole.min(0), whole.max(0)])))
     assert main([*use, TEXTS[3]]) == 0  # its own range would be nothing
-    assert np.abs(np.array(json.loads(capsys.readouterr().out)["vector"]) - found[3].astype(int)).max() <= 1
+    assert (
+        np.abs(np.array(json.loads(capsys.readouterr().out)["vector"]) - found[3].astype(int)).max()
+        <= 1
+    )
     for wrong, named in (
         (["--precision", "int8"], "go together"),
         (["--calibration", ranges], "go together"),
@@ -187,11 +230,15 @@ def test_int8_from_the_command_line(model: str, tmp_path: Path, capsys: pytest.C
 
 def test_control_c_and_resume_as_a_program(model: str, tmp_path: Path) -> None:
     corpus, output = tmp_path / "corpus.txt", tmp_path / "x.npy"
-    corpus.write_text("".join(f"{' '.join('abcdefg'[int(c) % 7] for c in str(i * i))}\n" for i in range(60_000)))
+    corpus.write_text(
+        "".join(f"{' '.join('abcdefg'[int(c) % 7] for c in str(i * i))}\n" for i in range(60_000))
+    )
     arguments = ["encode", "--model", model, "--input", str(corpus), "--output", str(output)]
     environment: dict[str, Any] = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "minibert", *arguments]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, cwd=Path(__file__).parents[1]) as process:
+    with subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, cwd=Path(__file__).parents[1]
+    ) as process:
         while not (tmp_path / "x.npy.partial.json").exists():
             assert process.poll() is None
             time.sleep(0.01)
@@ -202,7 +249,8 @@ def test_control_c_and_resume_as_a_program(model: str, tmp_path: Path) -> None:
     assert b"Traceback" not in errors
     done = json.loads((tmp_path / "x.npy.partial.json").read_text())["texts"]
     assert 0 < done < 60_000
-    corpus.write_text("".join(corpus.read_text().splitlines(keepends=True)[: done + 50]))  # the rest takes long
+    # the rest takes long
+    corpus.write_text("".join(corpus.read_text().splitlines(keepends=True)[: done + 50]))
     assert main([*arguments, "--resume"]) == 0
     wanted = SentenceEncoder.from_pretrained(model).encode(corpus.read_text().splitlines())
     assert np.array_equal(np.load(output), wanted)

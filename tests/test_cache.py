@@ -1,9 +1,10 @@
 """The cache of the frozen prefix changes nothing but the time.
 
-Evidence: whole runs with and without it, compared bit for bit; and the frozen layers' calls, counted. A row of a
-matrix product has the same bits whatever else is in the batch only above about a dozen rows, so every batch here has
-more tokens than that; and the tiny model's runs have one thread, since products as small as its are cut between two
-threads in another way for every number of rows. The real model's are not, which a test of its own shows.
+Evidence: whole runs with and without it, compared bit for bit; and the frozen layers' calls,
+counted. A row of a matrix product has the same bits whatever else is in the batch only above about
+a dozen rows, so every batch here has more tokens than that; and the tiny model's runs have one
+thread, since products as small as its are cut between two threads in another way for every number
+of rows. The real model's are not, which a test of its own shows.
 """
 
 import errno
@@ -63,9 +64,14 @@ def frozen_calls(calls: Counter[tuple[int, bool]]) -> list[int]:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("freeze", PREFIXES)
-def test_runs_are_the_same_bit_for_bit(world: World, tmp_path: Path, freeze: str, dropout: float) -> None:
+def test_runs_are_the_same_bit_for_bit(
+    world: World, tmp_path: Path, freeze: str, dropout: float
+) -> None:
     """As a file, and in memory; dropout is off in what is frozen, and on above it."""
-    kinds: dict[str, dict[str, Any]] = {"without": {"cache": False}, "cached": {"cache_mib": 64 if dropout else 0}}
+    kinds: dict[str, dict[str, Any]] = {
+        "without": {"cache": False},
+        "cached": {"cache_mib": 64 if dropout else 0},
+    }
     for name, changes in kinds.items():
         train(world.settings(freeze=freeze, dropout=dropout, **changes), tmp_path / name)
     expected = outcome(tmp_path / "without")
@@ -76,9 +82,17 @@ def test_runs_are_the_same_bit_for_bit(world: World, tmp_path: Path, freeze: str
 SCENARIOS: dict[str, dict[str, Any]] = {
     "accumulation": {"freeze": "embeddings,layers.0", "accumulate": 4},
     "accumulation, file": {"freeze": "embeddings,layers.0", "accumulate": 4, "cache_mib": 0},
-    "thawing": {"freeze": "backbone", "unfreeze": "2: layers.2; 3: layers.1; 4: layers.0, embeddings", "epochs": 4},
+    "thawing": {
+        "freeze": "backbone",
+        "unfreeze": "2: layers.2; 3: layers.1; 4: layers.0, embeddings",
+        "epochs": 4,
+    },
     "thawing, file": {"freeze": "backbone", "unfreeze": "2: layers.1-2", "cache_mib": 0},
-    "thawing from the bottom": {"freeze": "embeddings,layers.0-1", "unfreeze": "2: embeddings", "epochs": 3},
+    "thawing from the bottom": {
+        "freeze": "embeddings,layers.0-1",
+        "unfreeze": "2: embeddings",
+        "epochs": 3,
+    },
     "often evaluated": {"freeze": "embeddings,layers.0", "eval_steps": 2, "accumulate": 2},
     "gradients": {"freeze": "embeddings,layers.0", "log_gradients": True},
     "losses": {"freeze": "embeddings,layers.0", "loss": "uncertainty"},
@@ -93,11 +107,18 @@ def test_runs_are_the_same_in_every_setting(world: World, tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize("sampling", ["proportional", "temperature", "round-robin"])
-def test_runs_of_several_sources_and_pairs_are_the_same(world: World, tmp_path: Path, sampling: str) -> None:
+def test_runs_of_several_sources_and_pairs_are_the_same(
+    world: World, tmp_path: Path, sampling: str
+) -> None:
     sources = (world.sentences, world.pairs, world.scores)
     for cache in (True, False):
         settings = world.settings(
-            *sources, freeze="embeddings,layers.0-1", cache=cache, sampling=sampling, epochs=3, accumulate=2
+            *sources,
+            freeze="embeddings,layers.0-1",
+            cache=cache,
+            sampling=sampling,
+            epochs=3,
+            accumulate=2,
         )
         train(settings, tmp_path / str(cache))
     assert outcome(tmp_path / "True") == outcome(tmp_path / "False")
@@ -110,7 +131,8 @@ def test_runs_of_several_sources_and_pairs_are_the_same(world: World, tmp_path: 
 def test_frozen_layers_run_once_a_sentence(
     world: World, tmp_path: Path, calls: Counter[tuple[int, bool]], freeze: str, frozen_layers: int
 ) -> None:
-    """The first epoch's six batches and its one batch of dev; and dev and test once more, at the end of the run."""
+    """The first epoch's six batches and its one batch of dev; and dev and test once more, at the
+    end of the run."""
     train(world.settings(freeze=freeze, epochs=5), tmp_path / "run")
     assert frozen_calls(calls) == [6 + 1 + 2] * frozen_layers
     calls.clear()
@@ -141,7 +163,8 @@ def passes(cache: PrefixCache, batches: list[Batch]) -> list[Tensor]:
 def test_other_batches_of_the_same_sentences_come_from_the_cache(
     world: World, tmp_path: Path, calls: Counter[tuple[int, bool]]
 ) -> None:
-    """Filled in one composition of batches and read in another: the same bits as the whole model gives."""
+    """Filled in one composition of batches and read in another: the same bits as the whole model
+    gives."""
     for freeze, prefix in PREFIXES.items():
         parts = assemble(world.settings(world.pairs, freeze=freeze, dropout=0.0))
         (items,) = parts.sources
@@ -186,7 +209,9 @@ def test_gradients_above_the_cache_are_the_same(world: World, tmp_path: Path) ->
 # Where it is kept
 
 
-def test_memory_up_to_the_limit_and_then_a_file(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_up_to_the_limit_and_then_a_file(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files: list[np.memmap] = []
     nameless = cache_module.nameless_file
 
@@ -203,13 +228,16 @@ def test_memory_up_to_the_limit_and_then_a_file(world: World, tmp_path: Path, mo
         caches.append(PrefixCache(parts.model, items, 1, memory, tmp_path / "run"))
         assert len(files) == expected
         passes(caches[-1], [parts.batch()])
-    assert list((tmp_path / "run").iterdir()) == []  # the file has no name, so that nothing can be left of it
+    # the file has no name, so that nothing can be left of it
+    assert list((tmp_path / "run").iterdir()) == []
     assert torch.equal(caches[0].states, caches[1].states)
     assert np.array_equal(files[0].view(np.float32).reshape(tokens, 24), caches[0].states.numpy())
     assert caches[0].states.abs().min(1).values.max() > 0
 
 
-def test_a_run_uses_the_file_and_leaves_none(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_uses_the_file_and_leaves_none(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One file for each prefix of the schedule."""
     made: list[int] = []
     nameless = cache_module.nameless_file
@@ -222,7 +250,9 @@ def test_a_run_uses_the_file_and_leaves_none(world: World, tmp_path: Path, monke
     settings = world.settings(freeze="backbone", unfreeze="2: layers.2", cache_mib=0, epochs=3)
     train(settings, tmp_path / "run")
     tokens = sum(
-        len(item.parts[0].ids) for items in (*assemble(settings).sources, assemble(settings).dev) for item in items
+        len(item.parts[0].ids)
+        for items in (*assemble(settings).sources, assemble(settings).dev)
+        for item in items
     )
     assert made == [tokens * 24 * 4] * 2
     assert {path.name for path in (tmp_path / "run").iterdir()} <= {
@@ -231,7 +261,9 @@ def test_a_run_uses_the_file_and_leaves_none(world: World, tmp_path: Path, monke
     }
 
 
-def test_no_cache_where_nothing_below_is_frozen(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_cache_where_nothing_below_is_frozen(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(PrefixCache, "__init__", lambda *_: pytest.fail("a cache was made"))
     train(world.settings(freeze="layers.1", epochs=1), tmp_path / "run")
     train(world.settings(freeze="backbone", epochs=1, cache=False), tmp_path / "without")
@@ -239,7 +271,10 @@ def test_no_cache_where_nothing_below_is_frozen(world: World, tmp_path: Path, mo
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system has no posix_fallocate")
 def test_a_disk_without_room_is_one_clear_error(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def full(descriptor: int, start: int, length: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -249,9 +284,22 @@ def test_a_disk_without_room_is_one_clear_error(
     with pytest.raises(InputError, match=r"no room in .* for the frozen layers' output, 0 MiB"):
         train(settings, tmp_path / "run")
     settings.save(tmp_path / "recipe.toml")
-    assert main(["--recipe", str(tmp_path / "recipe.toml"), "--output", str(tmp_path / "again")]) == 2
+    assert (
+        main(["--recipe", str(tmp_path / "recipe.toml"), "--output", str(tmp_path / "again")]) == 2
+    )
     assert "or do without (--no-cache)" in capsys.readouterr().err
-    assert main(["--recipe", str(tmp_path / "recipe.toml"), "--output", str(tmp_path / "third"), "--no-cache"]) == 0
+    assert (
+        main(
+            [
+                "--recipe",
+                str(tmp_path / "recipe.toml"),
+                "--output",
+                str(tmp_path / "third"),
+                "--no-cache",
+            ]
+        )
+        == 0
+    )
 
 
 # The real model
@@ -259,11 +307,18 @@ def test_a_disk_without_room_is_one_clear_error(
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_real_rows_have_the_same_bits_in_any_batch(minilm: Path, fast: bool) -> None:
-    """MiniLM on as many threads as there are, in random batches of a dozen tokens and more (with convolutions for
-    linear layers, of as many as those need): what the cache rests on."""
-    bert = SentenceEncoder.from_pretrained(minilm, device="cpu").bert if fast else Bert.from_pretrained(minilm)
+    """MiniLM on as many threads as there are, in random batches of a dozen tokens and more (with
+    convolutions for linear layers, of as many as those need): what the cache rests on."""
+    bert = (
+        SentenceEncoder.from_pretrained(minilm, device="cpu").bert
+        if fast
+        else Bert.from_pretrained(minilm)
+    )
     torch.set_num_threads(os.cpu_count() or 1)  # the fixture one_thread puts back what was before
-    sentences = [torch.randint(1000, 20000, (length,)) for length in torch.randint(3, 30, (48,)).sort().values.tolist()]
+    sentences = [
+        torch.randint(1000, 20000, (length,))
+        for length in torch.randint(3, 30, (48,)).sort().values.tolist()
+    ]
 
     def rows(chosen: list[int]) -> tuple[Tensor, ...]:
         lengths = [len(sentences[i]) for i in chosen]

@@ -1,4 +1,5 @@
-"""The checker of shape comments: it passes the real code, and catches each way a comment can be wrong."""
+"""The checker of shape comments: it passes the real code, and catches each way a comment can be
+wrong."""
 
 import importlib
 import itertools
@@ -92,8 +93,11 @@ def use(module: ModuleType) -> None:
 
 
 @pytest.fixture
-def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Callable]:
-    """Write a module of this source, check it while `run` uses it, and return the exit status and the lines printed."""
+def check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable]:
+    """Write a module of this source, check it while `run` uses it, and return the exit status and
+    the lines printed."""
     numbers = itertools.count()
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -175,8 +179,16 @@ def test_every_kind_of_statement_is_checked(check):
         ("(B, S)\n", "(S, B)\n", "(B, S) -> (B, S)"),
         ("(*, D) -> (*, H, W)", "(*, D) -> (*, W, H)", "(B, S, D) -> (B, S, H, W)"),
         ("(*, D) -> (*, H, W)", "(*, F) -> (*, H, W)", "(B, S, D) -> (B, S, H, W)"),
-        ("(B, S, H, W) -> (B, H, S, W)", "(B, H, S, W) -> (B, H, S, W)", "(B, S, H, W) -> (B, H, S, W), (B, H, S, W)"),
-        ("(B, S) -> (B, H, S, S)", "(B, H) -> (B, H, S, S)", "(B, H, S, S), (B, S) -> (B, H, S, S)"),
+        (
+            "(B, S, H, W) -> (B, H, S, W)",
+            "(B, H, S, W) -> (B, H, S, W)",
+            "(B, S, H, W) -> (B, H, S, W), (B, H, S, W)",
+        ),
+        (
+            "(B, S) -> (B, H, S, S)",
+            "(B, H) -> (B, H, S, S)",
+            "(B, H, S, S), (B, S) -> (B, H, S, S)",
+        ),
         ("(())  # (B, H, S, S)", "(())  # (B, H, S)", "(B, H, S, S) -> (B, H, S, S)"),
         ("(N, D) -> (G, L, D)", "(N, D) -> (L, D)", "(N, D) -> (2, 9, D)"),
         ("(G, L, D) -> (G * L, D)", "(G, L, D) -> (G * G, D)", "(2, 9, D) -> (18, D)"),

@@ -1,8 +1,9 @@
-"""Checkpoints and what a run leaves: a resumed run is the uninterrupted one, and others open the model.
+"""Checkpoints and what a run leaves: a resumed run is the uninterrupted one, and others open the
+model.
 
-Evidence: runs stopped by signals and by errors at several points and then resumed, compared bit for bit with a run that
-was not stopped: weights, optimizer, random generators, metrics, predictions and the log. The saved encoder against
-`sentence_transformers` and `transformers`.
+Evidence: runs stopped by signals and by errors at several points and then resumed, compared bit for
+bit with a run that was not stopped: weights, optimizer, random generators, metrics, predictions and
+the log. The saved encoder against `sentence_transformers` and `transformers`.
 """
 
 import ast
@@ -100,7 +101,8 @@ def happens(monkeypatch: pytest.MonkeyPatch, events: dict[int, Callable[[], None
 # Resuming
 
 SCENARIOS: dict[str, dict[str, Any]] = {
-    "accumulation": {"accumulate": 4, "epochs": 3, "dropout": 0.2},  # 2 steps an epoch, the second smaller
+    # 2 steps an epoch, the second smaller
+    "accumulation": {"accumulate": 4, "epochs": 3, "dropout": 0.2},
     "thawing": {  # 3 steps an epoch; the cache has another prefix in each
         "freeze": "backbone",
         "unfreeze": "2: layers.2; 3: layers.1",
@@ -119,12 +121,21 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "schedule": "cosine",
         "label_smoothing": 0.1,
     },
-    "early stopping": {"patience": 2, "epochs": 9, "lr": 1e-5, "head_lr": 1e-5, "monitor": "slots.f1"},  # stops at 18
+    # stops at 18
+    "early stopping": {
+        "patience": 2,
+        "epochs": 9,
+        "lr": 1e-5,
+        "head_lr": 1e-5,
+        "monitor": "slots.f1",
+    },
 }
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(world: World, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Settings, Any]]:
+def uninterrupted(
+    world: World, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[Settings, Any]]:
     """The settings of a scenario, and the outcome of its run; each is run once."""
     known: dict[str, tuple[Settings, Any]] = {}
 
@@ -144,7 +155,8 @@ def uninterrupted(world: World, tmp_path_factory: pytest.TempPathFactory) -> Cal
     ("name", "stops"),
     [
         ("accumulation", [1]),
-        ("accumulation", [2, 3, 6]),  # the last steps of the first and of the last epoch, and between them
+        # the last steps of the first and of the last epoch, and between them
+        ("accumulation", [2, 3, 6]),
         ("thawing", [2]),
         ("thawing", [3, 4, 8]),
         ("thawing", [9]),
@@ -167,9 +179,11 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     numbers = (signal.SIGTERM, signal.SIGINT)
     happens(monkeypatch, {step: send(numbers[i % 2]) for i, step in enumerate(stops)})
     for i, step in enumerate(stops):
-        torch.manual_seed(1234 + i)  # as another process would: nothing may depend on what the generator held
+        # as another process would: nothing may depend on what the generator held
+        torch.manual_seed(1234 + i)
         with pytest.raises(
-            Interrupted, match=f"stopped after step {step}; to go on: .* --resume {re.escape(str(run))}"
+            Interrupted,
+            match=f"stopped after step {step}; to go on: .* --resume {re.escape(str(run))}",
         ):
             train(settings, run, resume=i > 0)
         assert [folder.name for folder in checkpoints(run)] == [f"step-{step:08}"]
@@ -182,12 +196,16 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert taken == list(range(1, len(taken) + 1))
 
 
-def test_early_stopping_scenario_stops_early(uninterrupted: Callable[[str], tuple[Settings, Any]]) -> None:
+def test_early_stopping_scenario_stops_early(
+    uninterrupted: Callable[[str], tuple[Settings, Any]],
+) -> None:
     _, expected = uninterrupted("early stopping")
     assert (expected["metrics"]["steps"], expected["metrics"]["best_step"]) == (18, 6)
 
 
-@pytest.mark.parametrize(("name", "cut", "saved"), [("thawing", 6, 4), ("sources", 12, 10), ("accumulation", 6, 4)])
+@pytest.mark.parametrize(
+    ("name", "cut", "saved"), [("thawing", 6, 4), ("sources", 12, 10), ("accumulation", 6, 4)]
+)
 def test_a_run_that_was_cut_off_goes_on_from_its_last_checkpoint(
     uninterrupted: Callable[[str], tuple[Settings, Any]],
     tmp_path: Path,
@@ -196,7 +214,8 @@ def test_a_run_that_was_cut_off_goes_on_from_its_last_checkpoint(
     cut: int,
     saved: int,
 ) -> None:
-    """The log's steps after the checkpoint are taken again, and stand there once; a torn line is dropped."""
+    """The log's steps after the checkpoint are taken again, and stand there once; a torn line is
+    dropped."""
     settings, expected = uninterrupted(name)
     settings = replace(settings, save_steps=2)
     happens(monkeypatch, {cut: power_cut})
@@ -211,7 +230,9 @@ def test_a_run_that_was_cut_off_goes_on_from_its_last_checkpoint(
 
 
 def test_a_run_cut_off_while_it_tests_only_tests_again(
-    uninterrupted: Callable[[str], tuple[Settings, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    uninterrupted: Callable[[str], tuple[Settings, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings, expected = uninterrupted("accumulation")
     with monkeypatch.context() as patch:
@@ -223,15 +244,20 @@ def test_a_run_cut_off_while_it_tests_only_tests_again(
     assert outcome(tmp_path / "run") == expected
 
 
-def test_skipped_steps_survive_resuming(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skipped_steps_survive_resuming(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two before the interruption and one after it are three in a row."""
-    monkeypatch.setattr(run_module.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("nan")))
+    monkeypatch.setattr(
+        run_module.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("nan"))
+    )
     happens(monkeypatch, {2: send(signal.SIGTERM)})
     with pytest.raises(Interrupted):
         train(world.settings(), tmp_path / "run")
     assert read_progress(tmp_path / "run", world.settings()).skipped_in_a_row == 2
     with pytest.raises(
-        InputError, match="3 steps in a row had a loss or gradient that is not finite, the last at step 3"
+        InputError,
+        match="3 steps in a row had a loss or gradient that is not finite, the last at step 3",
     ):
         train(world.settings(), tmp_path / "run", resume=True)
 
@@ -239,14 +265,17 @@ def test_skipped_steps_survive_resuming(world: World, tmp_path: Path, monkeypatc
 def test_sigterm_in_earnest(world: World, tmp_path: Path) -> None:
     """A process of its own, stopped from outside, and the same command line with --resume.
 
-    Its output goes to a pipe that is too small for all of it, so it cannot be finished before the signal comes.
+    Its output goes to a pipe that is too small for all of it, so it cannot be finished before the
+    signal comes.
     """
     settings = world.settings(epochs=8, eval_steps=1, save_steps=10_000)
     settings.save(tmp_path / "recipe.toml")
     program = [sys.executable, "-m", "train.run"]
     run = tmp_path / "run"
     command = [*program, "--recipe", str(tmp_path / "recipe.toml"), "--output", str(run)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         if hasattr(fcntl, "F_SETPIPE_SZ"):
             fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
@@ -263,13 +292,17 @@ def test_sigterm_in_earnest(world: World, tmp_path: Path) -> None:
     assert 0 < step < 48
     assert {path.name for path in folder.iterdir()} == {"state.json", "tensors.safetensors"}
     assert {path.name for path in run.iterdir()} == {"checkpoints", "log.jsonl", "settings.toml"}
-    finished = subprocess.run([*program, "--resume", str(run)], cwd=ROOT, capture_output=True, text=True, check=False)
+    finished = subprocess.run(
+        [*program, "--resume", str(run)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert (finished.returncode, finished.stderr) == (0, "")
     train(replace(settings, output=str(run)), tmp_path / "uninterrupted")
     assert outcome(run) == outcome(tmp_path / "uninterrupted")
 
 
-def test_signals_are_as_they_were_afterwards(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signals_are_as_they_were_afterwards(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     happens(monkeypatch, {1: send(signal.SIGTERM)})
     with pytest.raises(Interrupted):
@@ -300,7 +333,9 @@ def resume_error(run: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return error
 
 
-def test_resume_of_a_finished_run(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_of_a_finished_run(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train(world.settings(epochs=1), tmp_path / "run")
     left = outcome(tmp_path / "run")
     error = resume_error(tmp_path / "run", capsys)
@@ -309,7 +344,9 @@ def test_resume_of_a_finished_run(world: World, tmp_path: Path, capsys: pytest.C
     assert outcome(tmp_path / "run") == left
 
 
-def test_resume_without_a_checkpoint(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_without_a_checkpoint(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "cannot read" in resume_error(tmp_path / "nowhere", capsys)
     world.settings().save(tmp_path / "run" / "settings.toml")
     assert "has no checkpoint to go on from" in resume_error(tmp_path / "run", capsys)
@@ -318,7 +355,10 @@ def test_resume_without_a_checkpoint(world: World, tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("epochs = 3", "step-00000002 was made with: epochs was 2 and is 3. Put it back, or start a new run"),
+        (
+            "epochs = 3",
+            "step-00000002 was made with: epochs was 2 and is 3. Put it back, or start a new run",
+        ),
         ("lr = 0.002", "lr was 0.001 and is 0.002"),
         ('freeze = "embeddings"', "freeze was '' and is 'embeddings'"),
         ("max_length = 12", "max_length was None and is 12"),
@@ -357,9 +397,17 @@ def test_resume_on_another_model(
         ("state.json", b"{", "state.json, line 1: not JSON"),
         ("state.json", b"{}", "state.json is no state of a run"),
         ("state.json", b"[]", "state.json: must hold a JSON object"),
-        ("state.json", b'{"settings": {}, "progress": {"steps": 1}}', "state.json is no state of a run"),
+        (
+            "state.json",
+            b'{"settings": {}, "progress": {"steps": 1}}',
+            "state.json is no state of a run",
+        ),
         ("tensors.safetensors", b"", "tensors.safetensors is not a sound safetensors file"),
-        ("tensors.safetensors", b"\x80\x02}q\x00.", "it is a pickle under another name, which is never opened here"),
+        (
+            "tensors.safetensors",
+            b"\x80\x02}q\x00.",
+            "it is a pickle under another name, which is never opened here",
+        ),
     ],
 )
 def test_resume_from_a_damaged_checkpoint(
@@ -383,7 +431,11 @@ def test_checkpoint_holds_all_that_goes_on(world: World, tmp_path: Path) -> None
 
     def start() -> tuple[Any, torch.optim.Optimizer, dict[str, torch.nn.Parameter]]:
         parts = assemble(settings)
-        return parts, build_optimizer(parts.model, parts.mixer, settings), parameters_by_name(parts.model, parts.mixer)
+        return (
+            parts,
+            build_optimizer(parts.model, parts.mixer, settings),
+            parameters_by_name(parts.model, parts.mixer),
+        )
 
     def step(parts: Any, optimizer: torch.optim.Optimizer, i: int) -> None:
         set_rates(optimizer, 0.5)
@@ -395,7 +447,9 @@ def test_checkpoint_holds_all_that_goes_on(world: World, tmp_path: Path) -> None
     parts, optimizer, parameters = start()
     for i in range(2):
         step(parts, optimizer, i)
-    progress = Progress(step=2, position=2, best=0.1 + 0.2, losses={"intent": [1 / 3, 2.0]}, history=[{"step": 1}])
+    progress = Progress(
+        step=2, position=2, best=0.1 + 0.2, losses={"intent": [1 / 3, 2.0]}, history=[{"step": 1}]
+    )
     best = {name: torch.full_like(p, 1 / 7) for name, p in parameters.items()}
     save_checkpoint(tmp_path, parameters, best, optimizer, progress, settings)
     step(parts, optimizer, 2)
@@ -420,9 +474,18 @@ def test_the_last_checkpoints_are_kept(world: World, tmp_path: Path, keep: int) 
 
 def test_each_kept_checkpoint_is_of_its_own_step(world: World, tmp_path: Path) -> None:
     train(world.settings(save_steps=5, keep=9), tmp_path / "run")
-    states = [json.loads((folder / "state.json").read_text())["progress"] for folder in checkpoints(tmp_path / "run")]
-    assert [(s["step"], s["epoch"], s["position"]) for s in states] == [(5, 1, 5), (10, 2, 4), (12, 3, 0)]
-    tensors = [read_tensors(folder / "tensors.safetensors") for folder in checkpoints(tmp_path / "run")]
+    states = [
+        json.loads((folder / "state.json").read_text())["progress"]
+        for folder in checkpoints(tmp_path / "run")
+    ]
+    assert [(s["step"], s["epoch"], s["position"]) for s in states] == [
+        (5, 1, 5),
+        (10, 2, 4),
+        (12, 3, 0),
+    ]
+    tensors = [
+        read_tensors(folder / "tensors.safetensors") for folder in checkpoints(tmp_path / "run")
+    ]
     name = "optimizer.heads.slots.classifier.bias.step"
     assert [float(t[name]) for t in tensors] == [5, 10, 12]
     assert not any(key.startswith("best.") for key in tensors[0])
@@ -433,11 +496,14 @@ def full(*_: Any, **__: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("where", ["tensors.safetensors", "state.json", "rename of a file", "rename of the folder"])
+@pytest.mark.parametrize(
+    "where", ["tensors.safetensors", "state.json", "rename of a file", "rename of the folder"]
+)
 def test_a_full_disk_leaves_the_checkpoint_before_whole(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    """At whichever file it happens: one error, no half-written folder, and the run goes on from the older one."""
+    """At whichever file it happens: one error, no half-written folder, and the run goes on from the
+    older one."""
     settings = world.settings(save_steps=2)
     train(settings, tmp_path / "expected")
     replace_file, write_bytes, write_text = os.replace, Path.write_bytes, Path.write_text
@@ -453,7 +519,11 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(
             return write_bytes(path, data)
 
         def text(path: Path, data: str, **options: Any) -> int:
-            return full() if fails(path, path.name.split(".")[1] + ".json") else write_text(path, data, **options)  # type: ignore[func-returns-value, return-value]
+            return (
+                full()
+                if fails(path, path.name.split(".")[1] + ".json")
+                else write_text(path, data, **options)
+            )  # type: ignore[func-returns-value, return-value]
 
         def rename(old: Path, new: Path) -> None:
             of_folder = Path(new).name == "step-00000004"
@@ -474,14 +544,17 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(
     assert outcome(tmp_path / "run") == outcome(tmp_path / "expected")
 
 
-def test_a_full_disk_is_one_error_for_the_log_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_error_for_the_log_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(InputError, match=r"cannot write .*log\.jsonl: No space left on device"):
         append_log(tmp_path, {"step": 1})
 
 
 def test_what_an_earlier_failure_left_is_swept_up(world: World, tmp_path: Path) -> None:
-    """The program was killed while it wrote a checkpoint: the next one of that step replaces what it left."""
+    """The program was killed while it wrote a checkpoint: the next one of that step replaces what
+    it left."""
     rubbish = tmp_path / "run/checkpoints/.step-00000012.tmp"
     rubbish.mkdir(parents=True)
     (rubbish / "tensors.safetensors").write_bytes(b"half")
@@ -490,7 +563,10 @@ def test_what_an_earlier_failure_left_is_swept_up(world: World, tmp_path: Path) 
 
 
 def test_log_is_json_whatever_the_numbers(tmp_path: Path) -> None:
-    append_log(tmp_path, {"step": 1, "loss": {"intent": float("nan")}, "norm": float("inf"), "x": 0.1 + 0.2})
+    append_log(
+        tmp_path,
+        {"step": 1, "loss": {"intent": float("nan")}, "norm": float("inf"), "x": 0.1 + 0.2},
+    )
     (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
     assert json.loads(line, parse_constant=pytest.fail) == {
         "step": 1,
@@ -516,10 +592,20 @@ def test_cut_log(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("package", [minibert, train_package], ids=lambda package: package.__name__)
 def test_no_code_opens_or_writes_a_pickle(package: Any) -> None:
-    """No module that pickles is imported, and torch.load, torch.save and allow_pickle are not named."""
+    """No module that pickles is imported, and torch.load, torch.save and allow_pickle are not
+    named."""
     files = sorted(Path(package.__path__[0]).rglob("*.py"))
     assert len(files) > 5
-    pickling = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+    pickling = {
+        "pickle",
+        "_pickle",
+        "cPickle",
+        "cloudpickle",
+        "dill",
+        "joblib",
+        "shelve",
+        "marshal",
+    }
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names: set[str] = set()
@@ -545,13 +631,20 @@ TEXTS = ["play some songs in new york", "bob, rain please?", "sun", "a b unknown
 
 @pytest.fixture(scope="module")
 def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """A run of all kinds of tasks, and the model, tasks, encoder and test items that it had in memory at its end."""
+    """A run of all kinds of tasks, and the model, tasks, encoder and test items that it had in
+    memory at its end."""
     run = tmp_path_factory.mktemp("finished") / "run"
     kept: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
         save = run_module.save_run
-        patch.setattr(run_module, "save_run", lambda *arguments: kept.update(saved=arguments) or save(*arguments))
-        settings = world.settings(world.sentences, world.pairs, world.scores, pooling="mean, intent=cls, score=max")
+        patch.setattr(
+            run_module,
+            "save_run",
+            lambda *arguments: kept.update(saved=arguments) or save(*arguments),
+        )
+        settings = world.settings(
+            world.sentences, world.pairs, world.scores, pooling="mean, intent=cls, score=max"
+        )
         train(settings, run)
     return run, kept["saved"]
 
@@ -603,14 +696,21 @@ def test_the_encoder_opens_everywhere(finished: tuple[Path, Any]) -> None:
 
 
 def test_the_encoder_pools_as_the_pairs_were_trained(world: World, tmp_path: Path) -> None:
-    """Else the saved model would give other cosines than those that it was trained and measured by."""
+    """Else the saved model would give other cosines than those that it was trained and measured
+    by."""
     train(world.settings(world.pairs, pooling="cls", epochs=1), tmp_path / "run")
     encoder = SentenceEncoder.from_pretrained(tmp_path / "run/model", device="cpu")
     assert encoder.pooling == "cls"
-    lines = [json.loads(line) for line in (tmp_path / "run/predictions.jsonl").read_text().splitlines()]
-    first, second = (encoder.encode([line[key] for line in lines], normalize=True) for key in ("text", "second"))
+    lines = [
+        json.loads(line) for line in (tmp_path / "run/predictions.jsonl").read_text().splitlines()
+    ]
+    first, second = (
+        encoder.encode([line[key] for line in lines], normalize=True) for key in ("text", "second")
+    )
     cosines = (first * second).sum(1)
-    np.testing.assert_allclose(cosines, [line["cosine"]["predicted"] for line in lines], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        cosines, [line["cosine"]["predicted"] for line in lines], rtol=0, atol=1e-6
+    )
 
 
 def test_the_best_weights_are_what_is_left(world: World, tmp_path: Path) -> None:
@@ -632,7 +732,9 @@ def pooled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of an intent and a score by the pooler, of slots, and of pairs."""
     world = make_world(tmp_path_factory.mktemp("pooled"))
     write_model(world.model, pooler=True)
-    settings = world.settings(world.sentences, world.pairs, world.scores, pooling="pooler, cosine=mean", lr=5e-3)
+    settings = world.settings(
+        world.sentences, world.pairs, world.scores, pooling="pooler, cosine=mean", lr=5e-3
+    )
     train(settings, world.model.parent / "run")
     return world.model.parent / "run"
 
@@ -655,7 +757,8 @@ def open_for_transformers(folder: Path, kind: str) -> Any:
     ],
 )
 def test_transformers_computes_what_our_head_computes(pooled: Path, name: str, kind: str) -> None:
-    """Its tokenizer, encoder and head, from the folder alone: the scores within 1e-5, and the labels' names."""
+    """Its tokenizer, encoder and head, from the folder alone: the scores within 1e-5, and the
+    labels' names."""
     transformers = pytest.importorskip("transformers")
     theirs = open_for_transformers(pooled / "transformers" / name, kind)
     inputs = transformers.AutoTokenizer.from_pretrained(pooled / "transformers" / name)(
@@ -682,7 +785,9 @@ def test_transformers_own_pipelines_say_what_train_predict_says(pooled: Path) ->
     transformers = pytest.importorskip("transformers")
     run = load_run(pooled)
     items = prepare(examples(TEXTS, run.split_words, run.tasks), run.encoder.tokenizer)
-    pipe = transformers.pipeline("text-classification", model=str(pooled / "transformers/intent"), device="cpu")
+    pipe = transformers.pipeline(
+        "text-classification", model=str(pooled / "transformers/intent"), device="cpu"
+    )
     for text, predicted in zip(TEXTS, predict(run.model, run.tasks, items), strict=True):
         (found,) = pipe(text)
         assert found["label"] == predicted["intent"].label
@@ -692,15 +797,24 @@ def test_transformers_own_pipelines_say_what_train_predict_says(pooled: Path) ->
 def test_what_transformers_has_no_class_for_is_not_written(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A head on the mean, and the cosine of a pair: BertForSequenceClassification would give other scores."""
-    train(world.settings(world.sentences, world.pairs, epochs=1, freeze="backbone"), tmp_path / "run")
+    """A head on the mean, and the cosine of a pair: BertForSequenceClassification would give other
+    scores."""
+    train(
+        world.settings(world.sentences, world.pairs, epochs=1, freeze="backbone"), tmp_path / "run"
+    )
     assert os.listdir(tmp_path / "run/transformers") == ["slots"]
-    said = [line for line in capsys.readouterr().out.splitlines() if "not saved for transformers" in line]
+    said = [
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if "not saved for transformers" in line
+    ]
     assert [line.partition(":")[0] for line in said] == ["intent", "cosine"]
 
 
 @pytest.mark.parametrize(("name", "folder"), [("stars/5", "stars%2F5"), ("/a\\b\0", "%2Fa%5Cb%00")])
-def test_a_task_of_any_name_has_a_folder_inside_the_run(name: str, folder: str, tmp_path: Path) -> None:
+def test_a_task_of_any_name_has_a_folder_inside_the_run(
+    name: str, folder: str, tmp_path: Path
+) -> None:
     encoder = SentenceEncoder.from_pretrained(write_model(tmp_path / "model"))
     tasks: list[Task] = [TokenTagging(name, ("O",))]
     model = JointModel(encoder.bert, tasks)
@@ -709,7 +823,9 @@ def test_a_task_of_any_name_has_a_folder_inside_the_run(name: str, folder: str, 
     assert (tmp_path / "run/transformers" / folder / "model.safetensors").exists()
 
 
-def test_an_encoder_is_fine_tuned_from_what_was_saved_with_a_head(pooled: Path, world: World, tmp_path: Path) -> None:
+def test_an_encoder_is_fine_tuned_from_what_was_saved_with_a_head(
+    pooled: Path, world: World, tmp_path: Path
+) -> None:
     """Ours from RUN/transformers, and one by transformers of another class."""
     ours = pooled / "transformers/slots"
     transformers = pytest.importorskip("transformers")
@@ -726,13 +842,17 @@ def test_an_encoder_is_fine_tuned_from_what_was_saved_with_a_head(pooled: Path, 
 
 
 def test_model_cards_name_base_data_metrics_and_no_path(pooled: Path) -> None:
-    cards = {file.parent.name: file.read_text(encoding="utf-8") for file in pooled.rglob("README.md")}
+    cards = {
+        file.parent.name: file.read_text(encoding="utf-8") for file in pooled.rglob("README.md")
+    }
     assert set(cards) == {"model", "intent", "score", "slots"}
     for name, card in cards.items():
         _, facts, text = card.split("---\n", 2)
         head = yaml.safe_load(facts)
         assert "base_model" not in head  # a folder is none that the Hub has
-        assert head["library_name"] == ("sentence-transformers" if name == "model" else "transformers")
+        assert head["library_name"] == (
+            "sentence-transformers" if name == "model" else "transformers"
+        )
         assert "from tiny-bert on sentences, pairs, scores" in text
         accuracy = metrics_of(pooled)["test"]["intent"]["accuracy"]
         assert f"{100 * accuracy:.2f}" in text
@@ -741,8 +861,12 @@ def test_model_cards_name_base_data_metrics_and_no_path(pooled: Path) -> None:
 
 
 def test_a_model_card_names_what_the_hub_has() -> None:
-    assert card_facts(Settings(data=("newsroom",))) == {"base_model": "sentence-transformers/all-MiniLM-L6-v2"}
-    facts = card_facts(Settings(data=("hub:a/b/c", "hub:d/e", "x/y"), model="google-bert/bert-base-uncased"))
+    assert card_facts(Settings(data=("newsroom",))) == {
+        "base_model": "sentence-transformers/all-MiniLM-L6-v2"
+    }
+    facts = card_facts(
+        Settings(data=("hub:a/b/c", "hub:d/e", "x/y"), model="google-bert/bert-base-uncased")
+    )
     assert facts == {"base_model": "google-bert/bert-base-uncased", "datasets": ["a/b", "d/e"]}
 
 
@@ -751,9 +875,20 @@ def test_a_model_card_names_what_the_hub_has() -> None:
     [
         (lambda run: (run / "tasks.json").unlink(), "is no finished run: it has no tasks.json"),
         (lambda run: (run / "tasks.json").write_text("{}"), "does not describe tasks"),
-        (lambda run: (run / "tasks.json").write_text('{"tasks": [{"kind": "x", "name": "a", "labels": []}]}'), "tasks"),
-        (lambda run: (run / "heads.safetensors").write_bytes(b"no"), "heads.safetensors is not a sound safetensors"),
-        (lambda run: save_tensors({"x": torch.zeros(1)}, run / "heads.safetensors"), "belongs to another model"),
+        (
+            lambda run: (run / "tasks.json").write_text(
+                '{"tasks": [{"kind": "x", "name": "a", "labels": []}]}'
+            ),
+            "tasks",
+        ),
+        (
+            lambda run: (run / "heads.safetensors").write_bytes(b"no"),
+            "heads.safetensors is not a sound safetensors",
+        ),
+        (
+            lambda run: save_tensors({"x": torch.zeros(1)}, run / "heads.safetensors"),
+            "belongs to another model",
+        ),
         (lambda run: (run / "settings.toml").write_text("epoch = 3"), "the nearest is 'epochs'"),
     ],
 )

@@ -1,4 +1,5 @@
-"""python -m minibert: what it prints and writes, and one line of error with status 2 for input that cannot be used."""
+"""python -m minibert: what it prints and writes, and one line of error with status 2 for input that
+cannot be used."""
 
 import io
 import json
@@ -43,7 +44,8 @@ def read_stdin(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
 
 
 def assert_refused(arguments: list[str], capsys: pytest.CaptureFixture[str], *named: str) -> None:
-    """Status 2, nothing on standard output, and on standard error one message that names what is wrong."""
+    """Status 2, nothing on standard output, and on standard error one message that names what is
+    wrong."""
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -57,7 +59,9 @@ def assert_refused(arguments: list[str], capsys: pytest.CaptureFixture[str], *na
 # encode
 
 
-def test_encode_writes_json_lines(model: str, vectors: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
+def test_encode_writes_json_lines(
+    model: str, vectors: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["encode", "--model", model, *TEXTS]) == 0
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
@@ -98,7 +102,9 @@ def test_encode_writes_a_npy_file(model: str, vectors: np.ndarray, tmp_path: Pat
     assert os.listdir(tmp_path) == ["x.npy"]
 
 
-def test_no_texts_are_no_vectors(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_texts_are_no_vectors(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "empty.txt").write_bytes(b"")
     arguments = ["encode", "--model", model, "--input", str(tmp_path / "empty.txt")]
     assert main(arguments) == 0
@@ -107,8 +113,13 @@ def test_no_texts_are_no_vectors(model: str, tmp_path: Path, capsys: pytest.Capt
     assert np.load(tmp_path / "x.npy").shape == (0, 24)
 
 
-def test_pooling_and_length_may_be_asked_for(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["encode", "--model", model, "--pooling", "max", "--max-length", "4", "a b c d e"]) == 0
+def test_pooling_and_length_may_be_asked_for(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        main(["encode", "--model", model, "--pooling", "max", "--max-length", "4", "a b c d e"])
+        == 0
+    )
     out, err = capsys.readouterr()
     wanted = SentenceEncoder.from_pretrained(model, pooling="max").encode("a b")
     assert np.abs(np.array(json.loads(out)["vector"]) - wanted).max() < 1e-6
@@ -127,7 +138,9 @@ def texts_of(out: str) -> list[str]:
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
-def test_texts_from_a_file_one_a_line(end: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_texts_from_a_file_one_a_line(
+    end: str, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "texts.txt"
     file.write_bytes((LINES + end).encode())
     assert main(["encode", "--model", model, "--input", str(file)]) == 0
@@ -136,7 +149,10 @@ def test_texts_from_a_file_one_a_line(end: str, model: str, tmp_path: Path, caps
 
 @pytest.mark.parametrize("arguments", [[], ["--input", "-"]])
 def test_texts_from_standard_input_one_a_line(
-    arguments: list[str], model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    model: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     read_stdin(monkeypatch, f"{LINES}\n".encode())
     assert main(["encode", "--model", model, *arguments]) == 0
@@ -146,14 +162,18 @@ def test_texts_from_standard_input_one_a_line(
 # similarity
 
 
-def test_similarity_prints_the_most_similar_pair_first(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_similarity_prints_the_most_similar_pair_first(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     texts = ["hello world", "a b c", "hello", "a b c"]
     assert main(["similarity", "--model", model, "--json", *texts]) == 0
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     unit = SentenceEncoder.from_pretrained(model).encode(texts, normalize=True)
     assert len(found) == 6
     assert (found[0]["a"], found[0]["b"], round(found[0]["cosine"], 5)) == ("a b c", "a b c", 1)
-    assert [line["cosine"] for line in found] == sorted((line["cosine"] for line in found), reverse=True)
+    assert [line["cosine"] for line in found] == sorted(
+        (line["cosine"] for line in found), reverse=True
+    )
     for line in found:
         a, b = (unit[texts.index(line[key])] for key in ("a", "b"))
         assert abs(line["cosine"] - float(a @ b)) < 1e-6
@@ -166,7 +186,10 @@ def test_similarity_prints_the_most_similar_pair_first(model: str, capsys: pytes
 
 @pytest.mark.parametrize("texts", [["alone"], ["--input", "-"]])
 def test_similarity_needs_two_texts(
-    texts: list[str], model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    texts: list[str],
+    model: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     read_stdin(monkeypatch, b"")
     assert_refused(["similarity", "--model", model, *texts], capsys, "give at least two")
@@ -179,7 +202,9 @@ def test_similarity_needs_two_texts(
 def filler(model: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The same tokenizer, and a random model with the masked-word head."""
     folder = Path(shutil.copytree(model, tmp_path_factory.mktemp("filler") / "model"))
-    shake(BertForPreTraining(SentenceEncoder.from_pretrained(model).bert.config), 0.5).save_pretrained(folder)
+    shake(
+        BertForPreTraining(SentenceEncoder.from_pretrained(model).bert.config), 0.5
+    ).save_pretrained(folder)
     return str(folder)
 
 
@@ -190,7 +215,9 @@ def test_fill_mask_prints_each_masks_words(filler: str, capsys: pytest.CaptureFi
     assert [record["text"] for record in records] == texts
     assert [[len(mask) for mask in record["masks"]] for record in records] == [[3], [3, 3]]
     assert main(["fill-mask", "--model", filler, "--top", "3", *texts]) == 0
-    first, second = ([f"{w['probability']:9.4f}  {w['word']}" for w in mask] for mask in records[1]["masks"])
+    first, second = (
+        [f"{w['probability']:9.4f}  {w['word']}" for w in mask] for mask in records[1]["masks"]
+    )
     only = [f"{w['probability']:9.4f}  {w['word']}" for w in records[0]["masks"][0]]
     assert capsys.readouterr().out.splitlines() == [
         *(texts[0], *only),
@@ -199,11 +226,24 @@ def test_fill_mask_prints_each_masks_words(filler: str, capsys: pytest.CaptureFi
 
 
 def test_fill_mask_refuses(model: str, filler: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert_refused(["fill-mask", "--model", filler, "a [MASK]", "b"], capsys, "there is no [MASK] in 'b'")
-    assert_refused(["fill-mask", "--model", model, "a [MASK]"], capsys, "no masked-word head", "bert-base-uncased")
-    assert_refused(["fill-mask", "--model", filler, "--top", "0", "[MASK]"], capsys, "the top 0 words")
-    assert_refused(["fill-mask", "--model", filler, "--top", "999", "[MASK]"], capsys, "the top 999 words")
-    assert_refused(["fill-mask", "--model", filler, "[MASK] " * 50], capsys, "longer than 40 tokens")
+    assert_refused(
+        ["fill-mask", "--model", filler, "a [MASK]", "b"], capsys, "there is no [MASK] in 'b'"
+    )
+    assert_refused(
+        ["fill-mask", "--model", model, "a [MASK]"],
+        capsys,
+        "no masked-word head",
+        "bert-base-uncased",
+    )
+    assert_refused(
+        ["fill-mask", "--model", filler, "--top", "0", "[MASK]"], capsys, "the top 0 words"
+    )
+    assert_refused(
+        ["fill-mask", "--model", filler, "--top", "999", "[MASK]"], capsys, "the top 999 words"
+    )
+    assert_refused(
+        ["fill-mask", "--model", filler, "[MASK] " * 50], capsys, "longer than 40 tokens"
+    )
 
 
 def test_fill_mask_of_the_real_minilm(minilm: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,7 +253,9 @@ def test_fill_mask_of_the_real_minilm(minilm: Path, capsys: pytest.CaptureFixtur
 # inspect
 
 
-def test_inspect_prints_sizes_and_the_report(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_prints_sizes_and_the_report(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["inspect", model]) == 0
     out = capsys.readouterr().out
     bert = SentenceEncoder.from_pretrained(model).bert
@@ -234,7 +276,9 @@ def test_inspect_prints_sizes_and_the_report(model: str, capsys: pytest.CaptureF
     assert out.endswith(f"{len(tensors)} loaded\n")
 
 
-def test_inspect_counts_the_heads_that_are_there(filler: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_counts_the_heads_that_are_there(
+    filler: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["inspect", filler]) == 0
     out = capsys.readouterr().out
     words = len(UNCASED)
@@ -242,13 +286,21 @@ def test_inspect_counts_the_heads_that_are_there(filler: str, capsys: pytest.Cap
     assert "ignored" not in out
 
 
-def test_inspect_names_what_is_wrong(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspect_names_what_is_wrong(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     broken = Path(shutil.copytree(model, tmp_path / "broken"))
     config = json.loads((broken / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
-    assert_refused(["inspect", str(broken)], capsys, "missing: encoder.layer.2.attention.self.query.weight [24, 24]")
+    assert_refused(
+        ["inspect", str(broken)],
+        capsys,
+        "missing: encoder.layer.2.attention.self.query.weight [24, 24]",
+    )
     assert_refused(["inspect", str(tmp_path / "nowhere")], capsys, "no folder", "nowhere")
-    assert_refused(["inspect", str(broken), "--revision", "v1"], capsys, "a folder has no revision 'v1'")
+    assert_refused(
+        ["inspect", str(broken), "--revision", "v1"], capsys, "a folder has no revision 'v1'"
+    )
 
 
 def test_inspect_of_the_real_minilm(minilm: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -262,18 +314,34 @@ def test_inspect_of_the_real_minilm(minilm: Path, capsys: pytest.CaptureFixture[
 # Bad input
 
 
-def test_what_is_wrong_with_the_arguments(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_wrong_with_the_arguments(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     use = ["--model", model]
     latin, half = tmp_path / "latin.txt", "half \udcff"
     latin.write_bytes("one\ntw\u00e9o\n".encode("latin-1"))
-    assert_refused(["encode", *use, "--input", str(tmp_path / "absent")], capsys, f"cannot read {tmp_path / 'absent'}")
+    assert_refused(
+        ["encode", *use, "--input", str(tmp_path / "absent")],
+        capsys,
+        f"cannot read {tmp_path / 'absent'}",
+    )
     assert_refused(["encode", *use, "--input", str(tmp_path)], capsys, f"cannot read {tmp_path}")
     assert_refused(["encode", *use, "--input", str(latin)], capsys, f"{latin}, line 2: not UTF-8")
     assert_refused(["encode", *use, "--input", str(latin), "a"], capsys, "not both")
-    assert_refused(["encode", *use, "a", half], capsys, "text number 1 (counted from 0) holds half a surrogate pair")
-    assert_refused(["encode", *use, "--max-length", "0", "a"], capsys, "max_length must be a positive number")
-    assert_refused(["encode", *use, "--max-length", "-5", "a"], capsys, "max_length must be a positive number")
-    assert_refused(["encode", *use, "--max-length", "2", "a"], capsys, "a limit of 2 tokens leaves no room")
+    assert_refused(
+        ["encode", *use, "a", half],
+        capsys,
+        "text number 1 (counted from 0) holds half a surrogate pair",
+    )
+    assert_refused(
+        ["encode", *use, "--max-length", "0", "a"], capsys, "max_length must be a positive number"
+    )
+    assert_refused(
+        ["encode", *use, "--max-length", "-5", "a"], capsys, "max_length must be a positive number"
+    )
+    assert_refused(
+        ["encode", *use, "--max-length", "2", "a"], capsys, "a limit of 2 tokens leaves no room"
+    )
     assert_refused(["encode", *use, "--revision", "main", "a"], capsys, "a folder has no revision")
     assert_refused(["encode", "--model", "", "a"], capsys, "no folder ''")
     assert_refused(["encode", "--model", "./nope", "a"], capsys, "no folder './nope'")
@@ -284,8 +352,17 @@ def test_what_is_wrong_with_the_arguments(model: str, tmp_path: Path, capsys: py
 def test_an_output_of_another_kind_is_refused_before_anything_is_done(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["encode", "--model", str(tmp_path / "no-model"), "--output", str(tmp_path / name), "a"]
-    assert_refused(arguments, capsys, f"--output {tmp_path / name}: the name must end in .npy or .jsonl")
+    arguments = [
+        "encode",
+        "--model",
+        str(tmp_path / "no-model"),
+        "--output",
+        str(tmp_path / name),
+        "a",
+    ]
+    assert_refused(
+        arguments, capsys, f"--output {tmp_path / name}: the name must end in .npy or .jsonl"
+    )
     assert os.listdir(tmp_path) == []
 
 
@@ -296,14 +373,24 @@ def test_an_output_that_cannot_be_written(
     (tmp_path / "file").write_text("old")
     (tmp_path / name).mkdir()
     for output in (tmp_path / "file" / name, tmp_path / name):
-        assert_refused(["encode", "--model", model, "--output", str(output), "a"], capsys, f"cannot write {output}")
+        assert_refused(
+            ["encode", "--model", model, "--output", str(output), "a"],
+            capsys,
+            f"cannot write {output}",
+        )
     assert (tmp_path / "file").read_text() == "old"
     assert sorted(os.listdir(tmp_path)) == ["file", name]
 
 
-def test_bad_input_leaves_the_old_output_whole(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_leaves_the_old_output_whole(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "x.npy").write_bytes(b"old")
-    assert_refused(["encode", "--model", model, "--output", str(tmp_path / "x.npy"), "a", "\ud800"], capsys, "number 1")
+    assert_refused(
+        ["encode", "--model", model, "--output", str(tmp_path / "x.npy"), "a", "\ud800"],
+        capsys,
+        "number 1",
+    )
     assert (tmp_path / "x.npy").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["x.npy"]
 
@@ -315,7 +402,9 @@ def test_standard_input_that_is_no_text(
     assert_refused(["encode", "--model", model], capsys, "standard input, line 2: not UTF-8")
 
 
-def test_no_texts_anywhere(model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_texts_anywhere(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -336,7 +425,9 @@ def test_no_texts_anywhere(model: str, monkeypatch: pytest.MonkeyPatch, capsys: 
         ["encode", "--what"],
     ],
 )
-def test_arguments_that_are_unknown(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_arguments_that_are_unknown(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     out, err = capsys.readouterr()
@@ -355,7 +446,9 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().out.startswith("usage: python -m minibert")
 
 
-def test_other_warnings_are_left_as_they_were(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_warnings_are_left_as_they_were(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = warnings.showwarning
     assert main(["encode", "--model", model, "a"]) == 0
     assert warnings.showwarning is before
@@ -366,30 +459,45 @@ def test_other_warnings_are_left_as_they_were(model: str, capsys: pytest.Capture
 
 def start(arguments: list[str], **options: Any) -> "subprocess.Popen[bytes]":
     root = str(Path(__file__).parents[1])
-    environment = os.environ | {"PYTHONPATH": root, "PYTHONIOENCODING": "ascii", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": root,
+        "PYTHONIOENCODING": "ascii",
+        "OMP_NUM_THREADS": "1",
+    }
     environment.pop("PYTHONUNBUFFERED", None)  # what is written last is written as the program ends
     return subprocess.Popen(
-        [sys.executable, "-m", "minibert", *arguments], env=environment, stderr=subprocess.PIPE, **options
+        [sys.executable, "-m", "minibert", *arguments],
+        env=environment,
+        stderr=subprocess.PIPE,
+        **options,
     )
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(model: str, tmp_path: Path) -> None:
     file = tmp_path / "texts.txt"
     file.write_text("\U0001f600 a\n" * 2000, encoding="utf-8")  # far more than a pipe holds
-    with start(["encode", "--model", model, "--input", str(file)], stdout=subprocess.PIPE) as process:
+    with start(
+        ["encode", "--model", model, "--input", str(file)], stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         line = process.stdout.readline()
         process.stdout.close()
         errors = process.stderr.read()
         status = process.wait(60)
-    assert json.loads(line.decode("utf-8"))["text"] == "\U0001f600 a"  # though the terminal's encoding is ASCII
+    # though the terminal's encoding is ASCII
+    assert json.loads(line.decode("utf-8"))["text"] == "\U0001f600 a"
     assert (status, errors) == (0, b"")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, the disk that is always full")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="no /dev/full, the disk that is always full"
+)
 def test_a_full_disk_behind_standard_output_is_one_error(model: str) -> None:
-    with open("/dev/full", "wb") as full, start(["encode", "--model", model, "a"], stdout=full) as process:
+    with (
+        open("/dev/full", "wb") as full,
+        start(["encode", "--model", model, "a"], stdout=full) as process,
+    ):
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert errors.decode() == "error: cannot write to standard output: No space left on device\n"

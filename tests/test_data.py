@@ -1,7 +1,7 @@
 """data.py: what is between an example and the model loses, doubles and shifts nothing.
 
-Evidence: every target of random mixed batches is looked up again in the tokens that it belongs to; plans are counted
-item by item, and their frequencies held against the formula.
+Evidence: every target of random mixed batches is looked up again in the tokens that it belongs to;
+plans are counted item by item, and their frequencies held against the formula.
 """
 
 import random
@@ -15,10 +15,25 @@ import torch
 
 from minibert.tokenizer import Tokenizer, TruncationWarning
 from train.data import Example, Label, collate, evaluation_batches, plan_epoch, prepare, windows
-from train.tasks import PairSimilarity, SentenceClassification, SentenceRegression, Task, TokenTagging
+from train.tasks import (
+    PairSimilarity,
+    SentenceClassification,
+    SentenceRegression,
+    Task,
+    TokenTagging,
+)
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{c}" for c in LETTERS), *".,!'"]
+VOCABULARY = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    *LETTERS,
+    *(f"##{c}" for c in LETTERS),
+    *".,!'",
+]
 
 TASKS: list[Task] = [
     SentenceClassification("mood", ("bad", "good", "so")),
@@ -41,15 +56,27 @@ def random_examples(count: int) -> list[Example]:
     draw = random.Random(0)
     examples = []
     for i in range(count):
-        words = ["".join(draw.choices(LETTERS, k=draw.randint(1, 4))) for _ in range(draw.randint(1, 9))]
-        labels: dict[str, Label] = {"mood": draw.choice(TASKS[0].labels), "stars": draw.uniform(0, 5)}
+        words = [
+            "".join(draw.choices(LETTERS, k=draw.randint(1, 4))) for _ in range(draw.randint(1, 9))
+        ]
+        labels: dict[str, Label] = {
+            "mood": draw.choice(TASKS[0].labels),
+            "stars": draw.uniform(0, 5),
+        }
         second = None
         if i % 3 == 0:
             labels["slots"] = tuple(draw.choice(TASKS[1].labels) for _ in words)
         elif i % 3 == 1:
-            labels, second = {"likeness": draw.uniform(-1, 1)}, "".join(draw.choices(LETTERS, k=draw.randint(1, 30)))
+            labels, second = (
+                {"likeness": draw.uniform(-1, 1)},
+                "".join(draw.choices(LETTERS, k=draw.randint(1, 30))),
+            )
         kept = {name: label for name, label in labels.items() if draw.random() < 0.7}
-        examples.append(Example(" ".join(words), kept, f"line {i}", tuple(words) if i % 3 == 0 else None, second))
+        examples.append(
+            Example(
+                " ".join(words), kept, f"line {i}", tuple(words) if i % 3 == 0 else None, second
+            )
+        )
     return examples
 
 
@@ -60,7 +87,8 @@ def decoded(ids: Sequence[int]) -> str:
 def test_prepare_keeps_the_order_of_words_texts_and_pairs(tokenizer: Tokenizer) -> None:
     examples = [
         Example("ab c", {}, "1"),
-        Example("ab c.", {}, "2", ("ab", "\u200b", "c.")),  # a word without a piece, and one of two pre-tokens
+        # a word without a piece, and one of two pre-tokens
+        Example("ab c.", {}, "2", ("ab", "\u200b", "c.")),
         Example("a", {}, "3", None, "b c"),
         Example("c", {}, "4", ("c",)),
     ]
@@ -100,11 +128,17 @@ def test_every_target_of_a_batch_is_where_its_tokens_are(tokenizer: Tokenizer) -
         assert batch.input_ids.tolist() == [token for part in parts for token in part.ids]
         assert batch.input_ids.dtype == torch.int64
         assert batch.num_tokens == sum(len(part.ids) for part in parts)
-        assert sorted(batch.sentences) == [(i, p) for i, item in enumerate(chosen) for p in range(len(item.parts))]
+        assert sorted(batch.sentences) == [
+            (i, p) for i, item in enumerate(chosen) for p in range(len(item.parts))
+        ]
         lengths = [length for length, count in batch.layout.runs for _ in range(count)]
         assert lengths == [len(part.ids) for part in parts] == sorted(lengths)
         assert batch.starts == [sum(lengths[:row]) for row in range(len(lengths))]
-        assert all(batch.sentences[row] == (i, p) for i, rows in enumerate(batch.rows) for p, row in enumerate(rows))
+        assert all(
+            batch.sentences[row] == (i, p)
+            for i, rows in enumerate(batch.rows)
+            for p, row in enumerate(rows)
+        )
 
         # What each task must find, in the items' order.
         rows = [row for row, i in enumerate(chosen) if "mood" in i.example.labels]
@@ -120,7 +154,9 @@ def test_every_target_of_a_batch_is_where_its_tokens_are(tokenizer: Tokenizer) -
 
         tagged = [item for item in chosen if "slots" in item.example.labels]
         words = [word for item in tagged for word in item.example.words or ()]
-        assert [VOCABULARY[token] for token in batch.input_ids[batch.places["slots"]].tolist()] == [w[0] for w in words]
+        assert [VOCABULARY[token] for token in batch.input_ids[batch.places["slots"]].tolist()] == [
+            w[0] for w in words
+        ]
         tags = [TASKS[1].labels[value] for value in batch.values["slots"].tolist()]
         assert tags == [tag for item in tagged for tag in item.example.labels["slots"]]  # type: ignore[union-attr]
 
@@ -128,8 +164,13 @@ def test_every_target_of_a_batch_is_where_its_tokens_are(tokenizer: Tokenizer) -
         assert batch.places["likeness"].tolist() == [list(batch.rows[i]) for i in pairs]
         assert batch.places["likeness"].shape == (len(pairs), 2)
         for (first, second), i in zip(batch.places["likeness"].tolist(), pairs, strict=True):
-            spans = [slice(batch.starts[row], batch.starts[row] + lengths[row]) for row in (first, second)]
-            assert [batch.input_ids[span].tolist() for span in spans] == [part.ids for part in chosen[i].parts]
+            spans = [
+                slice(batch.starts[row], batch.starts[row] + lengths[row])
+                for row in (first, second)
+            ]
+            assert [batch.input_ids[span].tolist() for span in spans] == [
+                part.ids for part in chosen[i].parts
+            ]
         seen.update({name: len(values) for name, values in batch.values.items()})
     assert min(seen[task.name] for task in TASKS) > 40  # all of it was there to be looked at
 
@@ -138,7 +179,8 @@ def test_a_task_without_a_label_in_the_batch_is_not_there(tokenizer: Tokenizer) 
     examples = [
         Example("a", {"mood": "bad", "other": "x"}, ""),
         Example("b", {}, ""),
-        Example("\u200b", {"slots": ("B-x",)}, "", ("\u200b",)),  # labelled, but its only word has no piece
+        # labelled, but its only word has no piece
+        Example("\u200b", {"slots": ("B-x",)}, "", ("\u200b",)),
     ]
     batch = collate(prepare(examples, tokenizer), TASKS)
     assert set(batch.places) == set(batch.values) == {"mood"}
@@ -187,11 +229,16 @@ def test_batches_are_of_one_source_full_but_for_its_last(sampling: str) -> None:
         (source,) = {source for source, _ in batch}
         taken[source].append([number for _, number in batch])
     for source, size in enumerate(SIZES):
-        # Each pass over a source takes each of its items once, also where it runs out and begins anew.
+        # Each pass over a source takes each of its items once, also where it runs out and begins
+        # anew.
         a_pass = [min(8, size - start) for start in range(0, size, 8)]
-        assert [len(batch) for batch in taken[source]] == [a_pass[i % len(a_pass)] for i in range(len(taken[source]))]
+        assert [len(batch) for batch in taken[source]] == [
+            a_pass[i % len(a_pass)] for i in range(len(taken[source]))
+        ]
         for start in range(0, len(taken[source]) - len(a_pass) + 1, len(a_pass)):
-            numbers = [number for batch in taken[source][start : start + len(a_pass)] for number in batch]
+            numbers = [
+                number for batch in taken[source][start : start + len(a_pass)] for number in batch
+            ]
             assert sorted(numbers) == list(range(size))
 
 
@@ -213,25 +260,43 @@ def test_grouped_batches_are_of_similar_length_and_new_in_every_epoch() -> None:
     plans = [plan_epoch(sizes, 8, "proportional", 2.0, seed, lengths) for seed in range(2)]
     for plan in plans:
         assert sorted(place for batch in plan for place in batch) == places
-        spreads = [max(found) - min(found) for b in plan if len(found := [lengths[s][n] for s, n in b]) > 1]
+        spreads = [
+            max(found) - min(found) for b in plan if len(found := [lengths[s][n] for s, n in b]) > 1
+        ]
         assert np.mean(spreads) < 4  # of 56; at random about 44
         means = [np.mean([lengths[s][n] for s, n in batch]) for batch in plan if batch[0][0] == 0]
-        assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.3  # batches of all lengths, in any order
-    large = [{pair for b in plan if b[0][0] == 0 for pair in combinations(sorted(b), 2)} for plan in plans]
-    assert len(large[0] & large[1]) < 0.2 * len(large[0])  # at random 1%, and 50% were all sorted as a whole
+        # batches of all lengths, in any order
+        assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.3
+    large = [
+        {pair for b in plan if b[0][0] == 0 for pair in combinations(sorted(b), 2)}
+        for plan in plans
+    ]
+    # at random 1%, and 50% were all sorted as a whole
+    assert len(large[0] & large[1]) < 0.2 * len(large[0])
     # which source is next does not depend on it
-    assert [b[0][0] for b in plans[0]] == [b[0][0] for b in plan_epoch(sizes, 8, "proportional", 2.0, 0)]
+    assert [b[0][0] for b in plans[0]] == [
+        b[0][0] for b in plan_epoch(sizes, 8, "proportional", 2.0, 0)
+    ]
 
 
 def test_round_robin_takes_turns() -> None:
-    assert [batch[0][0] for batch in plan_epoch(SIZES, 8, "round-robin", 2.0, seed=0)] == [i % 3 for i in range(19)]
+    assert [batch[0][0] for batch in plan_epoch(SIZES, 8, "round-robin", 2.0, seed=0)] == [
+        i % 3 for i in range(19)
+    ]
 
 
 @pytest.mark.parametrize(
     ("sampling", "temperature", "powers"),
-    [("uniform", 2.0, 0.0), ("temperature", 1.0, 1.0), ("temperature", 2.0, 0.5), ("temperature", 5.0, 0.2)],
+    [
+        ("uniform", 2.0, 0.0),
+        ("temperature", 1.0, 1.0),
+        ("temperature", 2.0, 0.5),
+        ("temperature", 5.0, 0.2),
+    ],
 )
-def test_sources_are_drawn_as_often_as_the_formula_says(sampling: str, temperature: float, powers: float) -> None:
+def test_sources_are_drawn_as_often_as_the_formula_says(
+    sampling: str, temperature: float, powers: float
+) -> None:
     sizes = (4000, 1000, 250)
     plan = plan_epoch(sizes, 1, sampling, temperature, seed=0)
     counts = Counter(batch[0][0] for batch in plan)
@@ -244,13 +309,17 @@ def test_sources_are_drawn_as_often_as_the_formula_says(sampling: str, temperatu
 
 @pytest.mark.parametrize("temperature", [1e-6, 1e6])
 def test_an_extreme_temperature_still_draws(temperature: float) -> None:
-    counts = Counter(batch[0][0] for batch in plan_epoch((400, 100), 1, "temperature", temperature, seed=0))
+    counts = Counter(
+        batch[0][0] for batch in plan_epoch((400, 100), 1, "temperature", temperature, seed=0)
+    )
     assert counts[0] == 500 if temperature < 1 else 200 < counts[0] < 300
 
 
 def test_one_source_smaller_than_a_batch() -> None:
     for sampling in SAMPLINGS:
-        assert [sorted(batch) for batch in plan_epoch([3], 8, sampling, 2.0, seed=0)] == [[(0, 0), (0, 1), (0, 2)]]
+        assert [sorted(batch) for batch in plan_epoch([3], 8, sampling, 2.0, seed=0)] == [
+            [(0, 0), (0, 1), (0, 2)]
+        ]
 
 
 def test_windows_leave_no_batch_out() -> None:

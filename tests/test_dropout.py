@@ -8,18 +8,25 @@ from minibert.dropout import Dropout, dropout
 
 @pytest.mark.parametrize("shape", [(1_000_001,), (1000, 333, 3)])  # the former no multiple of four
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
-def test_drops_at_the_rate_asked_for_and_scales_the_rest(shape: tuple[int, ...], probability: float) -> None:
-    """Every place of four that share a draw alike, and no two neighbours together more often than by chance."""
+def test_drops_at_the_rate_asked_for_and_scales_the_rest(
+    shape: tuple[int, ...], probability: float
+) -> None:
+    """Every place of four that share a draw alike, and no two neighbours together more often than
+    by chance."""
     result = dropout(torch.ones(shape), probability).flatten()
     kept = result != 0
-    torch.testing.assert_close(result[kept], torch.full_like(result[kept], 1 / (1 - probability)), rtol=2e-4, atol=0)
+    torch.testing.assert_close(
+        result[kept], torch.full_like(result[kept], 1 / (1 - probability)), rtol=2e-4, atol=0
+    )
     keep, count = 1 - probability, kept.numel() // 4
     for place in range(4):
         share = kept[place::4].double().mean().item()
         assert share == pytest.approx(keep, abs=5 * (keep * probability / count) ** 0.5 + 2**-16)
     for distance in (1, 2, 3, 4):
         both = (kept[distance:] & kept[:-distance]).double().mean().item()
-        assert both == pytest.approx(keep**2, abs=5 * (keep**2 * (1 - keep**2) / kept.numel()) ** 0.5 * 2 + 2**-15)
+        assert both == pytest.approx(
+            keep**2, abs=5 * (keep**2 * (1 - keep**2) / kept.numel()) ** 0.5 * 2 + 2**-15
+        )
 
 
 def test_the_gradient_is_that_of_what_was_kept() -> None:

@@ -1,4 +1,5 @@
-"""encoder.py: vectors in the caller's order whatever the batches; a sentence-transformers folder read as it says."""
+"""encoder.py: vectors in the caller's order whatever the batches; a sentence-transformers folder
+read as it says."""
 
 import io
 import json
@@ -29,7 +30,16 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 D = 24
 LIMIT = 40  # positions of the small model
-TEXTS = ["hello world", "a", "", "b c d e f g", "helloing, world.", "a", "z " * 30, "hello world hello world"]
+TEXTS = [
+    "hello world",
+    "a",
+    "",
+    "b c d e f g",
+    "helloing, world.",
+    "a",
+    "z " * 30,
+    "hello world hello world",
+]
 
 
 def small_encoder(folder: Path, tokens: list[str] = UNCASED, **options: Any) -> SentenceEncoder:
@@ -44,7 +54,9 @@ def small_encoder(folder: Path, tokens: list[str] = UNCASED, **options: Any) -> 
         initializer_range=0.3,  # so that different texts have different vectors
     )
     torch.manual_seed(0)
-    return SentenceEncoder(Bert(config).eval(), Tokenizer.from_folder(write_vocabulary(folder, tokens)), **options)
+    return SentenceEncoder(
+        Bert(config).eval(), Tokenizer.from_folder(write_vocabulary(folder, tokens)), **options
+    )
 
 
 @pytest.fixture
@@ -70,7 +82,11 @@ def write(file: Path, content: Any) -> None:
 
 
 def close(a: np.ndarray, b: np.ndarray, bound: float = 1e-6) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype == np.float32 and np.abs(a - b).max(initial=0) <= bound
+    return (
+        a.shape == b.shape
+        and a.dtype == b.dtype == np.float32
+        and np.abs(a - b).max(initial=0) <= bound
+    )
 
 
 # Vectors
@@ -111,7 +127,9 @@ def test_normalize(files_say: bool, tmp_path: Path) -> None:
     assert np.abs(lengths - 1).min() > 0.1
     assert close(scaled, plain / lengths)
     assert np.array_equal(encoder.encode(TEXTS), scaled if files_say else plain)
-    assert np.array_equal(encoder.encode(TEXTS[0], normalize=True), encoder.encode(TEXTS[:1], normalize=True)[0])
+    assert np.array_equal(
+        encoder.encode(TEXTS[0], normalize=True), encoder.encode(TEXTS[:1], normalize=True)[0]
+    )
 
 
 def test_nothing_gives_no_rows(encoder: SentenceEncoder) -> None:
@@ -148,7 +166,9 @@ def test_a_long_text_without_a_space_is_one_unknown_word(encoder: SentenceEncode
 
 def test_a_long_text_is_its_beginning_and_says_so(encoder: SentenceEncoder) -> None:
     text = "b c d. " * 1_500  # 10,500 characters
-    with pytest.warns(TruncationWarning, match=f"1 of 3 texts are longer than {LIMIT} tokens: .* with 6002; 5962 "):
+    with pytest.warns(
+        TruncationWarning, match=f"1 of 3 texts are longer than {LIMIT} tokens: .* with 6002; 5962 "
+    ):
         vectors = encoder.encode(["a", text, ""])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -160,7 +180,9 @@ def test_a_long_text_is_its_beginning_and_says_so(encoder: SentenceEncoder) -> N
         encoder.encode(text, truncation="error")
 
 
-@pytest.mark.parametrize("wrong", [None, 3, b"bytes", ["nested"], float("nan"), "half \ud800"], ids=repr)
+@pytest.mark.parametrize(
+    "wrong", [None, 3, b"bytes", ["nested"], float("nan"), "half \ud800"], ids=repr
+)
 def test_what_is_no_text_is_named_by_its_number(wrong: Any, encoder: SentenceEncoder) -> None:
     with pytest.raises(InputError, match=r"text number 2 \(counted from 0\) "):
         encoder.encode(["a", "b", wrong, "c"])
@@ -168,13 +190,17 @@ def test_what_is_no_text_is_named_by_its_number(wrong: Any, encoder: SentenceEnc
 
 @pytest.mark.parametrize("wrong", [None, 3, b"bytes", object])
 def test_what_is_no_list_of_texts_is_named(wrong: Any, encoder: SentenceEncoder) -> None:
-    with pytest.raises(InputError, match=f"texts must be a list of str, or one str, not {type(wrong).__name__}"):
+    with pytest.raises(
+        InputError, match=f"texts must be a list of str, or one str, not {type(wrong).__name__}"
+    ):
         encoder.encode(wrong)
 
 
 @pytest.mark.parametrize("texts", ["a", ["a"], []])
 @pytest.mark.parametrize("batch_tokens", [0, -1])
-def test_a_budget_for_no_token_is_an_error(texts: Any, batch_tokens: int, encoder: SentenceEncoder) -> None:
+def test_a_budget_for_no_token_is_an_error(
+    texts: Any, batch_tokens: int, encoder: SentenceEncoder
+) -> None:
     with pytest.raises(InputError, match=f"batch_tokens must be at least 1, not {batch_tokens}"):
         encoder.encode(texts, batch_tokens=batch_tokens)
 
@@ -201,8 +227,13 @@ def test_batches_are_of_about_one_size_and_one_for_each_worker() -> None:
             found = [sum(lengths[i] for i in batch) for batch in batches(lengths, 500, workers)]
             needed = -(-sum(lengths) // 500)
             assert max(found, default=0) <= 500
-            assert len(found) == needed if needed <= 1 else len(found) in range(needed, needed + workers + 2)
-            if needed > 1 and -(-needed // workers) * workers > needed:  # else the budget may ask for one more
+            assert (
+                len(found) == needed
+                if needed <= 1
+                else len(found) in range(needed, needed + workers + 2)
+            )
+            # else the budget may ask for one more
+            if needed > 1 and -(-needed // workers) * workers > needed:
                 assert len(found) % workers == 0
                 assert max(found) - min(found) <= 60
 
@@ -225,7 +256,8 @@ def test_batches_side_by_side_have_a_thread_each_and_give_their_results_in_order
     seen: list[int] = []
     found = side_by_side(compute, [[(number,)] for number in range(4)], 2)
     rows = [next(found)]
-    other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))  # starts while batches are computed
+    # starts while batches are computed
+    other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
     other.start()
     other.join()
     rows += found
@@ -306,7 +338,9 @@ def test_the_limit_is_the_smallest(saved: Path) -> None:
 
 @pytest.mark.parametrize("asked", [0, -1])
 def test_a_limit_of_nothing_is_an_error(asked: int, saved: Path) -> None:
-    with pytest.raises(InputError, match=f"max_length must be a positive number of tokens, not {asked}"):
+    with pytest.raises(
+        InputError, match=f"max_length must be a positive number of tokens, not {asked}"
+    ):
         SentenceEncoder.from_pretrained(saved, max_length=asked)
 
 
@@ -334,7 +368,12 @@ def test_half_precision_weights_give_float32_vectors(saved: Path) -> None:
 
 def modules(*kinds: str) -> list[dict[str, Any]]:
     return [
-        {"idx": i, "name": str(i), "path": f"{i}_{kind.rpartition('.')[2]}" if i else "", "type": kind}
+        {
+            "idx": i,
+            "name": str(i),
+            "path": f"{i}_{kind.rpartition('.')[2]}" if i else "",
+            "type": kind,
+        }
         for i, kind in enumerate(kinds)
     ]
 
@@ -361,7 +400,12 @@ NEW = "sentence_transformers.base.modules."
 def test_the_modules_that_are_read(kinds: list[str], normalize: bool, saved: Path) -> None:
     write(saved / "modules.json", modules(*kinds))
     read = read_modules(saved)
-    assert (read.transformer, read.pooling, read.normalize, read.max_length) == (saved, "mean", normalize, LIMIT)
+    assert (read.transformer, read.pooling, read.normalize, read.max_length) == (
+        saved,
+        "mean",
+        normalize,
+        LIMIT,
+    )
     assert SentenceEncoder.from_pretrained(saved).normalize is normalize
 
 
@@ -372,7 +416,10 @@ def test_the_modules_that_are_read(kinds: list[str], normalize: bool, saved: Pat
         ([f"{OLD}Transformer", f"{OLD}Pooling", f"{OLD}Dense", f"{OLD}Normalize"], "Dense"),
         ([f"{OLD}Transformer", f"{OLD}Pooling", f"{NEW}layer_norm.LayerNorm"], "LayerNorm"),
         ([f"{OLD}Transformer", f"{OLD}WeightedLayerPooling"], "WeightedLayerPooling"),
-        ([f"{OLD}Transformer", f"{OLD}Pooling", f"{OLD}Normalize", f"{OLD}Normalize"], "Normalize, Normalize"),
+        (
+            [f"{OLD}Transformer", f"{OLD}Pooling", f"{OLD}Normalize", f"{OLD}Normalize"],
+            "Normalize, Normalize",
+        ),
         ([f"{OLD}Pooling", f"{OLD}Transformer"], "Pooling, Transformer"),
         ([f"{OLD}Transformer"], "Transformer"),
         ([f"{OLD}CLIPModel"], "CLIPModel"),
@@ -383,7 +430,9 @@ def test_the_modules_that_are_read(kinds: list[str], normalize: bool, saved: Pat
 )
 def test_other_modules_are_refused_by_name(kinds: list[str], named: str, saved: Path) -> None:
     write(saved / "modules.json", modules(*kinds))
-    with pytest.raises(InputError, match=rf"modules\.json: the modules are .*{re.escape(named)}.*; read here: "):
+    with pytest.raises(
+        InputError, match=rf"modules\.json: the modules are .*{re.escape(named)}.*; read here: "
+    ):
         SentenceEncoder.from_pretrained(saved)
 
 
@@ -392,7 +441,9 @@ def test_other_modules_are_refused_by_name(kinds: list[str], named: str, saved: 
 )
 def test_a_modules_json_of_another_shape(content: Any, saved: Path) -> None:
     write(saved / "modules.json", content)
-    with pytest.raises(InputError, match=r"modules\.json: must be a list of objects with a path and a type"):
+    with pytest.raises(
+        InputError, match=r"modules\.json: must be a list of objects with a path and a type"
+    ):
         read_modules(saved)
 
 
@@ -409,7 +460,10 @@ def test_a_path_out_of_the_folder_is_refused(number: int, path: str, saved: Path
     content = json.loads((saved / "modules.json").read_text())
     content[number]["path"] = path
     write(saved / "modules.json", content)
-    with pytest.raises(InputError, match=rf"modules\.json: the path {re.escape(repr(path))} leads out of the folder"):
+    with pytest.raises(
+        InputError,
+        match=rf"modules\.json: the path {re.escape(repr(path))} leads out of the folder",
+    ):
         SentenceEncoder.from_pretrained(saved)
 
 
@@ -429,15 +483,28 @@ def test_a_plain_bert_is_pooled_by_the_mean_and_not_scaled(saved: Path) -> None:
     (saved / "modules.json").unlink()
     shutil.rmtree(saved / "1_Pooling")
     encoder = SentenceEncoder.from_pretrained(saved)
-    assert (encoder.pooling, encoder.normalize, encoder.tokenizer.max_length) == ("mean", False, LIMIT)
+    assert (encoder.pooling, encoder.normalize, encoder.tokenizer.max_length) == (
+        "mean",
+        False,
+        LIMIT,
+    )
 
 
 # 1_Pooling/config.json and the other files
 
 
 def flags(*modes: str) -> dict[str, Any]:
-    known = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
-    return {"word_embedding_dimension": D} | {f"pooling_mode_{mode}": mode in modes for mode in known}
+    known = (
+        "cls_token",
+        "mean_tokens",
+        "max_tokens",
+        "mean_sqrt_len_tokens",
+        "weightedmean_tokens",
+        "lasttoken",
+    )
+    return {"word_embedding_dimension": D} | {
+        f"pooling_mode_{mode}": mode in modes for mode in known
+    }
 
 
 @pytest.mark.parametrize(
@@ -512,9 +579,7 @@ def test_without_a_limit_in_sentence_bert_config_the_others_hold(content: Any, s
 @pytest.mark.parametrize("value", [0, -1, "256", True, 1.5, []])
 def test_an_absurd_limit_in_sentence_bert_config_is_named(value: Any, saved: Path) -> None:
     write(saved / "sentence_bert_config.json", {"max_seq_length": value})
-    message = (
-        rf"sentence_bert_config\.json: max_seq_length must be a positive whole number, not {re.escape(repr(value))}"
-    )
+    message = rf"sentence_bert_config\.json: max_seq_length must be a positive whole number, not {re.escape(repr(value))}"
     with pytest.raises(InputError, match=message):
         SentenceEncoder.from_pretrained(saved)
 
@@ -533,12 +598,17 @@ def test_a_prompt_is_put_before_each_text(saved: Path) -> None:
     file = saved / "config_sentence_transformers.json"
     write(file, {"prompts": {"query": "hello ", "nothing": None}, "default_prompt_name": None})
     encoder = SentenceEncoder.from_pretrained(saved)
-    plain, asked = encoder.encode(TEXTS, truncation="silent"), encoder.encode(["hello " + text for text in TEXTS])
+    plain, asked = (
+        encoder.encode(TEXTS, truncation="silent"),
+        encoder.encode(["hello " + text for text in TEXTS]),
+    )
     assert not close(plain, asked, 0.01)
     assert np.array_equal(encoder.encode(TEXTS, prompt="hello "), asked)
     assert np.array_equal(encoder.encode(TEXTS, prompt_name="query"), asked)
     assert np.array_equal(encoder.encode(TEXTS, prompt_name="nothing"), plain)
-    assert np.array_equal(encoder.encode(TEXTS[0], prompt_name="query"), encoder.encode("hello " + TEXTS[0]))
+    assert np.array_equal(
+        encoder.encode(TEXTS[0], prompt_name="query"), encoder.encode("hello " + TEXTS[0])
+    )
     with pytest.raises(InputError, match="not both"):
         encoder.encode(TEXTS, prompt="", prompt_name="query")
     with pytest.raises(InputError, match="no prompt 'passage': its prompts are query, nothing"):
@@ -578,15 +648,23 @@ def test_truncate_dim_keeps_the_first_numbers(dim: int, saved: Path) -> None:
 
 @pytest.mark.parametrize("dim", [0, -1, D + 1])
 def test_a_truncate_dim_that_no_vector_has(dim: int, encoder: SentenceEncoder) -> None:
-    with pytest.raises(InputError, match=f"truncate_dim must be from 1 to {D}, the model's hidden size, not {dim}"):
+    with pytest.raises(
+        InputError, match=f"truncate_dim must be from 1 to {D}, the model's hidden size, not {dim}"
+    ):
         encoder.encode("a", truncate_dim=dim)
 
 
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ({"prompts": {"query": "query: "}, "default_prompt_name": "passage"}, "default_prompt_name is 'passage'"),
-        ({"default_prompt_name": ["query"]}, "default_prompt_name is .'query'., and the prompts are none"),
+        (
+            {"prompts": {"query": "query: "}, "default_prompt_name": "passage"},
+            "default_prompt_name is 'passage'",
+        ),
+        (
+            {"default_prompt_name": ["query"]},
+            "default_prompt_name is .'query'., and the prompts are none",
+        ),
         ({"prompts": ["query: "]}, "prompts must be an object of texts"),
         ({"prompts": {"query": 1}}, "prompts must be an object of texts"),
         ({"truncate_dim": 0}, "truncate_dim must be a positive whole number, not 0"),
@@ -601,7 +679,11 @@ def test_prompts_that_cannot_be_read(content: Any, named: str, saved: Path) -> N
 
 def test_prompts_are_saved(tmp_path: Path) -> None:
     encoder = small_encoder(
-        tmp_path / "v", prompts={"q": "hello "}, default_prompt_name="q", include_prompt=False, truncate_dim=7
+        tmp_path / "v",
+        prompts={"q": "hello "},
+        default_prompt_name="q",
+        include_prompt=False,
+        truncate_dim=7,
     )
     encoder.save_pretrained(tmp_path / "model")
     again = SentenceEncoder.from_pretrained(tmp_path / "model")
@@ -624,7 +706,9 @@ def test_a_stream_is_read_no_further_than_it_is_computed(
 ) -> None:
     monkeypatch.setattr("minibert.encoder.WINDOW_CHARACTERS", 200)
     wanted, read, seen = encoder.encode(TEXTS, truncation="silent"), [0], 0
-    for (texts, vectors), _ in zip(encoder.stream(endless(read), truncation="silent"), range(5), strict=False):
+    for (texts, vectors), _ in zip(
+        encoder.stream(endless(read), truncation="silent"), range(5), strict=False
+    ):
         assert seen + len(texts) == read[0]
         numbers = [(seen + i) % len(TEXTS) for i in range(len(texts))]
         assert texts == [TEXTS[i] for i in numbers]
@@ -633,7 +717,9 @@ def test_a_stream_is_read_no_further_than_it_is_computed(
     assert seen > 5
 
 
-def test_windows_change_no_vector_and_no_message(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_change_no_vector_and_no_message(
+    encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     long = "b c d. " * 20
     texts = ["a", long[:-21], "b", long, *TEXTS[:6], long]
     with pytest.warns(TruncationWarning, match=r"^3 of 11 texts .* number 3 .* with 82; ") as first:
@@ -646,13 +732,17 @@ def test_windows_change_no_vector_and_no_message(encoder: SentenceEncoder, monke
         list(encoder.stream(["a", "b", 3], first=5))  # type: ignore[list-item]
 
 
-def test_the_same_text_is_computed_once(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_text_is_computed_once(
+    encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts = ["a b", "hello", "a b", "A  B", "c"] * 3
     wanted = encoder.encode(["a b", "hello", "c"])[[0, 1, 0, 0, 2] * 3]
     rows = []
     forward = encoder.bert.forward
     monkeypatch.setattr(
-        encoder.bert, "forward", lambda ids, layout: rows.append((layout.positions == 0).sum()) or forward(ids, layout)
+        encoder.bert,
+        "forward",
+        lambda ids, layout: rows.append((layout.positions == 0).sum()) or forward(ids, layout),
     )
     assert close(encoder.encode(texts), wanted, 0)  # bit for bit, since no other batch was computed
     assert sum(rows) == 3
@@ -662,11 +752,17 @@ def test_do_lower_case_of_sentence_bert_config(tmp_path: Path) -> None:
     small_encoder(tmp_path / "vocabulary", CASED).save_pretrained(tmp_path / "model")
     cased = SentenceEncoder.from_pretrained(tmp_path / "model")
     assert not close(cased.encode("Berlin H"), cased.encode("berlin h"), 1e-3)
-    write(tmp_path / "model" / "sentence_bert_config.json", {"max_seq_length": 30, "do_lower_case": True})
+    write(
+        tmp_path / "model" / "sentence_bert_config.json",
+        {"max_seq_length": 30, "do_lower_case": True},
+    )
     lowered = SentenceEncoder.from_pretrained(tmp_path / "model")
     assert close(lowered.encode("Berlin H"), cased.encode("berlin h"))
     lowered.save_pretrained(tmp_path / "again")
-    assert close(SentenceEncoder.from_pretrained(tmp_path / "again").encode("Berlin H"), cased.encode("berlin h"))
+    assert close(
+        SentenceEncoder.from_pretrained(tmp_path / "again").encode("Berlin H"),
+        cased.encode("berlin h"),
+    )
 
 
 # Saving
@@ -674,19 +770,27 @@ def test_do_lower_case_of_sentence_bert_config(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
 @pytest.mark.parametrize("normalize", [False, True])
-def test_what_is_saved_gives_the_same_vectors(pooling: str, normalize: bool, tmp_path: Path) -> None:
+def test_what_is_saved_gives_the_same_vectors(
+    pooling: str, normalize: bool, tmp_path: Path
+) -> None:
     encoder = small_encoder(tmp_path / "v", pooling=pooling, normalize=normalize, max_length=30)
     encoder.save_pretrained(tmp_path / "model")
     again = SentenceEncoder.from_pretrained(tmp_path / "model")
     assert (again.pooling, again.normalize, again.tokenizer.max_length) == (pooling, normalize, 30)
     texts = [*TEXTS, "b " * 50]
-    assert np.array_equal(again.encode(texts, truncation="silent"), encoder.encode(texts, truncation="silent"))
+    assert np.array_equal(
+        again.encode(texts, truncation="silent"), encoder.encode(texts, truncation="silent")
+    )
 
 
 @pytest.mark.parametrize(("pooling", "normalize"), [("mean", True), ("cls", False), ("max", True)])
-def test_sentence_transformers_and_we_open_what_the_other_saved(pooling: str, normalize: bool, tmp_path: Path) -> None:
+def test_sentence_transformers_and_we_open_what_the_other_saved(
+    pooling: str, normalize: bool, tmp_path: Path
+) -> None:
     peers = pytest.importorskip("sentence_transformers")
-    encoder = small_encoder(tmp_path / "v", CASED, pooling=pooling, normalize=normalize, max_length=30)
+    encoder = small_encoder(
+        tmp_path / "v", CASED, pooling=pooling, normalize=normalize, max_length=30
+    )
     encoder.save_pretrained(tmp_path / "ours")
     texts = [*TEXTS, "Berlin \u00e9 H", "b " * 50]
     wanted = encoder.encode(texts, truncation="silent")
@@ -707,26 +811,46 @@ def test_minilms_folder_says_mean_normalised_and_256(minilm: Path) -> None:
 def test_a_saved_folder_has_the_files_that_others_look_for(saved: Path) -> None:
     files = {str(file.relative_to(saved)) for file in saved.rglob("*") if file.is_file()}
     assert files == {
-        *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "README.md"),
-        *("modules.json", "1_Pooling/config.json", "sentence_bert_config.json", "config_sentence_transformers.json"),
+        *(
+            "config.json",
+            "model.safetensors",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "vocab.txt",
+            "README.md",
+        ),
+        *(
+            "modules.json",
+            "1_Pooling/config.json",
+            "sentence_bert_config.json",
+            "config_sentence_transformers.json",
+        ),
     }
 
 
 @pytest.mark.parametrize("vocabulary", [CASED, UNCASED])
 def test_every_library_opens_what_is_saved(vocabulary: list[str], tmp_path: Path) -> None:
-    """tokenizers, transformers and sentence-transformers, each from the folder alone: ids, then vectors within 2e-6."""
-    peers, transformers = pytest.importorskip("sentence_transformers"), pytest.importorskip("transformers")
+    """tokenizers, transformers and sentence-transformers, each from the folder alone: ids, then
+    vectors within 2e-6."""
+    peers, transformers = (
+        pytest.importorskip("sentence_transformers"),
+        pytest.importorskip("transformers"),
+    )
     encoder = small_encoder(tmp_path / "v", vocabulary)
     folder = tmp_path / "model"
     encoder.save_pretrained(folder)
     texts = ["hello world", "a", "", "Berlin \u00e9 H", "helloing, [MASK] world."]
     ids = [tokens.ids for tokens in encoder.tokenizer.encode(texts)]
-    assert [e.ids for e in tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).encode_batch(texts)] == ids
+    assert [
+        e.ids
+        for e in tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).encode_batch(texts)
+    ] == ids
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     assert tokenizer(texts)["input_ids"] == ids
     assert set(tokenizer.all_special_tokens) == {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
     (folder / "tokenizer.json").rename(tmp_path / "tokenizer.json")
-    assert transformers.BertTokenizer.from_pretrained(folder)(texts)["input_ids"] == ids  # from vocab.txt
+    # from vocab.txt
+    assert transformers.BertTokenizer.from_pretrained(folder)(texts)["input_ids"] == ids
     (tmp_path / "tokenizer.json").rename(folder / "tokenizer.json")
 
     wanted = encoder.encode(texts)
@@ -740,11 +864,22 @@ def test_every_library_opens_what_is_saved(vocabulary: list[str], tmp_path: Path
 
 def test_the_model_card_says_what_the_encoder_is(tmp_path: Path) -> None:
     encoder = small_encoder(tmp_path / "v", pooling="cls", max_length=30)
-    encoder.save_pretrained(tmp_path, facts={"base_model": "a/b"}, training="## Training\n\nNone.\n")
+    encoder.save_pretrained(
+        tmp_path, facts={"base_model": "a/b"}, training="## Training\n\nNone.\n"
+    )
     _, facts, text = (tmp_path / "README.md").read_text(encoding="utf-8").split("---\n", 2)
     head = yaml.safe_load(facts)
-    assert (head["library_name"], head["pipeline_tag"]) == ("sentence-transformers", "sentence-similarity")
+    assert (head["library_name"], head["pipeline_tag"]) == (
+        "sentence-transformers",
+        "sentence-similarity",
+    )
     assert "sentence-transformers" in head["tags"]
     assert head["base_model"] == "a/b"
-    for said in ("2 layers", "30 tokens", "24 numbers", "pooled by cls, not scaled", "\n## Training\n\nNone.\n"):
+    for said in (
+        "2 layers",
+        "30 tokens",
+        "24 numbers",
+        "pooled by cls, not scaled",
+        "\n## Training\n\nNone.\n",
+    ):
         assert said in text

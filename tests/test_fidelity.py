@@ -1,4 +1,5 @@
-"""The table of claims: those that hold, that do not, and that cannot be run; and the tool's exit status."""
+"""The table of claims: those that hold, that do not, and that cannot be run; and the tool's exit
+status."""
 
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def claims(monkeypatch: pytest.MonkeyPatch) -> list[Claim]:
     return chosen
 
 
-def test_what_holds_and_what_cannot_be_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_holds_and_what_cannot_be_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert fidelity.main(["--output", str(tmp_path / "table.md")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["claim", "reference", "difference", "tolerance", "result"]

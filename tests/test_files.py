@@ -1,4 +1,5 @@
-"""files.py: what cannot be read is one InputError with its place; what is written takes the old file's place whole."""
+"""files.py: what cannot be read is one InputError with its place; what is written takes the old
+file's place whole."""
 
 import errno
 import io
@@ -28,7 +29,9 @@ from minibert.files import (
 
 
 @pytest.mark.parametrize("read", [read_text, read_json, read_object, sha256])
-def test_a_missing_file_or_a_folder_is_an_error_with_its_name(read: Callable[[Path], Any], tmp_path: Path) -> None:
+def test_a_missing_file_or_a_folder_is_an_error_with_its_name(
+    read: Callable[[Path], Any], tmp_path: Path
+) -> None:
     for path in (tmp_path / "absent.json", tmp_path, tmp_path / "absent" / "x.json"):
         with pytest.raises(InputError, match=f"cannot read {path}: "):
             read(path)
@@ -60,7 +63,10 @@ def test_read_text_changes_nothing(tmp_path: Path) -> None:
         ("\na", ["", "a"]),
         ("a\r\nb\r\n", ["a", "b"]),
         # all of these end a line for str.splitlines
-        ("a\u2028b\u2029c\x0bd\x0ce\x1cf\x1dg\x1eh\x85i\rj\n", ["a\u2028b\u2029c\x0bd\x0ce\x1cf\x1dg\x1eh\x85i\rj"]),
+        (
+            "a\u2028b\u2029c\x0bd\x0ce\x1cf\x1dg\x1eh\x85i\rj\n",
+            ["a\u2028b\u2029c\x0bd\x0ce\x1cf\x1dg\x1eh\x85i\rj"],
+        ),
     ],
 )
 def test_only_a_line_feed_ends_a_line(text: str, lines: list[str]) -> None:
@@ -77,7 +83,9 @@ def test_only_a_line_feed_ends_a_line(text: str, lines: list[str]) -> None:
         ("1" * 5_000, "not JSON that can be read"),
     ],
 )
-def test_what_is_no_json_is_an_error_with_file_and_line(content: str, message: str, tmp_path: Path) -> None:
+def test_what_is_no_json_is_an_error_with_file_and_line(
+    content: str, message: str, tmp_path: Path
+) -> None:
     file = tmp_path / "x.json"
     file.write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=f"{file}(, |: ){message}"):
@@ -132,7 +140,9 @@ def test_a_disk_that_refuses_leaves_the_old_file_whole(error: OSError, tmp_path:
     assert os.listdir(tmp_path) == ["x.txt"]
 
 
-def test_a_failing_rename_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_rename_leaves_the_old_file_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -167,7 +177,9 @@ def test_a_folder_where_the_file_should_be(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x.json"]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is read-only for this user")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is read-only for this user"
+)
 def test_a_read_only_folder(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", "old")
     tmp_path.chmod(0o500)
@@ -180,13 +192,18 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "\n", "a", "a\n", "a\r\nb\r", "a\r\r\n\r\n", "\ufeffa\n\ufeffb", "a\u2028b\x0bc\n\nd"]
+    "content",
+    ["", "\n", "a", "a\n", "a\r\nb\r", "a\r\r\n\r\n", "\ufeffa\n\ufeffb", "a\u2028b\x0bc\n\nd"],
 )
 def test_lines_read_one_at_a_time_are_those_read_at_once(content: str, tmp_path: Path) -> None:
     file = tmp_path / "x.txt"
     file.write_bytes(content.encode())
     lines = read_lines(file)
-    assert list(lazy_lines(io.BytesIO(content.encode()), "x")) == list(lazy_texts([], str(file))) == lines
+    assert (
+        list(lazy_lines(io.BytesIO(content.encode()), "x"))
+        == list(lazy_texts([], str(file)))
+        == lines
+    )
     assert count_lines(file) == len(lines)
 
 

@@ -1,7 +1,8 @@
-"""What is frozen does not move, costs nothing, has no dropout; and what is thawed learns from its epoch on.
+"""What is frozen does not move, costs nothing, has no dropout; and what is thawed learns from its
+epoch on.
 
-Evidence: weights compared bit for bit before and after whole runs, and the autograd graph, the optimizer's groups and
-the modules' modes looked at directly.
+Evidence: weights compared bit for bit before and after whole runs, and the autograd graph, the
+optimizer's groups and the modules' modes looked at directly.
 """
 
 import re
@@ -99,7 +100,9 @@ def test_select(text: str, expected: Sequence[str]) -> None:
 def test_select_refuses_what_names_nothing(text: str, word: str) -> None:
     with pytest.raises(InputError) as caught:
         select(text, UNITS, "freeze")
-    assert str(caught.value).startswith(f"freeze = {text!r}: {word!r} matches nothing; there are embeddings, layers.0")
+    assert str(caught.value).startswith(
+        f"freeze = {text!r}: {word!r} matches nothing; there are embeddings, layers.0"
+    )
 
 
 def test_upper_layers_of_a_deeper_model_are_refused() -> None:
@@ -117,11 +120,20 @@ def test_upper_layers_of_a_deeper_model_are_refused() -> None:
             {"freeze": "layers.10-11"},
             r"freeze = 'layers\.10-11': .* matches nothing; there are embeddings, .*head\.slots",
         ),
-        ({"freeze": "backbone", "unfreeze": "2: layers.3"}, r"unfreeze = .*'layers\.3' matches nothing"),
-        ({"freeze": "layers.0", "unfreeze": "2: layers.0-1"}, r"layers\.1 is not frozen by freeze = 'layers\.0'"),
+        (
+            {"freeze": "backbone", "unfreeze": "2: layers.3"},
+            r"unfreeze = .*'layers\.3' matches nothing",
+        ),
+        (
+            {"freeze": "layers.0", "unfreeze": "2: layers.0-1"},
+            r"layers\.1 is not frozen by freeze = 'layers\.0'",
+        ),
         ({"unfreeze": "2: layers.0"}, r"layers\.0 is not frozen by freeze = ''"),
         ({"freeze": "backbone", "unfreeze": "layers.0"}, r"'layers\.0' should read EPOCH: UNITS"),
-        ({"freeze": "backbone", "unfreeze": "0: layers.0"}, r"'0: layers\.0' should read EPOCH: UNITS"),
+        (
+            {"freeze": "backbone", "unfreeze": "0: layers.0"},
+            r"'0: layers\.0' should read EPOCH: UNITS",
+        ),
         ({"freeze": "backbone", "unfreeze": "two: layers.0"}, r"should read EPOCH: UNITS"),
         ({"freeze": "backbone", "unfreeze": "\u00b2: layers.0"}, r"should read EPOCH: UNITS"),
         ({"freeze": "backbone", "unfreeze": "2: "}, r"'2:' names nothing"),
@@ -129,7 +141,9 @@ def test_upper_layers_of_a_deeper_model_are_refused() -> None:
     ],
     ids=str,
 )
-def test_a_run_refuses_what_cannot_be(world: World, tmp_path: Path, settings: dict[str, str], message: str) -> None:
+def test_a_run_refuses_what_cannot_be(
+    world: World, tmp_path: Path, settings: dict[str, str], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         train(world.settings(**settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -139,7 +153,11 @@ def test_a_run_refuses_what_cannot_be(world: World, tmp_path: Path, settings: di
 
 
 def test_plan_by_epoch(world: World) -> None:
-    parts = assemble(world.settings(freeze="backbone", unfreeze="4: layers.0, embeddings; 2:layers.2;3: layers.1"))
+    parts = assemble(
+        world.settings(
+            freeze="backbone", unfreeze="4: layers.0, embeddings; 2:layers.2;3: layers.1"
+        )
+    )
     plan = parts.plan
     assert [sorted(plan.frozen_in(epoch)) for epoch in range(1, 6)] == [
         ["embeddings", "layers.0", "layers.1", "layers.2"],
@@ -168,19 +186,26 @@ def test_plan_by_epoch(world: World) -> None:
         ("all", 4),
     ],
 )
-def test_prefix_is_what_lies_frozen_below_all_that_learns(world: World, freeze: str, prefix: int) -> None:
+def test_prefix_is_what_lies_frozen_below_all_that_learns(
+    world: World, freeze: str, prefix: int
+) -> None:
     assert assemble(world.settings(freeze=freeze)).plan.prefix(1) == prefix
 
 
 def test_units_thawed_twice_learn_from_the_first_time(world: World) -> None:
-    plan = assemble(world.settings(freeze="backbone", unfreeze="3: layers; 2: layers.2; 2: layers.1")).plan
+    plan = assemble(
+        world.settings(freeze="backbone", unfreeze="3: layers; 2: layers.2; 2: layers.1")
+    ).plan
     assert [len(plan.frozen_in(epoch)) for epoch in (1, 2, 3)] == [4, 2, 1]
 
 
 def test_pairs_have_no_head_that_could_learn_alone(world: World, tmp_path: Path) -> None:
-    """Cosines have no parameters of their own: with the backbone frozen, nothing learns before it thaws."""
+    """Cosines have no parameters of their own: with the backbone frozen, nothing learns before it
+    thaws."""
     with pytest.raises(InputError, match="nothing would learn in the first epoch"):
-        train(world.settings(world.pairs, freeze="backbone", unfreeze="2: layers.2"), tmp_path / "run")
+        train(
+            world.settings(world.pairs, freeze="backbone", unfreeze="2: layers.2"), tmp_path / "run"
+        )
 
 
 # What freezing does to a step
@@ -206,11 +231,14 @@ def test_frozen_parameters_have_no_gradient_and_are_in_no_group(world: World, fr
     optimizer = build_optimizer(parts.model, parts.mixer, parts.settings)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in parts.model.named_parameters():
-        assert (unit_of(name) in frozen) == (parameter.grad is None) == (id(parameter) not in held), name
+        assert (
+            (unit_of(name) in frozen) == (parameter.grad is None) == (id(parameter) not in held)
+        ), name
 
 
 @pytest.mark.parametrize(
-    ("freeze", "lowest"), [("embeddings", 0), ("embeddings,layers.0", 1), ("embeddings,layers.0-1", 2)]
+    ("freeze", "lowest"),
+    [("embeddings", 0), ("embeddings,layers.0", 1), ("embeddings,layers.0-1", 2)],
 )
 def test_autograd_does_not_run_below_what_learns(world: World, freeze: str, lowest: int) -> None:
     parts = assemble(world.settings(freeze=freeze))
@@ -231,7 +259,9 @@ def test_frozen_units_have_no_dropout(world: World) -> None:
     parts = assemble(world.settings(freeze="embeddings,layers.0,head.slots", dropout=0.5))
     batch = parts.batch()
     entering: list[Tensor] = []
-    parts.model.bert.layers[1].register_forward_pre_hook(lambda _, inputs: entering.append(inputs[0]))
+    parts.model.bert.layers[1].register_forward_pre_hook(
+        lambda _, inputs: entering.append(inputs[0])
+    )
 
     def twice() -> list[Tensor]:
         return [parts.model.train()(batch) for _ in range(2)]
@@ -245,7 +275,9 @@ def test_frozen_units_have_no_dropout(world: World) -> None:
     assert modes == {name: name not in frozen for name in modes}
     heads = parts.model.heads
     assert torch.equal(heads["slots"](first), heads["slots"](first))
-    assert not torch.equal(heads["intent"](first, batch.layout), heads["intent"](first, batch.layout))
+    assert not torch.equal(
+        heads["intent"](first, batch.layout), heads["intent"](first, batch.layout)
+    )
     assert not parts.model.eval().bert.layers[2].training
 
 
@@ -267,12 +299,15 @@ def test_frozen_weights_stay_and_all_others_move(world: World, tmp_path: Path, f
     names = list(parts.model.units())
     assert moved == set(names) - select(freeze, names, "freeze")
     if "embeddings" not in freeze and freeze != "backbone":  # every parameter of what learns
-        same = weights(parts.model).keys() - differing(weights(parts.model), trained(tmp_path / "run"))
+        same = weights(parts.model).keys() - differing(
+            weights(parts.model), trained(tmp_path / "run")
+        )
         assert {unit_of(name) for name in same} == select(freeze, names, "freeze")
 
 
 def test_an_unused_pooler_stays(world: World, tmp_path: Path) -> None:
-    """Even where everything is to learn, and where "backbone" is thawed; and it moves where a task pools with it."""
+    """Even where everything is to learn, and where "backbone" is thawed; and it moves where a task
+    pools with it."""
     model = str(write_model(tmp_path / "model", pooler=True))
     start = assemble(world.settings(model=model))
     assert start.model.bert.pooler is not None
@@ -286,15 +321,21 @@ def test_an_unused_pooler_stays(world: World, tmp_path: Path) -> None:
         settings = world.settings(model=model, **changes)
         train(settings, tmp_path / str(i))
         last = read_tensors(checkpoints(tmp_path / str(i))[-1] / "tensors.safetensors")
-        moved = differing(weights(start.model), {name: last[f"model.{name}"] for name in weights(start.model)})
+        moved = differing(
+            weights(start.model), {name: last[f"model.{name}"] for name in weights(start.model)}
+        )
         assert ("bert.pooler.dense.weight" in moved) == ("bert.pooler.dense.bias" in moved) == moves
         assert not any("pooler" in name for name in last if name.startswith("optimizer.")) or moves
     with pytest.raises(InputError, match="'2: pooler' names nothing that any task uses"):
-        train(world.settings(model=model, freeze="backbone", unfreeze="2: pooler"), tmp_path / "refused")
+        train(
+            world.settings(model=model, freeze="backbone", unfreeze="2: pooler"),
+            tmp_path / "refused",
+        )
 
 
 def test_gradual_unfreezing(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six steps an epoch; each unit's rate is in the optimizer from its epoch on, with AdamW's state from nothing."""
+    """Six steps an epoch; each unit's rate is in the optimizer from its epoch on, with AdamW's
+    state from nothing."""
     seen: list[dict[str, float]] = []
 
     def watched(optimizer: torch.optim.Optimizer, factor: float) -> None:
@@ -317,7 +358,11 @@ def test_gradual_unfreezing(world: World, tmp_path: Path, monkeypatch: pytest.Mo
     assert seen[6:18] == [heads | {"layers.2": 1e-3}] * 12
     assert seen[18:] == [heads | {"layers.2": 1e-3, "layers.1": 5e-4}] * 6
     last = read_tensors(checkpoints(tmp_path / "run")[-1] / "tensors.safetensors")
-    steps = {unit_of(n.removeprefix("optimizer.")): float(t) for n, t in last.items() if n.endswith(".step")}
+    steps = {
+        unit_of(n.removeprefix("optimizer.")): float(t)
+        for n, t in last.items()
+        if n.endswith(".step")
+    }
     assert steps == {"head.intent": 24, "head.slots": 24, "layers.2": 18, "layers.1": 6}
     before = weights(start.model)
     before.pop("bert.embeddings.word.weight")  # a checkpoint holds the rows of the words that occur
@@ -329,13 +374,17 @@ def test_gradual_unfreezing(world: World, tmp_path: Path, monkeypatch: pytest.Mo
 def test_thawing_starts_from_the_weights_that_were_frozen(world: World, tmp_path: Path) -> None:
     """Up to the first step of epoch 2 a run that then thaws a layer is the run that does not.
 
-    One computes more anew than the other: of so small a model, on one thread, as tests/test_cache.py says.
+    One computes more anew than the other: of so small a model, on one thread, as
+    tests/test_cache.py says.
     """
     for name, schedule in (("thaws", "2: layers.2"), ("not", "")):
-        settings = world.settings(freeze="backbone", unfreeze=schedule, keep=9, save_steps=6, dropout=0.0)
+        settings = world.settings(
+            freeze="backbone", unfreeze=schedule, keep=9, save_steps=6, dropout=0.0
+        )
         train(settings, tmp_path / name)
     first, second = (
-        read_tensors(tmp_path / name / "checkpoints/step-00000006/tensors.safetensors") for name in ("thaws", "not")
+        read_tensors(tmp_path / name / "checkpoints/step-00000006/tensors.safetensors")
+        for name in ("thaws", "not")
     )
     assert not differing(first, second)
     logs = [log_of(tmp_path / name) for name in ("thaws", "not")]
@@ -356,7 +405,11 @@ def test_freeze_all_only_evaluates(
     assert "everything is frozen: nothing is trained, only evaluated" in capsys.readouterr().out
     assert not differing(weights(start.model), trained(tmp_path / "run"))
     left = metrics_of(tmp_path / "run")
-    assert left["test"] == metrics == {name: left["test"][name] for name in ("intent", "slots", "frame")}
+    assert (
+        left["test"]
+        == metrics
+        == {name: left["test"][name] for name in ("intent", "slots", "frame")}
+    )
     assert (left["steps"], left["best_step"], left["history"]) == (0, 0, [])
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         *("heads.safetensors", "metrics.json", "model", "predictions.jsonl"),
@@ -364,15 +417,22 @@ def test_freeze_all_only_evaluates(
     }
     assert len((tmp_path / "run/predictions.jsonl").read_text().splitlines()) == 12
     again = load_run(tmp_path / "run")
-    assert predict(again.model, again.tasks, start.test) == predict(start.model, start.tasks, start.test)
+    assert predict(again.model, again.tasks, start.test) == predict(
+        start.model, start.tasks, start.test
+    )
     with pytest.raises(InputError, match="is finished"):
         train(settings, tmp_path / "run", resume=True)
 
 
 def test_batches_of_which_nothing_learns_are_passed_over(world: World, tmp_path: Path) -> None:
-    """Of two sources, one's head and the backbone are frozen: its batches have no gradient, and the run goes on."""
+    """Of two sources, one's head and the backbone are frozen: its batches have no gradient, and the
+    run goes on."""
     settings = world.settings(
-        world.sentences, world.scores, freeze="backbone, head.score", epochs=1, tasks=("intent", "score")
+        world.sentences,
+        world.scores,
+        freeze="backbone, head.score",
+        epochs=1,
+        tasks=("intent", "score"),
     )
     start = assemble(settings)
     train(settings, tmp_path / "run")
@@ -382,7 +442,8 @@ def test_batches_of_which_nothing_learns_are_passed_over(world: World, tmp_path:
 
 
 def test_everything_frozen_by_its_parts(world: World, tmp_path: Path) -> None:
-    """Pairs have no head: with the backbone frozen there is nothing left, and the run says so instead of failing."""
+    """Pairs have no head: with the backbone frozen there is nothing left, and the run says so
+    instead of failing."""
     write_splits(tmp_path / "pairs", pair, 10, 4)
     metrics = train(world.settings(tmp_path / "pairs", freeze="backbone"), tmp_path / "run")
     assert set(metrics) == {"cosine"}

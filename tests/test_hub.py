@@ -1,4 +1,5 @@
-"""hub.py: where a model's files come from, in which order, and what is said when they come from nowhere.
+"""hub.py: where a model's files come from, in which order, and what is said when they come from
+nowhere.
 
 The Hub is played by a small server on this machine; nothing here leaves it.
 """
@@ -56,7 +57,17 @@ NO_NAMES = [
     "~nobody-of-this-name/x",
     "a b",
 ]
-NO_NAMES += ["a\n", "a\0b", "\udcff", ".hidden", "a//b", "https://huggingface.co/a/b", "a--b", "a..b", "x.git"]
+NO_NAMES += [
+    "a\n",
+    "a\0b",
+    "\udcff",
+    ".hidden",
+    "a//b",
+    "https://huggingface.co/a/b",
+    "a--b",
+    "a..b",
+    "x.git",
+]
 NO_NAMES += ["x" * 97, "x" * 5000]
 
 
@@ -68,7 +79,9 @@ def test_a_name_that_is_neither_a_folder_nor_a_hub_id_is_one_error(name: str) ->
 
 
 @pytest.mark.parametrize("name", [".", ".."])
-def test_a_folder_without_a_model_is_one_error(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_a_model_is_one_error(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "inner").mkdir()
     monkeypatch.chdir(tmp_path / "inner")
     with pytest.raises(InputError, match=r"^cannot read .*config\.json"):
@@ -77,7 +90,9 @@ def test_a_folder_without_a_model_is_one_error(name: str, tmp_path: Path, monkey
 
 @pytest.mark.parametrize("revision", ["", "..", "../x", "a/../b", "/etc/passwd", "-x", " main"])
 def test_a_revision_that_can_be_none_is_one_error(revision: str) -> None:
-    with pytest.raises(InputError, match=f"^revision {re.escape(repr(revision))} is no branch, tag or commit"):
+    with pytest.raises(
+        InputError, match=f"^revision {re.escape(repr(revision))} is no branch, tag or commit"
+    ):
         find_model("tiny/bert", revision)
 
 
@@ -108,7 +123,11 @@ def test_a_folder_goes_first(
     monkeypatch.chdir(tmp_path)
     for name in ("minilm", Path("minilm"), tmp_path / "minilm", str(tmp_path / "minilm")):
         found = find_model(name)
-        assert (found.path.resolve(), found.source, found.commit) == (tmp_path / "minilm", "folder", None)
+        assert (found.path.resolve(), found.source, found.commit) == (
+            tmp_path / "minilm",
+            "folder",
+            None,
+        )
         assert found.name == str(name)
     assert sources["calls"] == []
 
@@ -142,10 +161,14 @@ def test_the_package_is_minilms_alone_and_of_no_other_revision(sources: dict[str
     assert find_model("minilm", "some-tag").source == "cache"
     sources["cache"] = None
     assert find_model("minilm", "some-tag").source == "hub"
-    assert sources["calls"][1:] == [("cache", MINILM, "some-tag")] * 2 + [("hub", MINILM, "some-tag")]
+    assert sources["calls"][1:] == [("cache", MINILM, "some-tag")] * 2 + [
+        ("hub", MINILM, "some-tag")
+    ]
 
 
-def test_the_short_name_of_bert_base(sources: dict[str, Any], tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_short_name_of_bert_base(
+    sources: dict[str, Any], tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hub, "KNOWN_WEIGHTS", {})
     find_model("bert-base-uncased")
     assert sources["calls"] == [("cache", "google-bert/bert-base-uncased", None)]
@@ -164,7 +187,9 @@ def test_a_changed_byte_in_known_weights_is_refused(
     content[-1] ^= 1  # the file is sound, and only one weight is another
     file.write_bytes(content)
     sources |= {"package": None, "cache": None, source: damaged}
-    with pytest.raises(InputError, match=f"{file} has SHA-256 .*, but {MINILM} was published with "):
+    with pytest.raises(
+        InputError, match=f"{file} has SHA-256 .*, but {MINILM} was published with "
+    ):
         find_model("minilm")
 
 
@@ -199,7 +224,8 @@ def test_the_real_package_is_the_published_minilm(minilm: Path) -> None:
 
 @pytest.fixture
 def cached(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of tiny/bert in an otherwise empty cache of the Hub; its main is the snapshot COMMIT."""
+    """The folder of tiny/bert in an otherwise empty cache of the Hub; its main is the snapshot
+    COMMIT."""
     constants = pytest.importorskip("huggingface_hub").constants
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     repository = tmp_path / "cache" / "models--tiny--bert"
@@ -230,7 +256,9 @@ def test_a_snapshot_with_a_shard_missing_does_not_count(cached: Path) -> None:
     snapshot = cached / "snapshots" / COMMIT
     shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
     (snapshot / "model.safetensors").rename(snapshot / shards[0])
-    write_json(snapshot / "model.safetensors.index.json", {"weight_map": {"a": shards[0], "b": shards[1]}})
+    write_json(
+        snapshot / "model.safetensors.index.json", {"weight_map": {"a": shards[0], "b": shards[1]}}
+    )
     assert from_cache("tiny/bert", None) is None
     (snapshot / shards[1]).write_bytes(b"")
     assert from_cache("tiny/bert", None) == snapshot
@@ -259,7 +287,9 @@ def test_the_package_is_found_without_running_its_code(tmp_path: Path) -> None:
     assert python(code, PYTHONPATH=str(tmp_path)).splitlines() == [str(package / "model")]
 
 
-def test_a_package_of_that_name_without_a_model_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_of_that_name_without_a_model_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hub, "PACKAGE", "a_package_for_this_test")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert installed_package() is None
@@ -276,8 +306,13 @@ def test_a_package_of_that_name_without_a_model_does_not_count(tmp_path: Path, m
 
 
 def python(code: str, *arguments: str, **environment: str) -> str:
-    """What a Python of its own prints: huggingface_hub reads the environment once, as it is imported."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_") and "proxy" not in key.lower()}
+    """What a Python of its own prints: huggingface_hub reads the environment once, as it is
+    imported."""
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("HF_") and "proxy" not in key.lower()
+    }
     root = str(Path(__file__).parents[1])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), root]))
     result = subprocess.run(
@@ -323,17 +358,22 @@ def assert_three_ways(answer: list[str]) -> None:
     kind, message = answer
     assert kind == "error"
     first, *ways = message.splitlines()
-    assert re.match(r".* is not on this machine, and did not come from the Hub \(.+\)\. Three ways to get it:$", first)
+    assert re.match(
+        r".* is not on this machine, and did not come from the Hub \(.+\)\. Three ways to get it:$",
+        first,
+    )
     assert [way[:5] for way in ways] == ["  1. ", "  2. ", "  3. "]
     assert "pip install" in ways[2]
 
 
 class FakeHub(BaseHTTPRequestHandler):
-    """As much of the Hub as is asked for a download: tiny/bert, with a pickle that nobody should fetch."""
+    """As much of the Hub as is asked for a download: tiny/bert, with a pickle that nobody should
+    fetch."""
 
     files: dict[str, dict[str, bytes]]  # of each commit
     branches: dict[str, str]  # branches and tags, and the commits that they name
-    faults: list[tuple[str, str]]  # what goes wrong, once each: "busy", "cut" or "damaged", and how the path ends
+    # what goes wrong, once each: "busy", "cut" or "damaged", and how the path ends
+    faults: list[tuple[str, str]]
     log: list[str]  # paths, and " from N" where a download is resumed
 
     def do_HEAD(self) -> None:
@@ -361,8 +401,14 @@ class FakeHub(BaseHTTPRequestHandler):
                 self.answer(b"{}", status=404, X_Error_Code="RevisionNotFound")
                 return
             siblings = [{"rfilename": name} for name in self.files[commit]]
-            self.answer(json.dumps({"_id": "1", "id": "tiny/bert", "sha": commit, "siblings": siblings}).encode())
-        elif (found := re.fullmatch(r"/api/models/tiny/bert/tree/(.+)", path)) and (commit := self.commit(found[1])):
+            self.answer(
+                json.dumps(
+                    {"_id": "1", "id": "tiny/bert", "sha": commit, "siblings": siblings}
+                ).encode()
+            )
+        elif (found := re.fullmatch(r"/api/models/tiny/bert/tree/(.+)", path)) and (
+            commit := self.commit(found[1])
+        ):
             tree = [
                 {"type": "file", "path": name, "size": len(content), "oid": git_hash(content)}
                 for name, content in self.files[commit].items()
@@ -375,10 +421,18 @@ class FakeHub(BaseHTTPRequestHandler):
         ):
             content = self.files[commit][found[2]]
             # As on the Hub: large files are known by their SHA-256, small ones by git's hash.
-            digest = hashlib.sha256(content).hexdigest() if "safetensors" in path else git_hash(content)
+            digest = (
+                hashlib.sha256(content).hexdigest() if "safetensors" in path else git_hash(content)
+            )
             if self.fails("damaged", path):
                 content = bytes([content[0] ^ 1]) + content[1:]
-            self.answer(content, start=start, cut=self.fails("cut", path), ETag=f'"{digest}"', X_Repo_Commit=commit)
+            self.answer(
+                content,
+                start=start,
+                cut=self.fails("cut", path),
+                ETag=f'"{digest}"',
+                X_Repo_Commit=commit,
+            )
         else:
             self.answer(b"{}", status=404, X_Error_Code="RepoNotFound")
 
@@ -394,7 +448,9 @@ class FakeHub(BaseHTTPRequestHandler):
                     return True
         return False
 
-    def answer(self, content: bytes, status: int = 200, start: int = 0, cut: bool = False, **headers: str) -> None:
+    def answer(
+        self, content: bytes, status: int = 200, start: int = 0, cut: bool = False, **headers: str
+    ) -> None:
         self.send_response(206 if start else status)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
@@ -417,9 +473,15 @@ def git_hash(content: bytes) -> str:
 
 @contextmanager
 def serving(tiny: Path, *faults: tuple[str, str]) -> Iterator[str]:
-    """The address at which the fake Hub has the small model, and more; as said, some answers go wrong at first."""
+    """The address at which the fake Hub has the small model, and more; as said, some answers go
+    wrong at first."""
     files = {file.name: file.read_bytes() for file in tiny.iterdir()}
-    files |= {"pytorch_model.bin": b"PK", "1_Pooling/config.json": b"{}", "onnx/model.onnx": b"", "README.md": b""}
+    files |= {
+        "pytorch_model.bin": b"PK",
+        "1_Pooling/config.json": b"{}",
+        "onnx/model.onnx": b"",
+        "README.md": b"",
+    }
     FakeHub.files = {COMMIT: files, OTHER_COMMIT: files | {"vocab.txt": b"[UNK]\n"}}
     FakeHub.branches = {"main": COMMIT, "v1": COMMIT}
     FakeHub.faults = list(faults)
@@ -430,16 +492,26 @@ def serving(tiny: Path, *faults: tuple[str, str]) -> Iterator[str]:
         server.shutdown()
 
 
-def test_what_the_hub_gives_is_cached_and_nothing_else_is_fetched(tiny: Path, tmp_path: Path) -> None:
+def test_what_the_hub_gives_is_cached_and_nothing_else_is_fetched(
+    tiny: Path, tmp_path: Path
+) -> None:
     asked: list[tuple[str, str | None]]
     asked = [("tiny/bert", None), ("tiny/bert", None), ("tiny/bert", "v1"), ("tiny/bert", COMMIT)]
-    asked += [("tiny/bert", "v2"), ("nobody/nothing", None), ("gated/bert", None), ("broken/bert", None)]
+    asked += [
+        ("tiny/bert", "v2"),
+        ("nobody/nothing", None),
+        ("gated/bert", None),
+        ("broken/bert", None),
+    ]
     asked += [("closed/bert", None), ("private/bert", None)]
     with serving(tiny) as endpoint:
         answers, again = find(
             (environment(tmp_path, endpoint), asked),
             # and once the Hub is gone, though most of the repository was never fetched
-            (environment(tmp_path, endpoint, offline=True), [("tiny/bert", None), ("tiny/bert", "v1")]),
+            (
+                environment(tmp_path, endpoint, offline=True),
+                [("tiny/bert", None), ("tiny/bert", "v1")],
+            ),
         )
     names = ["1_Pooling", "config.json", "model.safetensors", "vocab.txt"]
     assert answers[:4] == [[source, COMMIT, names] for source in ("hub", "cache", "hub", "cache")]
@@ -452,11 +524,14 @@ def test_what_the_hub_gives_is_cached_and_nothing_else_is_fetched(tiny: Path, tm
     assert again == [["cache", COMMIT, names]] * 2
     fetched = [path for path in FakeHub.log if "/resolve/" in path]
     assert any("model.safetensors" in path for path in fetched)
-    assert not any(name in path for path in fetched for name in ("pytorch_model.bin", "onnx", "README"))
+    assert not any(
+        name in path for path in fetched for name in ("pytorch_model.bin", "onnx", "README")
+    )
 
 
 def test_what_goes_wrong_once_is_tried_again(tiny: Path, tmp_path: Path) -> None:
-    """A server that is busy, for the repository and for a file, and a download cut in half, which goes on there.
+    """A server that is busy, for the repository and for a file, and a download cut in half, which
+    goes on there.
 
     huggingface_hub writes 10 MiB at a time, so the file that is cut has 24.
     """
@@ -474,26 +549,33 @@ def test_what_goes_wrong_once_is_tried_again(tiny: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "vocab.txt"])
-def test_a_file_of_another_hash_is_refused_and_fetched_anew(name: str, tiny: Path, tmp_path: Path) -> None:
+def test_a_file_of_another_hash_is_refused_and_fetched_anew(
+    name: str, tiny: Path, tmp_path: Path
+) -> None:
     """Of the right size, so that huggingface_hub takes it."""
     with serving(tiny, ("damaged", name)) as endpoint:
         [[first, second]] = find((environment(tmp_path, endpoint), [("tiny/bert", COMMIT)] * 2))
     assert first[0] == "error"
-    assert re.match(f"{name} came damaged from the Hub: its hash is [0-9a-f]+, and [0-9a-f]+ was announced", first[1])
+    assert re.match(
+        f"{name} came damaged from the Hub: its hash is [0-9a-f]+, and [0-9a-f]+ was announced",
+        first[1],
+    )
     assert second[:2] == ["hub", COMMIT]
     (fetched,) = tmp_path.glob(f"hub/models--tiny--bert/snapshots/{COMMIT}/{name}")
     assert fetched.read_bytes() == (tiny / name).read_bytes()
 
 
 def test_a_branch_that_moved(tiny: Path, tmp_path: Path) -> None:
-    """What is cached of a branch stays in use, for nothing is asked; a commit by its name is fetched beside it."""
+    """What is cached of a branch stays in use, for nothing is asked; a commit by its name is
+    fetched beside it."""
     with serving(tiny) as endpoint:
         [[before]] = find((environment(tmp_path, endpoint), [("tiny/bert", None)]))
         FakeHub.branches["main"] = OTHER_COMMIT
         requests = len(FakeHub.log)
         asked = [("tiny/bert", None), ("tiny/bert", OTHER_COMMIT), ("tiny/bert", COMMIT)]
         [same, moved, pinned], [elsewhere] = find(
-            (environment(tmp_path, endpoint), asked), (environment(tmp_path / "new", endpoint), [("tiny/bert", "main")])
+            (environment(tmp_path, endpoint), asked),
+            (environment(tmp_path / "new", endpoint), [("tiny/bert", "main")]),
         )
         assert OTHER_COMMIT in next(path for path in FakeHub.log[requests:] if "tiny/bert" in path)
     assert [answer[:2] for answer in (before, same)] == [["hub", COMMIT], ["cache", COMMIT]]
@@ -505,7 +587,8 @@ def test_a_hub_that_gives_nothing_is_one_error_with_three_ways(tiny: Path, tmp_p
     with socket.create_server(("127.0.0.1", 0)) as gone:
         closed = f"http://127.0.0.1:{gone.getsockname()[1]}"
     with serving(tiny) as endpoint, socket.create_server(("127.0.0.1", 0)) as silent:
-        mute = f"http://127.0.0.1:{silent.getsockname()[1]}"  # the system takes connections, and nobody answers
+        # the system takes connections, and nobody answers
+        mute = f"http://127.0.0.1:{silent.getsockname()[1]}"
         answers = find(
             # a commit, too: huggingface_hub asks for one by another way, with retries
             (environment(tmp_path, closed), [("tiny/bert", None), ("tiny/bert", COMMIT)]),
@@ -514,10 +597,14 @@ def test_a_hub_that_gives_nothing_is_one_error_with_three_ways(tiny: Path, tmp_p
             (environment(tmp_path, closed, offline=True), [("tiny/bert", None)]),
         )
     reasons = ["refused", "refused", "timed out", "", "offline mode"]
-    for answer, reason in zip([answer for case in answers for answer in case], reasons, strict=True):
+    for answer, reason in zip(
+        [answer for case in answers for answer in case], reasons, strict=True
+    ):
         assert_three_ways(answer)
         assert reason in answer[1].splitlines()[0]
 
 
 def test_no_pickle_is_among_what_is_fetched() -> None:
-    assert not any(name.endswith((".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", "*")) for name in FILES)
+    assert not any(
+        name.endswith((".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", "*")) for name in FILES
+    )

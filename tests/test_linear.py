@@ -1,4 +1,5 @@
-"""The fast linear layer: the same function, with the same gradients and parameters, as PyTorch's own."""
+"""The fast linear layer: the same function, with the same gradients and parameters, as PyTorch's
+own."""
 
 import copy
 from collections.abc import Callable
@@ -14,10 +15,13 @@ from minibert import linear as module
 from minibert.layout import Packed
 from minibert.linear import ENOUGH, FastLinear, convolution, speed_up
 
-SIZES = [(384, 384), (384, 1536), (1536, 384), (24, 72), (1, 1)]  # MiniLM's, a tiny model's, and the least
+# MiniLM's, a tiny model's, and the least
+SIZES = [(384, 384), (384, 1536), (1536, 384), (24, 72), (1, 1)]
 
 
-def operands(tokens: tuple[int, ...], inputs: int, outputs: int, dtype: torch.dtype) -> list[Tensor]:
+def operands(
+    tokens: tuple[int, ...], inputs: int, outputs: int, dtype: torch.dtype
+) -> list[Tensor]:
     torch.manual_seed(0)
     shapes = ((*tokens, inputs), (outputs, inputs), (outputs,))
     return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
@@ -39,11 +43,18 @@ def test_a_convolution_is_the_same_function_with_the_same_gradients(
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), SIZES)
-def test_its_float32_errors_are_within_those_of_adding_one_by_one(inputs: int, outputs: int) -> None:
-    """A sum of n products errs by at most n u sum|x w| (Higham 2002, section 3.1), which fewer bits would exceed."""
+def test_its_float32_errors_are_within_those_of_adding_one_by_one(
+    inputs: int, outputs: int
+) -> None:
+    """A sum of n products errs by at most n u sum|x w| (Higham 2002, section 3.1), which fewer bits
+    would exceed."""
     x, weight, bias = operands((500,), inputs, outputs, torch.float32)
     exact = F.linear(x.double(), weight.double(), bias.double())
-    most = (inputs + 1) * 2**-24 * F.linear(x.abs().double(), weight.abs().double(), bias.abs().double())
+    most = (
+        (inputs + 1)
+        * 2**-24
+        * F.linear(x.abs().double(), weight.abs().double(), bias.abs().double())
+    )
     assert ((convolution(x, weight, bias) - exact).abs() <= most).all()
 
 
@@ -53,7 +64,9 @@ def test_a_tokens_bits_do_not_depend_on_its_batch(inputs: int, outputs: int) -> 
     x, weight, bias = (t.detach() for t in operands((2000,), inputs, outputs, torch.float32))
     whole = convolution(x, weight, bias)
     for start, count in ((0, ENOUGH), (7, ENOUGH + 1), (100, 333), (300, 1024), (0, 1999)):
-        assert torch.equal(convolution(x[start : start + count], weight, bias), whole[start : start + count])
+        assert torch.equal(
+            convolution(x[start : start + count], weight, bias), whole[start : start + count]
+        )
 
 
 @pytest.mark.parametrize(
@@ -81,7 +94,9 @@ def test_is_a_convolution_for_many_tokens_in_float32(
 
 @pytest.mark.parametrize("tokens", [(0,), (1,), (3, 5), (ENOUGH,), (1000,)])
 @pytest.mark.parametrize(("inputs", "outputs"), SIZES)
-def test_inference_gives_what_training_gives(tokens: tuple[int, ...], inputs: int, outputs: int) -> None:
+def test_inference_gives_what_training_gives(
+    tokens: tuple[int, ...], inputs: int, outputs: int
+) -> None:
     linear = nn.Linear(inputs, outputs)
     x = torch.randn(*tokens, 2 * inputs)[..., ::2]
     with torch.inference_mode():
@@ -94,7 +109,9 @@ CHANGES: dict[str, Callable[[nn.Linear], object]] = {
     "a fused step": lambda linear: torch.optim.AdamW([linear.weight], lr=0.1, fused=True).step(),
     "in place": lambda linear: nn.init.normal_(linear.weight),
     "another checkpoint": lambda linear: linear.load_state_dict(nn.Linear(24, 72).state_dict()),
-    "another parameter": lambda linear: setattr(linear, "weight", nn.Parameter(torch.randn(72, 24))),
+    "another parameter": lambda linear: setattr(
+        linear, "weight", nn.Parameter(torch.randn(72, 24))
+    ),
     "there and back": lambda linear: linear.double().float(),
 }
 
@@ -111,7 +128,9 @@ def test_inference_sees_a_changed_weight(change: str) -> None:
         torch.testing.assert_close(linear(x), F.linear(x, linear.weight, linear.bias))
 
 
-def test_inference_copies_a_weight_once_and_copies_of_the_layer_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inference_copies_a_weight_once_and_copies_of_the_layer_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     spy = Mock(wraps=module.arranged)
     monkeypatch.setattr(module, "arranged", spy)
     linear, x = FastLinear(nn.Linear(24, 72)), torch.randn(10, 24)

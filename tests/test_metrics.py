@@ -1,4 +1,5 @@
-"""metrics.py: equal to scikit-learn, seqeval and scipy, on inputs drawn at random and on degenerate ones."""
+"""metrics.py: equal to scikit-learn, seqeval and scipy, on inputs drawn at random and on degenerate
+ones."""
 
 import math
 import warnings
@@ -26,10 +27,13 @@ from train.metrics import (
 )
 
 LABELS = st.sampled_from("abcde")
-PAIRS = st.lists(st.tuples(LABELS, LABELS), min_size=1, max_size=40)  # some labels occur on one side only, or nowhere
-TAGS = st.sampled_from(["O", "O", "B-x", "I-x", "B-y", "I-y", "B-x-z", "I-x-z"])  # broken sequences among them
+# some labels occur on one side only, or nowhere
+PAIRS = st.lists(st.tuples(LABELS, LABELS), min_size=1, max_size=40)
+# broken sequences among them
+TAGS = st.sampled_from(["O", "O", "B-x", "I-x", "B-y", "I-y", "B-x-z", "I-x-z"])
 TAGGED = st.lists(st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=12), min_size=1, max_size=6)
-NUMBERS = st.one_of(st.integers(-5, 5).map(float), st.floats(-1e3, 1e3, width=16))  # ties are common
+# ties are common
+NUMBERS = st.one_of(st.integers(-5, 5).map(float), st.floats(-1e3, 1e3, width=16))
 SCORES = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=30)
 
 
@@ -37,14 +41,20 @@ SCORES = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=30)
 @given(PAIRS)
 def test_classification_is_as_in_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     gold, predicted = ([pair[side] for pair in pairs] for side in (0, 1))
-    assert accuracy(gold, predicted) == pytest.approx(sklearn.metrics.accuracy_score(gold, predicted), abs=1e-12)
+    assert accuracy(gold, predicted) == pytest.approx(
+        sklearn.metrics.accuracy_score(gold, predicted), abs=1e-12
+    )
     wanted = sklearn.metrics.f1_score(gold, predicted, average="macro", zero_division=0)
     assert macro_f1(gold, predicted) == pytest.approx(wanted, abs=1e-12)
     occurring = sorted(set(gold))
-    wanted = sklearn.metrics.recall_score(gold, predicted, labels=occurring, average="macro", zero_division=0)
+    wanted = sklearn.metrics.recall_score(
+        gold, predicted, labels=occurring, average="macro", zero_division=0
+    )
     assert macro_recall(gold, predicted) == pytest.approx(wanted, abs=1e-12)
     names = sorted({*gold, *predicted})
-    columns = sklearn.metrics.precision_recall_fscore_support(gold, predicted, labels=names, zero_division=0)[:3]
+    columns = sklearn.metrics.precision_recall_fscore_support(
+        gold, predicted, labels=names, zero_division=0
+    )[:3]
     found = per_label(gold, predicted)
     assert list(found) == names
     assert np.allclose(np.array(list(found.values())), np.array(columns).T, rtol=0, atol=1e-12)
@@ -52,18 +62,25 @@ def test_classification_is_as_in_scikit_learn(pairs: list[tuple[str, str]]) -> N
 
 def test_macro_metrics_count_labels_that_are_only_predicted_as_they_should() -> None:
     gold, predicted = ["a", "a", "b", "b"], ["a", "c", "b", "b"]
-    assert macro_f1(gold, predicted) == pytest.approx((2 / 3 + 1 + 0) / 3)  # c has no gold, and costs
+    # c has no gold, and costs
+    assert macro_f1(gold, predicted) == pytest.approx((2 / 3 + 1 + 0) / 3)
     assert macro_recall(gold, predicted) == (1 / 2 + 1) / 2  # c cannot be recalled
 
 
 @settings(max_examples=150)
 @given(TAGGED)
 def test_entities_are_as_in_seqeval(sentences: list[list[tuple[str, str]]]) -> None:
-    gold, predicted = ([[pair[side] for pair in sentence] for sentence in sentences] for side in (0, 1))
+    gold, predicted = (
+        [[pair[side] for pair in sentence] for sentence in sentences] for side in (0, 1)
+    )
     found = entity_scores(gold, predicted)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns where there is no entity, and takes 0 as we do
-        scores = (seqeval.metrics.precision_score, seqeval.metrics.recall_score, seqeval.metrics.f1_score)
+        scores = (
+            seqeval.metrics.precision_score,
+            seqeval.metrics.recall_score,
+            seqeval.metrics.f1_score,
+        )
         wanted = [float(score(gold, predicted)) for score in scores]
     assert found == pytest.approx(wanted, abs=1e-12)
     for tags in gold:
@@ -114,7 +131,9 @@ def test_ranks_are_as_in_scipy(values: list[float]) -> None:
 
 
 @pytest.mark.parametrize("correlation", [pearson, spearman])
-def test_correlations_of_degenerate_input(correlation: Callable[[Sequence[float], Sequence[float]], float]) -> None:
+def test_correlations_of_degenerate_input(
+    correlation: Callable[[Sequence[float], Sequence[float]], float],
+) -> None:
     assert correlation([], []) == 0
     assert correlation([1.0], [2.0]) == 0
     assert correlation([1.0, 2.0], [3.0, 3.0]) == 0
@@ -138,13 +157,22 @@ def test_no_examples() -> None:
 
 @pytest.mark.parametrize(
     ("counts", "wanted"),
-    [((0, 0, 0), (0, 0, 0)), ((0, 3, 0), (0, 0, 0)), ((0, 0, 3), (0, 0, 0)), ((2, 4, 3), (1 / 2, 2 / 3, 4 / 7))],
+    [
+        ((0, 0, 0), (0, 0, 0)),
+        ((0, 3, 0), (0, 0, 0)),
+        ((0, 0, 3), (0, 0, 0)),
+        ((2, 4, 3), (1 / 2, 2 / 3, 4 / 7)),
+    ],
 )
-def test_precision_recall_and_f1(counts: tuple[int, int, int], wanted: tuple[float, float, float]) -> None:
+def test_precision_recall_and_f1(
+    counts: tuple[int, int, int], wanted: tuple[float, float, float]
+) -> None:
     assert precision_recall_f1(*counts) == pytest.approx(wanted)
 
 
-@pytest.mark.parametrize("metric", [accuracy, per_label, macro_f1, macro_recall, entity_scores, pearson])
+@pytest.mark.parametrize(
+    "metric", [accuracy, per_label, macro_f1, macro_recall, entity_scores, pearson]
+)
 def test_gold_and_predictions_of_different_length(metric: Callable[..., object]) -> None:
     with pytest.raises(ValueError, match="2 gold values, but 1 predictions"):
         metric([1, 2], [1])

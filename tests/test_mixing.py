@@ -1,7 +1,8 @@
 """Accumulated gradients, and how the losses of several tasks become one.
 
-Evidence: a step's gradient over uneven batches against that of all its sentences at once, and against losses written
-out here, in float64; the mixed losses and the report on gradients against sums by hand.
+Evidence: a step's gradient over uneven batches against that of all its sentences at once, and
+against losses written out here, in float64; the mixed losses and the report on gradients against
+sums by hand.
 """
 
 import json
@@ -34,7 +35,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def patchy(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sentences of which some have both labels, some one of them, and some only a score."""
     folder = tmp_path_factory.mktemp("patchy")
-    lines = {split: (world.sentences / f"{split}.jsonl").read_text().splitlines() for split in ("train", "dev")}
+    lines = {
+        split: (world.sentences / f"{split}.jsonl").read_text().splitlines()
+        for split in ("train", "dev")
+    }
     for split, texts in lines.items():
         records = [json.loads(text) for text in texts]
         for i, record in enumerate(records):
@@ -59,7 +63,12 @@ def step(parts: Parts, batches: Sequence[Sequence[Item]]) -> tuple[dict[str, Ten
     for module in (parts.model, parts.mixer):
         module.zero_grad()
     found = backward(
-        [parts.batch(b) for b in batches], parts.model, parts.model, parts.mixer, parts.tasks, parts.settings
+        [parts.batch(b) for b in batches],
+        parts.model,
+        parts.model,
+        parts.mixer,
+        parts.tasks,
+        parts.settings,
     )
     named = {**dict(parts.model.named_parameters()), **dict(parts.mixer.named_parameters())}
     return {name: p.grad.clone() for name, p in named.items() if p.grad is not None}, found
@@ -82,7 +91,8 @@ def assemble_exact(settings: Settings) -> Parts:
     return parts
 
 
-# Squared errors are computed in float32 whatever the model's dtype, so there the sums differ by float32's rounding.
+# Squared errors are computed in float32 whatever the model's dtype, so there the sums differ by
+# float32's rounding.
 @pytest.mark.parametrize(
     ("data", "changes", "tolerance"),
     [
@@ -106,8 +116,12 @@ def test_accumulated_gradient_is_that_of_the_whole_step(
     folder = patchy if data == "patchy" else getattr(world, data)
     parts = assemble_exact(world.settings(folder, dropout=0.0, **changes))
     items = parts.sources[0]
-    if data == "patchy":  # the first batch has no target of some tasks, and the second of none at all
-        items = sorted(items, key=lambda item: ("slots" in item.example.labels, "intent" in item.example.labels))
+    # the first batch has no target of some tasks, and the second of none at all
+    if data == "patchy":
+        items = sorted(
+            items,
+            key=lambda item: ("slots" in item.example.labels, "intent" in item.example.labels),
+        )
     whole, (sums, counts, _) = step(parts, [items])
     accumulated, (other_sums, other_counts, _) = step(parts, chunks(items))
     assert_same(accumulated, whole, tolerance)
@@ -129,25 +143,34 @@ def test_batches_without_a_target_do_not_count(world: World, patchy: Path) -> No
 
 
 def expected_loss(parts: Parts, items: Sequence[Item]) -> dict[str, Tensor]:
-    """Each task's mean loss over all its targets in these items, sentence by sentence in plain terms."""
+    """Each task's mean loss over all its targets in these items, sentence by sentence in plain
+    terms."""
     logits: dict[str, list[Tensor]] = {task.name: [] for task in parts.tasks}
     targets: dict[str, list[float]] = {task.name: [] for task in parts.tasks}
     heads: Any = parts.model.heads
     for item in items:
-        states = [parts.model.bert(torch.tensor([part.ids]))[0] for part in item.parts]  # (S, D) each
+        states = [
+            parts.model.bert(torch.tensor([part.ids]))[0] for part in item.parts
+        ]  # (S, D) each
         for task in parts.tasks:
             label = item.example.labels.get(task.name)
             if isinstance(label, tuple):
                 for word, tag in enumerate(label):
-                    logits[task.name].append(heads[task.name].classifier(states[0][item.parts[0].words.index(word)]))
+                    logits[task.name].append(
+                        heads[task.name].classifier(states[0][item.parts[0].words.index(word)])
+                    )
                     targets[task.name].append(task.labels.index(tag))
             elif task.kind == "similarity":
-                logits[task.name].append(F.cosine_similarity(states[0].mean(0), states[1].mean(0), dim=0))
+                logits[task.name].append(
+                    F.cosine_similarity(states[0].mean(0), states[1].mean(0), dim=0)
+                )
                 targets[task.name].append(float(label))  # type: ignore[arg-type]
             elif label is not None:
                 scores = heads[task.name].classifier(states[0].mean(0))
                 logits[task.name].append(scores if task.labels else scores[0])
-                targets[task.name].append(task.labels.index(str(label)) if task.labels else float(label))
+                targets[task.name].append(
+                    task.labels.index(str(label)) if task.labels else float(label)
+                )
     losses = {}
     for task in parts.tasks:
         scores, gold = torch.stack(logits[task.name]), torch.tensor(targets[task.name])
@@ -167,7 +190,11 @@ def expected_loss(parts: Parts, items: Sequence[Item]) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("data", "changes", "tolerance"),
     [
-        ("sentences", {**WEIGHTED, "loss": "fixed", "loss_weights": "intent=0.7, slots=0.3"}, 1e-12),
+        (
+            "sentences",
+            {**WEIGHTED, "loss": "fixed", "loss_weights": "intent=0.7, slots=0.3"},
+            1e-12,
+        ),
         ("sentences", {"loss": "uncertainty"}, 1e-12),
         ("scores", {}, 1e-6),
         ("pairs", {}, 1e-6),
@@ -187,16 +214,24 @@ def test_gradient_is_that_of_the_mean_losses_written_out(
         {name: float(loss.detach()) for name, loss in losses.items()}, rel=max(tolerance, 1e-7)
     )
     variances = dict(parts.mixer.log_variances.items())
-    factors = {"intent": 0.7, "slots": 0.3} if "loss_weights" in changes else dict.fromkeys(losses, 1.0)
+    factors = (
+        {"intent": 0.7, "slots": 0.3} if "loss_weights" in changes else dict.fromkeys(losses, 1.0)
+    )
     total = torch.stack([factors[name] * loss for name, loss in losses.items()]).sum()
     if variances:  # Kendall, Gal and Cipolla 2018: exp(-s) L + s / 2
-        total = torch.stack([(-variances[name]).exp() * loss + variances[name] / 2 for name, loss in losses.items()])
+        total = torch.stack(
+            [(-variances[name]).exp() * loss + variances[name] / 2 for name, loss in losses.items()]
+        )
         total = total.sum()
     parts.model.zero_grad()
     parts.mixer.zero_grad()
     total.backward()
     named = {**dict(parts.model.named_parameters()), **dict(parts.mixer.named_parameters())}
-    assert_same(found, {name: p.grad for name, p in named.items() if p.grad is not None}, max(tolerance, 1e-10))
+    assert_same(
+        found,
+        {name: p.grad for name, p in named.items() if p.grad is not None},
+        max(tolerance, 1e-10),
+    )
 
 
 @pytest.mark.parametrize("alpha", [0.7, 0.1, 1.0])
@@ -225,7 +260,9 @@ def test_uncertainty_starts_as_the_sum_and_finds_the_losses_own_scale(world: Wor
         mixer.add_penalty_gradient(losses)
         optimizer.step()
     for name, loss in losses.items():  # where the gradient 1/2 - exp(-s) L is 0
-        assert float(mixer.log_variances[name].exp().detach()) == pytest.approx(2 * float(loss), rel=1e-4)
+        assert float(mixer.log_variances[name].exp().detach()) == pytest.approx(
+            2 * float(loss), rel=1e-4
+        )
 
 
 def test_uncertainty_leaves_a_task_without_targets_alone(world: World) -> None:
@@ -241,23 +278,41 @@ def test_uncertainty_leaves_a_task_without_targets_alone(world: World) -> None:
     [
         ({"loss": "fixed"}, "loss = fixed needs loss_weights"),
         ({"loss_weights": "intent=1, slots=1"}, "loss_weights needs loss = fixed"),
-        ({"loss": "uncertainty", "loss_weights": "intent=1, slots=1"}, "loss_weights needs loss = fixed"),
+        (
+            {"loss": "uncertainty", "loss_weights": "intent=1, slots=1"},
+            "loss_weights needs loss = fixed",
+        ),
         ({"loss": "fixed", "loss_weights": "intent=0.7"}, "give each task one: intent, slots"),
-        ({"loss": "fixed", "loss_weights": "intent=0.7, slots=0.1, tags=0.2"}, "give each task one: intent, slots"),
-        ({"loss": "fixed", "loss_weights": "intent=0.7, slots=-1"}, "'-1' is no number of at least 0"),
-        ({"loss": "fixed", "loss_weights": "intent=0.7, slots=nan"}, "'nan' is no number of at least 0"),
+        (
+            {"loss": "fixed", "loss_weights": "intent=0.7, slots=0.1, tags=0.2"},
+            "give each task one: intent, slots",
+        ),
+        (
+            {"loss": "fixed", "loss_weights": "intent=0.7, slots=-1"},
+            "'-1' is no number of at least 0",
+        ),
+        (
+            {"loss": "fixed", "loss_weights": "intent=0.7, slots=nan"},
+            "'nan' is no number of at least 0",
+        ),
         ({"loss": "fixed", "loss_weights": "0.7"}, "'0.7' should read name=value"),
     ],
     ids=str,
 )
-def test_weights_that_make_no_sense_are_refused(world: World, changes: dict[str, Any], message: str) -> None:
+def test_weights_that_make_no_sense_are_refused(
+    world: World, changes: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         LossMixer(assemble(world.settings()).tasks, world.settings(**changes))
 
 
 def test_gradient_report_by_hand() -> None:
     found = gradient_report(
-        {"a": torch.tensor([3.0, 4.0]), "b": torch.tensor([4.0, -3.0]), "c": torch.tensor([-6.0, -8.0])}
+        {
+            "a": torch.tensor([3.0, 4.0]),
+            "b": torch.tensor([4.0, -3.0]),
+            "c": torch.tensor([-6.0, -8.0]),
+        }
     )
     assert found == {
         "gradient_norm.a": 5.0,
@@ -278,7 +333,9 @@ def test_gradients_of_a_step_add_up_over_its_batches(world: World) -> None:
     plain = assemble_exact(world.settings(dropout=0.0, freeze="embeddings"))
     gradients, (_, _, notes) = step(parts, chunks(items))
     assert_same(gradients, step(plain, chunks(items))[0], 1e-12)  # looking changes nothing
-    shared = [p for name, p in parts.model.bert.named_parameters() if not name.startswith("embeddings")]
+    shared = [
+        p for name, p in parts.model.bert.named_parameters() if not name.startswith("embeddings")
+    ]
     flat = {}
     for name, loss in expected_loss(parts, items).items():
         found = torch.autograd.grad(loss, shared, retain_graph=True)
@@ -295,9 +352,15 @@ def test_gradients_of_a_step_add_up_over_its_batches(world: World) -> None:
 
 
 def test_gradients_of_tasks_in_different_batches_are_compared(world: World) -> None:
-    parts = assemble(world.settings(world.sentences, world.scores, log_gradients=True, tasks=("intent", "score")))
+    parts = assemble(
+        world.settings(world.sentences, world.scores, log_gradients=True, tasks=("intent", "score"))
+    )
     _, (_, _, notes) = step(parts, [parts.sources[0][:8], parts.sources[1][:8]])
-    assert set(notes) == {"gradient_norm.intent", "gradient_norm.score", "gradient_cosine.intent.score"}
+    assert set(notes) == {
+        "gradient_norm.intent",
+        "gradient_norm.score",
+        "gradient_cosine.intent.score",
+    }
     assert 0 < abs(notes["gradient_cosine.intent.score"]) < 1
 
 
@@ -307,12 +370,19 @@ def test_add_gradients_needs_something_that_learns(world: World) -> None:
     add_gradients(sums, {"a": weight.sum()}, [])
     add_gradients(sums, {"a": torch.ones(2).sum()}, [weight])
     assert sums == {}
-    add_gradients(sums, {"a": weight.sum() * 2, "b": torch.nn.Parameter(torch.ones(2)).sum()}, [weight])
-    assert {name: gradient.tolist() for name, gradient in sums.items()} == {"a": [2, 2], "b": [0, 0]}
+    add_gradients(
+        sums, {"a": weight.sum() * 2, "b": torch.nn.Parameter(torch.ones(2)).sum()}, [weight]
+    )
+    assert {name: gradient.tolist() for name, gradient in sums.items()} == {
+        "a": [2, 2],
+        "b": [0, 0],
+    }
 
 
 @pytest.mark.parametrize("freeze", ["", "backbone"])
-def test_log_has_the_gradients_if_they_are_asked_for(world: World, tmp_path: Path, freeze: str) -> None:
+def test_log_has_the_gradients_if_they_are_asked_for(
+    world: World, tmp_path: Path, freeze: str
+) -> None:
     for asked in (True, False):
         train(world.settings(epochs=1, log_gradients=asked, freeze=freeze), tmp_path / str(asked))
     keys = {"gradient_norm.intent", "gradient_norm.slots", "gradient_cosine.intent.slots"}

@@ -1,7 +1,9 @@
-"""The encoder against itself: two layouts, two paths through attention, and what must make no difference.
+"""The encoder against itself: two layouts, two paths through attention, and what must make no
+difference.
 
-Evidence: what holds for any weights, checked on a small BERT with random ones. More such properties, and gradients by
-finite differences: tests/test_properties.py. Against another implementation: tests/parity.
+Evidence: what holds for any weights, checked on a small BERT with random ones. More such
+properties, and gradients by finite differences: tests/test_properties.py. Against another
+implementation: tests/parity.
 """
 
 import re
@@ -20,16 +22,19 @@ from minibert.heads import POOLINGS, pool
 from tools.parity import shake
 
 LENGTHS = [5, 24, 1, 7, 7, 12, 2, 7]
-BOUNDS = {torch.float32: 1e-6, torch.float64: 1e-13}  # absolute; values reach 4, where a float32 step is 2.4e-7
+# absolute; values reach 4, where a float32 step is 2.4e-7
+BOUNDS = {torch.float32: 1e-6, torch.float64: 1e-13}
 Batch = tuple[list[Tensor], Tensor, Tensor, Tensor]
 
 
 @pytest.fixture(params=BOUNDS, ids=str)
 def bert(request: pytest.FixtureRequest, tiny_config: BertConfig) -> Bert:
-    """A small BERT in eval mode: in float32 with weights of BERT's own spread, 0.02; in float64 with ten times that.
+    """A small BERT in eval mode: in float32 with weights of BERT's own spread, 0.02; in float64
+    with ten times that.
 
-    The wide weights make attention far from even, and float32 itself is then wrong by more than 1e-6: its distance
-    from the same sums in float64 was measured as up to 2.1e-6, whichever the layout. So they are for float64.
+    The wide weights make attention far from even, and float32 itself is then wrong by more than
+    1e-6: its distance from the same sums in float64 was measured as up to 2.1e-6, whichever the
+    layout. So they are for float64.
     """
     std = 0.02 if request.param == torch.float32 else 0.2
     return shake(Bert(replace(tiny_config, initializer_range=std)), std).to(request.param).eval()
@@ -41,11 +46,14 @@ def assert_close(first: Tensor, second: Tensor) -> None:
 
 @pytest.fixture
 def batch(tiny_config: BertConfig) -> Batch:
-    """The sentences as a list, then padded: input_ids, attention_mask, token_type_ids; the padding is random words."""
+    """The sentences as a list, then padded: input_ids, attention_mask, token_type_ids; the padding
+    is random words."""
     sentences = [torch.randint(1, tiny_config.vocab_size, (length,)) for length in LENGTHS]
     input_ids = pad_sequence(sentences, batch_first=True)
     mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
-    input_ids = torch.where(mask, input_ids, torch.randint_like(input_ids, 1, tiny_config.vocab_size))
+    input_ids = torch.where(
+        mask, input_ids, torch.randint_like(input_ids, 1, tiny_config.vocab_size)
+    )
     return sentences, input_ids, mask, torch.randint_like(input_ids, 2)
 
 
@@ -58,7 +66,8 @@ def gradients(bert: Bert, loss: Tensor) -> dict[str, Tensor]:
 def assert_same_gradients(
     first: dict[str, Tensor], second: dict[str, Tensor], bounds: dict[torch.dtype, float] = BOUNDS
 ) -> None:
-    """Each within the bound times the largest gradient there is: a float's error grows with what was summed."""
+    """Each within the bound times the largest gradient there is: a float's error grows with what
+    was summed."""
     bound = bounds[next(iter(first.values())).dtype]
     largest = max(gradient.abs().max().item() for gradient in first.values())
     for name, gradient in first.items():
@@ -76,14 +85,20 @@ def test_packed_equals_padded(bert: Bert, batch: Batch) -> None:
     for one, other in zip(padded, packed, strict=True):
         assert_close(one[mask], other)
     states = [padded[-1], packed[-1]]
-    vectors = [torch.stack([pool(x, layout, p) for p in POOLINGS]) for x, layout in zip(states, layouts, strict=True)]
+    vectors = [
+        torch.stack([pool(x, layout, p) for p in POOLINGS])
+        for x, layout in zip(states, layouts, strict=True)
+    ]
     assert_close(*vectors)
     weights = torch.randn_like(vectors[0])
     assert_same_gradients(*(gradients(bert, (v * weights).sum()) for v in vectors))
 
 
-def test_hidden_states_and_probabilities_are_those_of_the_forward_pass(bert: Bert, batch: Batch) -> None:
-    """Each layer done again from its recorded probabilities, in the paper's own order, gives the recorded states."""
+def test_hidden_states_and_probabilities_are_those_of_the_forward_pass(
+    bert: Bert, batch: Batch
+) -> None:
+    """Each layer done again from its recorded probabilities, in the paper's own order, gives the
+    recorded states."""
     _, input_ids, mask, types = batch
     states = bert.hidden_states(input_ids, mask, types)
     probabilities = bert.attention_probabilities(input_ids, mask, types)
@@ -98,7 +113,9 @@ def test_hidden_states_and_probabilities_are_those_of_the_forward_pass(bert: Ber
             return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
         def norm(name: str, x: Tensor, weights: dict[str, Any] = weights) -> Tensor:
-            x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-12).sqrt()
+            x = (x - x.mean(-1, keepdim=True)) / (
+                x.var(-1, correction=0, keepdim=True) + 1e-12
+            ).sqrt()
             return x * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
         heads = dense("attention.value", states[i]).unflatten(-1, (4, 8)).transpose(1, 2)
@@ -131,8 +148,11 @@ def test_holes_in_the_mask_count_as_positions_and_as_nothing_else(bert: Bert) ->
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_fully_masked_sentence_harms_nobody(tiny_config: BertConfig, batch: Batch, dtype: torch.dtype) -> None:
-    """No NaN anywhere, forward or backward, and the other sentences' gradients are what they are without it."""
+def test_a_fully_masked_sentence_harms_nobody(
+    tiny_config: BertConfig, batch: Batch, dtype: torch.dtype
+) -> None:
+    """No NaN anywhere, forward or backward, and the other sentences' gradients are what they are
+    without it."""
     _, input_ids, mask, _ = batch
     bert, rows = Bert(tiny_config).to(dtype).eval(), [1, 3, 4]
     masked = mask.clone()
@@ -152,7 +172,8 @@ def test_a_fully_masked_sentence_harms_nobody(tiny_config: BertConfig, batch: Ba
 
 @pytest.fixture
 def dropouts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The probability of every dropout that is really applied, in order: on hidden states, and inside attention."""
+    """The probability of every dropout that is really applied, in order: on hidden states, and
+    inside attention."""
     applied: list[float] = []
 
     def record(x: Tensor, probability: float) -> Tensor:
@@ -167,7 +188,8 @@ def dropouts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_dropout_stands_where_bert_has_it_and_only_in_training(
     tiny_config: BertConfig, batch: Batch, dropouts: list[float]
 ) -> None:
-    """After the embeddings; in each layer on the probabilities, after attention and after the feed-forward.
+    """After the embeddings; in each layer on the probabilities, after attention and after the
+    feed-forward.
 
     As in Google's modeling.py: `embedding_postprocessor`, `attention_layer`, `transformer_model`.
     """
@@ -184,7 +206,9 @@ def test_dropout_stands_where_bert_has_it_and_only_in_training(
         assert torch.equal(*steady)
 
 
-def test_without_dropout_training_computes_what_evaluation_does(tiny_config: BertConfig, batch: Batch) -> None:
+def test_without_dropout_training_computes_what_evaluation_does(
+    tiny_config: BertConfig, batch: Batch
+) -> None:
     _, input_ids, mask, _ = batch
     bert = Bert(replace(tiny_config, hidden_dropout_prob=0, attention_probs_dropout_prob=0))
     assert torch.equal(bert.train()(input_ids, mask), bert.eval()(input_ids, mask))
@@ -192,14 +216,17 @@ def test_without_dropout_training_computes_what_evaluation_does(tiny_config: Ber
 
 @pytest.mark.parametrize("eps", [1e-12, 1e-5, 0.25])
 def test_every_norm_takes_its_epsilon_from_the_config(tiny_config: BertConfig, eps: float) -> None:
-    """With weight 1 and bias 0, a norm turns values of variance v into ones of variance v / (v + eps)."""
+    """With weight 1 and bias 0, a norm turns values of variance v into ones of variance v / (v +
+    eps)."""
     assert BertConfig().layer_norm_eps == 1e-12
     bert = Bert(replace(tiny_config, layer_norm_eps=eps)).double()
     seen: list[nn.Module] = []
 
     def check(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         variance = inputs[0].var(-1, correction=0)
-        torch.testing.assert_close(output.var(-1, correction=0), variance / (variance + eps), rtol=1e-9, atol=0)
+        torch.testing.assert_close(
+            output.var(-1, correction=0), variance / (variance + eps), rtol=1e-9, atol=0
+        )
         seen.append(module)
 
     for module in bert.modules():
@@ -224,12 +251,30 @@ def test_fresh_weights_are_the_originals(tiny_config: BertConfig) -> None:
     assert not bert.embeddings.word.weight[0].any()
 
 
-SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+)
 BAD_SIZES = (0, -1, 2.0, "8", None, True, 2**31)
 BAD_VALUES: list[tuple[str, Any]] = [
-    *((size, value) for size in (*SIZES, "max_position_embeddings", "type_vocab_size") for value in BAD_SIZES),
-    *((p, value) for p in ("hidden_dropout_prob", "attention_probs_dropout_prob") for value in (-0.1, 1, "0.1", None)),
-    *((e, v) for e in ("layer_norm_eps", "initializer_range") for v in (0, -1e-12, 1, float("nan"), "1e-12", None)),
+    *(
+        (size, value)
+        for size in (*SIZES, "max_position_embeddings", "type_vocab_size")
+        for value in BAD_SIZES
+    ),
+    *(
+        (p, value)
+        for p in ("hidden_dropout_prob", "attention_probs_dropout_prob")
+        for value in (-0.1, 1, "0.1", None)
+    ),
+    *(
+        (e, v)
+        for e in ("layer_norm_eps", "initializer_range")
+        for v in (0, -1e-12, 1, float("nan"), "1e-12", None)
+    ),
     *(("pad_token_id", value) for value in (-1, 30522, 0.0, None)),
     *(("hidden_act", value) for value in ("swish", "", None)),
     ("hidden_size", 770),  # no multiple of 12 heads
@@ -243,7 +288,9 @@ def test_a_bad_value_in_the_config_is_refused_by_its_fields_name(field: str, val
 
 
 def test_an_unknown_activation_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="hidden_act 'silu' is not one of gelu, gelu_new, gelu_pytorch_tanh, relu"):
+    with pytest.raises(
+        ValueError, match="hidden_act 'silu' is not one of gelu, gelu_new, gelu_pytorch_tanh, relu"
+    ):
         BertConfig(hidden_act="silu")
 
 

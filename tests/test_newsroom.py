@@ -1,8 +1,10 @@
-"""train/datasets/newsroom: the data set is what its card says, and its splits share no sentence in other words.
+"""train/datasets/newsroom: the data set is what its card says, and its splits share no sentence in
+other words.
 
-Two sentences count as near-duplicates here if their sets of lower-case words overlap by half or more (Jaccard), or if
-they share a run of six words. One formula of the press, "Correction: an earlier version of this article said", stands
-in several sentences that share nothing else, and is left out of the runs.
+Two sentences count as near-duplicates here if their sets of lower-case words overlap by half or
+more (Jaccard), or if they share a run of six words. One formula of the press, "Correction: an
+earlier version of this article said", stands in several sentences that share nothing else, and is
+left out of the runs.
 """
 
 import json
@@ -26,7 +28,10 @@ FORMULA = ["correction", "an", "earlier", "version", "of", "this", "article", "s
 def newsroom() -> dict[str, list[dict[str, Any]]]:
     """The records of each split, as they stand in the files."""
     return {
-        split: [json.loads(line) for line in (OURS / "newsroom" / f"{split}.jsonl").open(encoding="utf-8")]
+        split: [
+            json.loads(line)
+            for line in (OURS / "newsroom" / f"{split}.jsonl").open(encoding="utf-8")
+        ]
         for split in SIZES
     }
 
@@ -45,7 +50,9 @@ def test_sizes_topics_and_types(newsroom: dict[str, list[dict[str, Any]]]) -> No
     assert {split: len(records) for split, records in newsroom.items()} == SIZES
     for split, records in newsroom.items():
         assert all(set(record) == {"text", "topic", "entities"} for record in records)
-        assert Counter(record["topic"] for record in records) == dict.fromkeys(TOPICS, SIZES[split] // 5)
+        assert Counter(record["topic"] for record in records) == dict.fromkeys(
+            TOPICS, SIZES[split] // 5
+        )
         types = Counter(kind for record in records for _, _, kind in record["entities"])
         assert set(types) == TYPES
         assert min(types.values()) >= 30
@@ -53,7 +60,9 @@ def test_sizes_topics_and_types(newsroom: dict[str, list[dict[str, Any]]]) -> No
         assert 0.1 < without < 0.2  # "about one sentence in seven"
 
 
-def test_every_span_is_of_whole_words_and_only_the_name(newsroom: dict[str, list[dict[str, Any]]]) -> None:
+def test_every_span_is_of_whole_words_and_only_the_name(
+    newsroom: dict[str, list[dict[str, Any]]],
+) -> None:
     spans = 0
     for record in (record for records in newsroom.values() for record in records):
         text = record["text"]
@@ -89,7 +98,8 @@ def test_no_sentence_stands_twice(texts: list[tuple[str, str]]) -> None:
 def test_no_two_sentences_have_half_their_words_in_common(texts: list[tuple[str, str]]) -> None:
     sets = [(text, frozenset(words(text))) for _, text in texts]
     closest = max(len(a & b) / len(a | b) for (_, a), (_, b) in combinations(sets, 2))
-    assert closest < 0.5  # 0.27, as it is: "Can a keyboard really be worth 600 euros?", "Can a robot referee be booed?"
+    # 0.27, as it is: "Can a keyboard really be worth 600 euros?", "Can a robot referee be booed?"
+    assert closest < 0.5
 
 
 def test_no_run_of_six_words_stands_in_two_splits(texts: list[tuple[str, str]]) -> None:
@@ -114,4 +124,6 @@ def test_lengths_and_beginnings_vary(texts: list[tuple[str, str]]) -> None:
 def test_the_card_says_what_it_is_and_under_which_licence() -> None:
     card = (OURS / "newsroom" / "README.md").read_text(encoding="utf-8")
     assert "CC0 1.0" in card
-    assert all(word in card for word in (*TOPICS, *TYPES, *(f"({size})" for size in SIZES.values())))
+    assert all(
+        word in card for word in (*TOPICS, *TYPES, *(f"({size})" for size in SIZES.values()))
+    )

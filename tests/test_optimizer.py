@@ -1,7 +1,7 @@
 """Parameter groups, learning rates by depth, weight decay, schedules.
 
-Evidence: AdamW written out here in float64, step by step, for every parameter; the schedules against those of
-`transformers` where they agree, and by their properties elsewhere.
+Evidence: AdamW written out here in float64, step by step, for every parameter; the schedules
+against those of `transformers` where they agree, and by their properties elsewhere.
 """
 
 import math
@@ -15,7 +15,14 @@ from torch import nn
 
 from minibert.files import InputError
 from tests.training import World, assemble, differing, log_of, make_world, trained, weights
-from train.optimizer import build_optimizer, learning_rates, new_groups, no_decay, rate_factor, set_rates
+from train.optimizer import (
+    build_optimizer,
+    learning_rates,
+    new_groups,
+    no_decay,
+    rate_factor,
+    set_rates,
+)
 from train.run import backward, train, unfreeze
 
 
@@ -43,12 +50,17 @@ def test_rates_fall_with_depth(world: World) -> None:
 def test_rates_are_equal_without_decay(world: World) -> None:
     settings = world.settings(lr=2e-4)
     rates = learning_rates(assemble(settings).model, settings)
-    assert {name: rate for name, rate in rates.items() if rate != 2e-4} == {"head.intent": 0.01, "head.slots": 0.01}
+    assert {name: rate for name, rate in rates.items() if rate != 2e-4} == {
+        "head.intent": 0.01,
+        "head.slots": 0.01,
+    }
 
 
 def test_rates_given_by_group(world: World) -> None:
     """The three rates of the notebooks: what is named later wins."""
-    settings = world.settings(group_lr="backbone=1e-5, head.slots=2e-4, layers.1-2=1e-4", layer_decay=0.9)
+    settings = world.settings(
+        group_lr="backbone=1e-5, head.slots=2e-4, layers.1-2=1e-4", layer_decay=0.9
+    )
     assert learning_rates(assemble(settings).model, settings) == {
         "embeddings": 1e-5,
         "layers.0": 1e-5,
@@ -69,7 +81,9 @@ def test_rates_given_by_group(world: World) -> None:
         ("layers.0", r"should read name=value"),
     ],
 )
-def test_rates_that_make_no_sense_are_refused(world: World, tmp_path: Path, group_lr: str, message: str) -> None:
+def test_rates_that_make_no_sense_are_refused(
+    world: World, tmp_path: Path, group_lr: str, message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         train(world.settings(group_lr=group_lr), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -94,12 +108,16 @@ def test_groups_hold_every_learning_parameter_once(world: World, changes: dict[s
     parts = assemble(world.settings(**changes))
     optimizer = build_optimizer(parts.model, parts.mixer, parts.settings)
     held = [id(p) for group in optimizer.param_groups for p in group["params"]]
-    learning = [p for p in [*parts.model.parameters(), *parts.mixer.parameters()] if p.requires_grad]
+    learning = [
+        p for p in [*parts.model.parameters(), *parts.mixer.parameters()] if p.requires_grad
+    ]
     assert sorted(held) == sorted(map(id, learning))
 
 
 def test_unfreezing_adds_each_parameter_once(world: World) -> None:
-    settings = world.settings(freeze="backbone", unfreeze="2: layers.2; 3: layers.1", layer_decay=0.5)
+    settings = world.settings(
+        freeze="backbone", unfreeze="2: layers.2; 3: layers.1", layer_decay=0.5
+    )
     parts = assemble(settings)
     optimizer = build_optimizer(parts.model, parts.mixer, settings)
     units = [{group["unit"] for group in optimizer.param_groups}]
@@ -151,7 +169,8 @@ def test_decay_is_decided_by_the_modules_type() -> None:
 
 
 def test_decay_alone_shrinks_matrices_and_nothing_else(world: World) -> None:
-    """With gradients of 0 AdamW only decays: every matrix, the embeddings' among them, by lr * decay."""
+    """With gradients of 0 AdamW only decays: every matrix, the embeddings' among them, by lr *
+    decay."""
     settings = world.settings(weight_decay=0.1, layer_decay=0.5)
     parts = assemble(settings, torch.float64)
     rates = learning_rates(parts.model, settings)
@@ -164,11 +183,18 @@ def test_decay_alone_shrinks_matrices_and_nothing_else(world: World) -> None:
     decayed = set()
     for unit, module in parts.model.units().items():
         for name, parameter in module.named_parameters():
-            old = before[("heads." if unit.startswith("head.") else "bert.") + unit.removeprefix("head.") + "." + name]
+            old = before[
+                ("heads." if unit.startswith("head.") else "bert.")
+                + unit.removeprefix("head.")
+                + "."
+                + name
+            ]
             if torch.equal(parameter, old):
                 continue
             decayed.add(f"{unit}.{name}")
-            torch.testing.assert_close(parameter.detach(), old * (1 - rates[unit] * 0.1), rtol=1e-12, atol=0)
+            torch.testing.assert_close(
+                parameter.detach(), old * (1 - rates[unit] * 0.1), rtol=1e-12, atol=0
+            )
     matrices = ["attention.query", "attention.key", "attention.value", "attention.output"]
     matrices += ["feed_forward.intermediate", "feed_forward.output"]
     assert decayed == {
@@ -180,8 +206,11 @@ def test_decay_alone_shrinks_matrices_and_nothing_else(world: World) -> None:
 
 
 def test_steps_are_adamw_by_hand(world: World) -> None:
-    """Four steps of real gradients, each parameter with its own rate and decay (Loshchilov and Hutter 2019)."""
-    settings = world.settings(layer_decay=0.7, weight_decay=0.05, loss="uncertainty", dropout=0.0, freeze="layers.0")
+    """Four steps of real gradients, each parameter with its own rate and decay (Loshchilov and
+    Hutter 2019)."""
+    settings = world.settings(
+        layer_decay=0.7, weight_decay=0.05, loss="uncertainty", dropout=0.0, freeze="layers.0"
+    )
     parts = assemble(settings, torch.float64)
     optimizer = build_optimizer(parts.model, parts.mixer, settings)
     rates = learning_rates(parts.model, settings)
@@ -190,7 +219,9 @@ def test_steps_are_adamw_by_hand(world: World) -> None:
         for child in module.modules():
             for name, p in child.named_parameters(recurse=False):
                 decay = 0.0 if name == "bias" or isinstance(child, nn.LayerNorm) else 0.05
-                expected.append((p, p.detach().clone(), 0.0 if unit == "layers.0" else rates[unit], decay))
+                expected.append(
+                    (p, p.detach().clone(), 0.0 if unit == "layers.0" else rates[unit], decay)
+                )
     expected += [(p, p.detach().clone(), settings.head_lr, 0.0) for p in parts.mixer.parameters()]
     moments = [(torch.zeros_like(value), torch.zeros_like(value)) for _, value, _, _ in expected]
     for t, factor in enumerate((0.25, 0.5, 1.0, 0.8), start=1):
@@ -233,7 +264,9 @@ def test_rates_rise_and_then_fall(world: World, schedule: str, warmup: float) ->
 
 
 def test_linear_and_cosine_by_hand(world: World) -> None:
-    linear, cosine = (world.settings(schedule=schedule, warmup=0.2) for schedule in ("linear", "cosine"))
+    linear, cosine = (
+        world.settings(schedule=schedule, warmup=0.2) for schedule in ("linear", "cosine")
+    )
     assert [rate_factor(step, 10, linear) for step in range(10)] == pytest.approx(
         [1 / 3, 2 / 3, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]
     )
@@ -244,7 +277,8 @@ def test_linear_and_cosine_by_hand(world: World) -> None:
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_schedules_are_those_of_transformers_after_the_warm_up(world: World, schedule: str) -> None:
-    """There the first step has rate 0, which trains nothing, and step i of w has i / w; here it has (i + 1) / (w + 1).
+    """There the first step has rate 0, which trains nothing, and step i of w has i / w; here it has
+    (i + 1) / (w + 1).
 
     So both reach the highest rate in step w, and are the same from there on.
     """
@@ -269,7 +303,8 @@ def test_schedules_are_those_of_transformers_after_the_warm_up(world: World, sch
 
 
 def test_clip_limits_the_norm_of_the_whole_gradient(world: World, tmp_path: Path) -> None:
-    """A limit far below AdamW's epsilon stops all movement; 0 and a limit that is never reached are the same."""
+    """A limit far below AdamW's epsilon stops all movement; 0 and a limit that is never reached are
+    the same."""
     runs = {
         name: world.settings(clip=clip, weight_decay=0.0, epochs=1)
         for name, clip in (("tiny", 1e-14), ("none", 0.0), ("high", 1e9), ("one", 1.0))
@@ -283,16 +318,24 @@ def test_clip_limits_the_norm_of_the_whole_gradient(world: World, tmp_path: Path
     # A constant added to all keys changes no softmax: the gradient of that bias is rounding alone.
     assert unmoved <= {f"bert.layers.{i}.attention.key.bias" for i in range(3)}
     assert not differing(left["none"], left["high"])
-    norms = {name: [entry["norm"] for entry in log_of(tmp_path / name) if "norm" in entry] for name in runs}
+    norms = {
+        name: [entry["norm"] for entry in log_of(tmp_path / name) if "norm" in entry]
+        for name in runs
+    }
     assert norms["none"][0] == norms["tiny"][0] > 1.0  # the norm before clipping
     assert differing(left["one"], left["none"])
 
 
 def test_logged_norm_is_that_of_the_gradient(world: World, tmp_path: Path) -> None:
-    settings = world.settings(epochs=1, batch_size=44, loss="uncertainty", dropout=0.0)  # one step of all sentences
+    # one step of all sentences
+    settings = world.settings(epochs=1, batch_size=44, loss="uncertainty", dropout=0.0)
     train(settings, tmp_path / "run")
     parts = assemble(settings)
     backward([parts.batch()], parts.model, parts.model, parts.mixer, parts.tasks, settings)
-    gradients = [p.grad.flatten() for p in [*parts.model.parameters(), *parts.mixer.parameters()] if p.grad is not None]
+    gradients = [
+        p.grad.flatten()
+        for p in [*parts.model.parameters(), *parts.mixer.parameters()]
+        if p.grad is not None
+    ]
     (entry,) = (entry for entry in log_of(tmp_path / "run") if "norm" in entry)
     assert entry["norm"] == pytest.approx(float(torch.cat(gradients).norm()), rel=1e-5)

@@ -1,7 +1,8 @@
-"""predict.py and evaluate.py as programs: a saved run answers as the model did before, from wherever texts come.
+"""predict.py and evaluate.py as programs: a saved run answers as the model did before, from
+wherever texts come.
 
-Evidence: a small random BERT with a head of every kind, saved as a run saves it; what the programs print is held
-against the model itself, and every misuse is one line on stderr with exit status 2.
+Evidence: a small random BERT with a head of every kind, saved as a run saves it; what the programs
+print is held against the model itself, and every misuse is one line on stderr with exit status 2.
 """
 
 import io
@@ -23,7 +24,14 @@ from train.checkpoint import load_run, save_run
 from train.data import Example, prepare
 from train.metrics import entities as find_entities
 from train.settings import Settings
-from train.tasks import JointModel, PairSimilarity, SentenceClassification, SentenceRegression, Task, TokenTagging
+from train.tasks import (
+    JointModel,
+    PairSimilarity,
+    SentenceClassification,
+    SentenceRegression,
+    Task,
+    TokenTagging,
+)
 
 TASKS: list[Task] = [
     SentenceClassification("mood", ("bad", "good", "so"), "cls"),
@@ -47,7 +55,9 @@ def save(folder: Path, tasks: Sequence[Task], split_words: str = "punctuation") 
     )
     (folder / "words").mkdir(parents=True)
     (folder / "words" / "vocab.txt").write_text("".join(f"{token}\n" for token in VOCABULARY))
-    encoder = SentenceEncoder(shake(Bert(config), 1.0).eval(), Tokenizer.from_folder(folder / "words"))
+    encoder = SentenceEncoder(
+        shake(Bert(config), 1.0).eval(), Tokenizer.from_folder(folder / "words")
+    )
     model = JointModel(encoder.bert, tasks).eval()
     for parameter in model.heads.parameters():
         torch.nn.init.normal_(parameter)
@@ -92,15 +102,21 @@ def complaint(capsys: pytest.CaptureFixture[str], program: Any, *arguments: Any)
     return err.removeprefix("error: ").strip()
 
 
-def test_a_saved_run_answers_as_its_model_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_saved_run_answers_as_its_model_did(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = save(tmp_path, TASKS)
     tokenizer = Tokenizer.from_folder(tmp_path / "words")
     words = [["ab", "c", ",", "d", "!"], ["it", "'", "s", "a", "fine", "day"], ["x"]]
-    items = prepare([Example(text, {}, "", tuple(w)) for text, w in zip(TEXTS, words, strict=True)], tokenizer)
+    items = prepare(
+        [Example(text, {}, "", tuple(w)) for text, w in zip(TEXTS, words, strict=True)], tokenizer
+    )
     records = answers(capsys, tmp_path, *TEXTS)
     assert [record["text"] for record in records] == TEXTS
     entities = 0
-    for record, item, found in zip(records, items, evaluate.predict(model, TASKS, items), strict=True):
+    for record, item, found in zip(
+        records, items, evaluate.predict(model, TASKS, items), strict=True
+    ):
         assert list(record) == ["text", "mood", "slots", "stars"]
         assert record["mood"] == {
             "label": found["mood"].label,
@@ -159,7 +175,9 @@ def test_words_are_split_as_in_training(tmp_path: Path, capsys: pytest.CaptureFi
     assert [example.words for (example,) in texts] == [("it's", "a", "b."), ("it", "'", "s", "a")]
     save(tmp_path, TASKS, "whitespace")
     assert load_run(tmp_path).split_words == "whitespace"
-    whole, split = (predict.examples(["a, b"], way, TASKS)[0].words for way in ("whitespace", "punctuation"))
+    whole, split = (
+        predict.examples(["a, b"], way, TASKS)[0].words for way in ("whitespace", "punctuation")
+    )
     assert (whole, split) == (("a,", "b"), ("a", ",", "b"))
     for entity in answers(capsys, tmp_path, "a, b, c, d, e, f")[0]["slots"]:
         assert entity["text"].split()[0] in ("a,", "b,", "c,", "d,", "e,", "f")
@@ -168,7 +186,9 @@ def test_words_are_split_as_in_training(tmp_path: Path, capsys: pytest.CaptureFi
 # Pairs
 
 
-def test_pairs_are_two_texts_with_a_tab_between(pair_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pairs_are_two_texts_with_a_tab_between(
+    pair_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     records = answers(capsys, pair_run, "ab c\tab c", "ab c\td e f", "d e f\tab c")
     assert [(record["text"], record["second"]) for record in records] == [
         ("ab c", "ab c"),
@@ -181,7 +201,8 @@ def test_pairs_are_two_texts_with_a_tab_between(pair_run: Path, capsys: pytest.C
     assert scores[1] < 0.995
     encoder = SentenceEncoder.from_pretrained(pair_run / "model", device="cpu")
     first, second = encoder.encode(["ab c", "d e f"], normalize=True)
-    assert scores[1] == pytest.approx(float(first @ second), abs=1e-5)  # the saved model itself gives the score
+    # the saved model itself gives the score
+    assert scores[1] == pytest.approx(float(first @ second), abs=1e-5)
     assert predict.main([str(pair_run), "ab c\tab c"]) == 0
     assert capsys.readouterr().out == "ab c\nab c\n  likeness: 1.0000\n"
 
@@ -192,7 +213,9 @@ def test_a_run_of_pairs_wants_pairs(pair_run: Path, capsys: pytest.CaptureFixtur
     assert complaint(capsys, predict, pair_run, "a\t ") == "text 1 is blank"
 
 
-def test_without_a_task_for_pairs_a_tab_is_white_space(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_task_for_pairs_a_tab_is_white_space(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tab, space = answers(capsys, run, "ab\tc d", "ab c d")
     assert "second" not in tab
     assert tab | {"text": ""} == space | {"text": ""}
@@ -218,13 +241,18 @@ def test_misuse_of_predict(
     assert both == "give texts as arguments or as --input, not both"
     absent = complaint(capsys, predict, run, "--input", tmp_path / "absent")
     assert absent == f"cannot read {tmp_path}/absent: No such file or directory"
-    assert complaint(capsys, predict, tmp_path, "a") == f"{tmp_path} is no finished run: it has no tasks.json"
+    assert (
+        complaint(capsys, predict, tmp_path, "a")
+        == f"{tmp_path} is no finished run: it has no tasks.json"
+    )
     stdin(monkeypatch, b"good\n\xff\n")
     assert complaint(capsys, predict, run).startswith("standard input, line 2: not UTF-8 text")
     stdin(monkeypatch, b"good\n\nbad\n")
     assert complaint(capsys, predict, run) == "text 2 is blank"
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    assert complaint(capsys, predict, run).startswith("no texts: give them as arguments, as --input FILE")
+    assert complaint(capsys, predict, run).startswith(
+        "no texts: give them as arguments, as --input FILE"
+    )
 
 
 # python -m train.evaluate
@@ -233,7 +261,9 @@ def test_misuse_of_predict(
 def write(folder: Path, **splits: list[dict[str, Any]]) -> Path:
     folder.mkdir(exist_ok=True)
     for name, records in splits.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        (folder / f"{name}.jsonl").write_text(
+            "".join(json.dumps(record) + "\n" for record in records)
+        )
     return folder
 
 
@@ -242,19 +272,30 @@ def evaluated(capsys: pytest.CaptureFixture[str], *arguments: Any) -> dict[str, 
     return json.loads(capsys.readouterr().out)
 
 
-def test_evaluating_a_run_on_its_own_predictions(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluating_a_run_on_its_own_predictions(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     records = answers(capsys, run, *TEXTS)
     gold = [
-        {"text": r["text"], "mood": r["mood"]["label"], "stars": r["stars"]["score"], "new": "ignored"} for r in records
+        {
+            "text": r["text"],
+            "mood": r["mood"]["label"],
+            "stars": r["stars"]["score"],
+            "new": "ignored",
+        }
+        for r in records
     ]
-    folder = write(tmp_path / "data", test=gold, dev=[{**gold[0], "mood": "bad"}, {**gold[0], "mood": "good"}])
+    folder = write(
+        tmp_path / "data", test=gold, dev=[{**gold[0], "mood": "bad"}, {**gold[0], "mood": "good"}]
+    )
     metrics = evaluated(capsys, run, "--data", folder)
     assert metrics.keys() == {"mood", "stars"}
     assert metrics["mood"]["accuracy"] == 1
     assert metrics["stars"]["pearson"] == pytest.approx(1, abs=1e-4)
     assert metrics["stars"]["root_mean_squared_error"] < 1e-4
     assert evaluated(capsys, run, "--data", folder, "--split", "dev")["mood"]["accuracy"] <= 0.5
-    assert evaluated(capsys, run, "--data", folder / "test.jsonl") == metrics  # a single file is all that there is
+    # a single file is all that there is
+    assert evaluated(capsys, run, "--data", folder / "test.jsonl") == metrics
 
 
 def test_whole_numbers_are_scores_where_the_run_has_scores(
@@ -268,7 +309,9 @@ def test_whole_numbers_are_scores_where_the_run_has_scores(
     }
 
 
-def test_repaired_tags_are_announced(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_repaired_tags_are_announced(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write(tmp_path, test=[{"words": ["a", "b"], "slots": ["O", "I-x"]}])
     assert evaluate.main([str(run), "--data", str(folder)]) == 0
     out, err = capsys.readouterr()
@@ -278,17 +321,31 @@ def test_repaired_tags_are_announced(run: Path, tmp_path: Path, capsys: pytest.C
 
 def test_misuse_of_evaluate(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write(
-        tmp_path, train=[{"text": "a", "mood": "good"}], test=[{"text": "a", "mood": "odd"}], dev=[{"text": "a"}]
+        tmp_path,
+        train=[{"text": "a", "mood": "good"}],
+        test=[{"text": "a", "mood": "odd"}],
+        dev=[{"text": "a"}],
     )
     for arguments, message in (
-        (["--data", folder], f"{folder}/test.jsonl, line 1: the mood label 'odd' does not occur in the training data"),
+        (
+            ["--data", folder],
+            f"{folder}/test.jsonl, line 1: the mood label 'odd' does not occur in the training data",
+        ),
         (["--data", folder, "--split", "dev"], f"{folder} has no label of mood, slots, stars"),
-        (["--data", folder, "--split", "val"], f"{folder} has no val split; it has train, dev, test"),
-        (["--data", tmp_path / "absent"], f"--data {tmp_path}/absent: there is no such file or folder; the project's"),
+        (
+            ["--data", folder, "--split", "val"],
+            f"{folder} has no val split; it has train, dev, test",
+        ),
+        (
+            ["--data", tmp_path / "absent"],
+            f"--data {tmp_path}/absent: there is no such file or folder; the project's",
+        ),
         (["--data", "notebook"], "notebook has no label of mood, slots, stars"),
     ):
         assert complaint(capsys, evaluate, run, *arguments).startswith(message)
-    assert complaint(capsys, evaluate, folder, "--data", folder).startswith(f"{folder} is no finished run")
+    assert complaint(capsys, evaluate, folder, "--data", folder).startswith(
+        f"{folder} is no finished run"
+    )
 
 
 def test_examples_name_the_text_that_is_wrong() -> None:

@@ -1,7 +1,8 @@
 """Properties that hold for any weights and any sentences, tried on those that hypothesis draws.
 
-Evidence: none of them needs another implementation. The model is small, random and in float64, so that what is equal
-in mathematics is equal to 1e-12 here; hidden states reach 4. The draws are the same in every run.
+Evidence: none of them needs another implementation. The model is small, random and in float64, so
+that what is equal in mathematics is equal to 1e-12 here; hidden states reach 4. The draws are the
+same in every run.
 """
 
 from functools import cache
@@ -69,12 +70,16 @@ def test_packed_and_padded_are_each_sentence_alone(batch: Batch) -> None:
 
 @given(batches, st.integers(0, LONGEST), st.lists(ids, min_size=6 * LONGEST, max_size=6 * LONGEST))
 @torch.no_grad()
-def test_padding_of_any_width_and_any_words_changes_nothing(batch: Batch, more: int, words: list[int]) -> None:
+def test_padding_of_any_width_and_any_words_changes_nothing(
+    batch: Batch, more: int, words: list[int]
+) -> None:
     width = min(batch.input_ids.size(1) + more, LONGEST)
     mask = torch.arange(width) < torch.tensor(batch.lengths)[:, None]
     filled = torch.tensor(words)[: mask.numel()].view(mask.shape)
     filled[mask] = batch.packed_ids
-    assert_close(small_bert()(filled, mask)[mask], small_bert()(batch.input_ids, batch.mask)[batch.mask])
+    assert_close(
+        small_bert()(filled, mask)[mask], small_bert()(batch.input_ids, batch.mask)[batch.mask]
+    )
 
 
 @given(batches, st.randoms(use_true_random=False))
@@ -84,9 +89,14 @@ def test_a_permuted_batch_gives_the_permuted_result(batch: Batch, dice: Random) 
     dice.shuffle(order)
     shuffled = Batch([batch.sentences[i] for i in order])
     padded = small_bert()(batch.input_ids, batch.mask)[order]
-    assert_close(small_bert()(shuffled.input_ids, shuffled.mask)[shuffled.mask], padded[shuffled.mask])
+    assert_close(
+        small_bert()(shuffled.input_ids, shuffled.mask)[shuffled.mask], padded[shuffled.mask]
+    )
     packed = small_bert()(batch.packed_ids, Packed(batch.lengths)).split(batch.lengths)
-    assert_close(small_bert()(shuffled.packed_ids, Packed(shuffled.lengths)), torch.cat([packed[i] for i in order]))
+    assert_close(
+        small_bert()(shuffled.packed_ids, Packed(shuffled.lengths)),
+        torch.cat([packed[i] for i in order]),
+    )
 
 
 @given(batches, st.integers(2, 4))
@@ -101,7 +111,9 @@ def test_a_sentence_given_twice_gives_the_same_twice(batch: Batch, times: int) -
 
 @given(sentences, st.data())
 @torch.no_grad()
-def test_one_token_of_another_type_changes_every_token(sentence: Tensor, data: st.DataObject) -> None:
+def test_one_token_of_another_type_changes_every_token(
+    sentence: Tensor, data: st.DataObject
+) -> None:
     """And types of 0 are what leaving them out means."""
     place = data.draw(st.integers(0, len(sentence) - 1))
     types = torch.zeros_like(sentence)
@@ -116,7 +128,8 @@ def test_one_token_of_another_type_changes_every_token(sentence: Tensor, data: s
 @given(sentences.filter(lambda sentence: len(sentence) > 1))
 @torch.no_grad()
 def test_the_order_of_words_counts_by_their_positions_alone(sentence: Tensor) -> None:
-    """Words moved together with their positions have the same vectors; words moved alone have others."""
+    """Words moved together with their positions have the same vectors; words moved alone have
+    others."""
     layout, moved = Padded(torch.ones(1, len(sentence))), Padded(torch.ones(1, len(sentence)))
     moved.positions = moved.positions.flip(0)
     hidden = small_bert()(sentence[None], layout).flip(1)
@@ -135,19 +148,28 @@ def test_evaluation_is_the_same_to_the_bit_whenever_it_is_done(batch: Batch) -> 
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize(("activation", "packed"), [*((name, False) for name in ACTIVATIONS), ("gelu", True)])
+@pytest.mark.parametrize(
+    ("activation", "packed"), [*((name, False) for name in ACTIVATIONS), ("gelu", True)]
+)
 def test_gradients_are_those_of_finite_differences(activation: str, packed: bool) -> None:
-    """Every parameter of two layers, in float64: (f(x + h) - f(x - h)) / 2h by torch.autograd.gradcheck."""
+    """Every parameter of two layers, in float64: (f(x + h) - f(x - h)) / 2h by
+    torch.autograd.gradcheck."""
     sizes = {"vocab_size": 6, "hidden_size": 4, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = BertConfig(**sizes, intermediate_size=5, max_position_embeddings=4, hidden_act=activation)
+    config = BertConfig(
+        **sizes, intermediate_size=5, max_position_embeddings=4, hidden_act=activation
+    )
     bert = shake(Bert(config, pooler=False), 0.3).double().eval()
     names, values = zip(*bert.named_parameters(), strict=True)
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]).bool()
-    ids, types = torch.tensor([[1, 2, 3, 4], [5, 1, 2, 2]]), torch.tensor([[0, 0, 1, 1], [0, 1, 0, 0]])
+    ids, types = (
+        torch.tensor([[1, 2, 3, 4], [5, 1, 2, 2]]),
+        torch.tensor([[0, 0, 1, 1], [0, 1, 0, 0]]),
+    )
     inputs: tuple = (ids[mask], Packed([4, 2]), types[mask]) if packed else (ids, mask, types)
 
     def loss(*parameters: Tensor) -> Tensor:
         hidden = functional_call(bert, dict(zip(names, parameters, strict=True)), inputs)
-        return (hidden if packed else hidden[mask]).sin().sum(0)  # four outputs; sin, for a norm's sum is constant
+        # four outputs; sin, for a norm's sum is constant
+        return (hidden if packed else hidden[mask]).sin().sum(0)
 
     assert torch.autograd.gradcheck(loss, values, eps=1e-6, atol=1e-7, rtol=1e-5)

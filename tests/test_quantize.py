@@ -1,4 +1,5 @@
-"""quantize.py: bit for bit what sentence_transformers.util.quantize_embeddings makes of the same vectors and ranges."""
+"""quantize.py: bit for bit what sentence_transformers.util.quantize_embeddings makes of the same
+vectors and ranges."""
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from minibert.quantize import PRECISIONS, find_ranges, quantize
 
 @pytest.fixture
 def vectors() -> np.ndarray:
-    """Rows outside the ranges, zeros of both signs, a dimension that never changes, and no multiple of eight."""
+    """Rows outside the ranges, zeros of both signs, a dimension that never changes, and no multiple
+    of eight."""
     vectors = np.random.default_rng(0).normal(size=(300, 45)).astype(np.float32)
     vectors[0] *= 10
     vectors[1, :4] = [0, -0.0, 1e-30, -1e-30]
@@ -35,14 +37,19 @@ def test_int8_clips_and_nearly_keeps_cosines(vectors: np.ndarray) -> None:
     assert {int(small[0].min()), int(small[0].max())} == {-128, 127}
     steps = (ranges[1] - ranges[0]) / 255
     back = (small[1:].astype(np.float32) + 128.5) * steps + ranges[0]
-    assert (np.abs(back - vectors[1:]) <= steps * 0.5001 + 1e-6).all()  # half a step, whatever the value
+    # half a step, whatever the value
+    assert (np.abs(back - vectors[1:]) <= steps * 0.5001 + 1e-6).all()
 
 
 def test_what_is_refused(vectors: np.ndarray) -> None:
     for ranges in (None, np.zeros((2, 44), np.float32)):
-        with pytest.raises(InputError, match=r"int8 needs ranges of \(2, 45\) numbers: calibrate first"):
+        with pytest.raises(
+            InputError, match=r"int8 needs ranges of \(2, 45\) numbers: calibrate first"
+        ):
             quantize(vectors, "int8", ranges)
-    with pytest.raises(InputError, match="precision 'int4' is not one of float32, int8, binary, ubinary"):
+    with pytest.raises(
+        InputError, match="precision 'int4' is not one of float32, int8, binary, ubinary"
+    ):
         quantize(vectors, "int4")
     with pytest.raises(InputError, match="a calibration needs texts, and there are none"):
         find_ranges([])

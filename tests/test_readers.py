@@ -1,7 +1,9 @@
-"""readers.py: each format as the real files have it and as people get it wrong; no wrong input passes or breaks.
+"""readers.py: each format as the real files have it and as people get it wrong; no wrong input
+passes or breaks.
 
-Evidence: the real SNIPS and TweetEval where they are at hand, small files of every format with exact expectations,
-data sets that the `datasets` library wrote itself, and an error with file, line and value for each kind of mistake.
+Evidence: the real SNIPS and TweetEval where they are at hand, small files of every format with
+exact expectations, data sets that the `datasets` library wrote itself, and an error with file, line
+and value for each kind of mistake.
 """
 
 import csv
@@ -79,9 +81,15 @@ def test_the_real_snips(snips: DataSet) -> None:
     train = snips.splits["train"]
     assert len(set(labels(train, "intent"))) == 7
     assert len({tag[2:] for tags in labels(train, "slots") for tag in tags} - {""}) == 39
-    assert all(len(e.words or ()) == len(e.labels["slots"]) for es in snips.splits.values() for e in es)  # type: ignore[arg-type]
+    assert all(
+        len(e.words or ()) == len(e.labels["slots"]) for es in snips.splits.values() for e in es
+    )  # type: ignore[arg-type]
     assert len({tag for tags in labels(train, "slots") for tag in tags}) == 72
-    first = (Path(train[0].where.partition(",")[0]).parent / "seq.in").read_text(encoding="utf-8").split("\n")[0]
+    first = (
+        (Path(train[0].where.partition(",")[0]).parent / "seq.in")
+        .read_text(encoding="utf-8")
+        .split("\n")[0]
+    )
     assert train[0].words == tuple(first.split())
     assert train[0].text == first.strip()
 
@@ -105,7 +113,12 @@ def test_snips_is_words_tags_and_an_intent(tmp_path: Path) -> None:
             f"{folder}/train/seq.in, line 1",
             ("play", "jazz", "now"),
         ),
-        Example("add tea", {"intent": "Add", "slots": ("O", "O")}, f"{folder}/train/seq.in, line 2", ("add", "tea")),
+        Example(
+            "add tea",
+            {"intent": "Add", "slots": ("O", "O")},
+            f"{folder}/train/seq.in, line 2",
+            ("add", "tea"),
+        ),
     ]
     assert data.splits["dev"][0].words == ("play",)
 
@@ -113,21 +126,36 @@ def test_snips_is_words_tags_and_an_intent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "tags", "intents", "message"),
     [
-        ("a\nb\n", "O\n", "x\ny\n", "files of unequal length: seq.in has 2 lines, seq.out 1, label 2"),
-        ("a\nb\n", "O\nO\n", "x\n", "files of unequal length: seq.in has 2 lines, seq.out 2, label 1"),
+        (
+            "a\nb\n",
+            "O\n",
+            "x\ny\n",
+            "files of unequal length: seq.in has 2 lines, seq.out 1, label 2",
+        ),
+        (
+            "a\nb\n",
+            "O\nO\n",
+            "x\n",
+            "files of unequal length: seq.in has 2 lines, seq.out 2, label 1",
+        ),
         ("a\nb c\n", "O\nO\n", "x\ny\n", "seq.in, line 2: 2 words, but 1 tags in seq.out"),
         ("a\n\n", "O\n\n", "x\ny\n", "seq.in, line 2: a sentence without words"),
         ("a\nb\n", "O\nO\n", "x\n \n", "seq.in, line 2: a sentence without a label"),
     ],
 )
-def test_snips_gone_wrong(words: str, tags: str, intents: str, message: str, tmp_path: Path) -> None:
+def test_snips_gone_wrong(
+    words: str, tags: str, intents: str, message: str, tmp_path: Path
+) -> None:
     write(tmp_path, train___seq__in=words, train___seq__out=tags, train___label=intents)
     assert message in error_of(lambda: load(tmp_path))
 
 
 def test_a_missing_file_of_snips_is_named(tmp_path: Path) -> None:
     write(tmp_path, train___seq__in="a\n", train___label="x\n")
-    assert error_of(lambda: load(tmp_path)) == f"cannot read {tmp_path}/train/seq.out: No such file or directory"
+    assert (
+        error_of(lambda: load(tmp_path))
+        == f"cannot read {tmp_path}/train/seq.out: No such file or directory"
+    )
 
 
 # TweetEval
@@ -141,7 +169,12 @@ def test_the_real_emotion(shared: Path) -> None:
         "dev": 374,
         "test": 1421,
     }
-    assert {e.labels["emotion"] for es in data.splits.values() for e in es} == {"anger", "joy", "optimism", "sadness"}
+    assert {e.labels["emotion"] for es in data.splits.values() for e in es} == {
+        "anger",
+        "joy",
+        "optimism",
+        "sadness",
+    }
     folder = shared / "data" / "tweeteval" / "emotion"
     texts = (folder / "test_text.txt").read_text(encoding="utf-8").split("\n")
     numbers = (folder / "test_labels.txt").read_text().split()
@@ -170,14 +203,26 @@ def test_tweeteval_is_named_after_its_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mapping", "texts", "numbers", "message"),
     [
-        ("0\tsad\n", "a\nb\n", "0\n", "files of unequal length: train_text.txt has 2 lines, train_labels.txt 1"),
-        ("0\tsad\n", "a\nb\n", "0\n1\n", "train_labels.txt, line 2: '1' is no number of mapping.txt"),
+        (
+            "0\tsad\n",
+            "a\nb\n",
+            "0\n",
+            "files of unequal length: train_text.txt has 2 lines, train_labels.txt 1",
+        ),
+        (
+            "0\tsad\n",
+            "a\nb\n",
+            "0\n1\n",
+            "train_labels.txt, line 2: '1' is no number of mapping.txt",
+        ),
         ("0\tsad\n", "a\nb\n", "0\n\n", "train_labels.txt, line 2: '' is no number of mapping.txt"),
         ("0 sad\n", "a\n", "0\n", "mapping.txt, line 1: '0 sad' should read number, tab, name"),
         ("0\tsad\n", "a\n \n", "0\n0\n", "train_text.txt, line 2: a blank text"),
     ],
 )
-def test_tweeteval_gone_wrong(mapping: str, texts: str, numbers: str, message: str, tmp_path: Path) -> None:
+def test_tweeteval_gone_wrong(
+    mapping: str, texts: str, numbers: str, message: str, tmp_path: Path
+) -> None:
     write(tmp_path, mapping__txt=mapping, train_text__txt=texts, train_labels__txt=numbers)
     assert message in error_of(lambda: load(tmp_path))
 
@@ -195,7 +240,8 @@ def test_conll_columns(tmp_path: Path) -> None:
     assert [(e.words, e.labels["tags"], e.where) for e in examples] == [
         (("EU", "rejects"), ("B-ORG", "O"), f"{file}, line 3"),
         (("Peter", "Blackburn"), ("B-PER", "I-PER"), f"{file}, line 6"),
-        (("10\u00a0000", "\u200b", "\ufeff"), ("O", "O", "O"), f"{file}, line 12"),  # a no-break space is in a word
+        # a no-break space is in a word
+        (("10\u00a0000", "\u200b", "\ufeff"), ("O", "O", "O"), f"{file}, line 12"),
     ]
     assert examples[0].text == "EU rejects"
 
@@ -213,7 +259,9 @@ def test_a_conll_word_without_a_tag(tmp_path: Path) -> None:
 def test_iob1_and_stray_inside_tags_are_repaired_counted_and_announced(tmp_path: Path) -> None:
     iob1 = "a I-PER\nb I-PER\nc B-PER\nd I-ORG\ne O\nf I-ORG\n\ng I-PER\n"
     said: list[str] = []
-    data = load(write(tmp_path, train__conll=iob1, dev__conll="a O\n", test__conll="a I-ORG\n"), said)
+    data = load(
+        write(tmp_path, train__conll=iob1, dev__conll="a O\n", test__conll="a I-ORG\n"), said
+    )
     assert labels(data.splits["train"], "tags") == [
         ("B-PER", "I-PER", "B-PER", "B-ORG", "O", "B-ORG"),
         ("B-PER",),
@@ -239,7 +287,9 @@ def test_sound_tags_are_left_alone_and_nothing_is_said() -> None:
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_tables_with_quotes_commas_tabs_and_line_ends_inside(suffix: str, end: str, mark: str, tmp_path: Path) -> None:
+def test_tables_with_quotes_commas_tabs_and_line_ends_inside(
+    suffix: str, end: str, mark: str, tmp_path: Path
+) -> None:
     rows = [
         ["text", "label", "note"],
         ['She said "no", twice', "a, b", "\ttab\t"],
@@ -269,13 +319,25 @@ def test_tables_with_quotes_commas_tabs_and_line_ends_inside(suffix: str, end: s
     ("content", "message"),
     [
         ("", "line 1: there must be the names of the columns"),
-        ("sentence,label\na,b\n", "line 1: no column text (or text_a and text_b); it has sentence, label"),
-        ("text_a,label\na,b\n", "line 1: no column text (or text_a and text_b); it has text_a, label"),
-        ("text,label,label\na,b,c\n", "line 1: the column 'label' stands twice in text, label, label"),
+        (
+            "sentence,label\na,b\n",
+            "line 1: no column text (or text_a and text_b); it has sentence, label",
+        ),
+        (
+            "text_a,label\na,b\n",
+            "line 1: no column text (or text_a and text_b); it has text_a, label",
+        ),
+        (
+            "text,label,label\na,b,c\n",
+            "line 1: the column 'label' stands twice in text, label, label",
+        ),
         ("text,label\na\n", "line 2: 1 values, but 2 columns in the header"),
         ('text,label\n"a\nb",x\nc,d,e\n', "line 4: 3 values, but 2 columns in the header"),
         ("text,label\n ,b\n", "line 2: a text must be a string that is not blank, not ' '"),
-        ("text_a,text_b,score\na,,0.5\n", "line 2: a text must be a string that is not blank, not ''"),
+        (
+            "text_a,text_b,score\na,,0.5\n",
+            "line 2: a text must be a string that is not blank, not ''",
+        ),
         ('text,label\n"a"b,c\n', "line 2: ',' expected after '\"'"),
         ('text,label\na,b\n"c,d\n', "line 3: unexpected end of data"),
     ],
@@ -309,7 +371,9 @@ def test_the_row_numbers_that_pandas_writes_are_no_task(tmp_path: Path) -> None:
         (["nan", "inf", "1,5", "٣"], ["nan", "inf", "1,5", "٣"]),
     ],
 )
-def test_what_is_a_score_and_what_is_a_class(cells: list[str], wanted: list[Any], tmp_path: Path) -> None:
+def test_what_is_a_score_and_what_is_a_class(
+    cells: list[str], wanted: list[Any], tmp_path: Path
+) -> None:
     rows = [["text", "x"], *(["a", cell] for cell in cells)]
     with (tmp_path / "train.csv").open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows(rows)
@@ -319,7 +383,12 @@ def test_what_is_a_score_and_what_is_a_class(cells: list[str], wanted: list[Any]
 
 
 def test_a_column_is_of_scores_in_all_splits_if_it_is_in_one(tmp_path: Path) -> None:
-    write(tmp_path, train__csv="text,x\na,1\n", dev__csv="text,x\nb,2.5\n", test__jsonl=lines({"text": "c", "x": 3}))
+    write(
+        tmp_path,
+        train__csv="text,x\na,1\n",
+        dev__csv="text,x\nb,2.5\n",
+        test__jsonl=lines({"text": "c", "x": 3}),
+    )
     assert {split: labels(es, "x") for split, es in read_folder(tmp_path).items()} == {
         "train": [1.0],
         "dev": [2.5],
@@ -369,7 +438,10 @@ def test_any_number_of_labels_of_all_kinds(tmp_path: Path) -> None:
         ("Ada", "met", "Bo", "in", "Rome", "."),
     )
     assert second == Example(
-        "Ada met", {"topic": "x", "tags": ("B-p", "O"), "stars": 3.0}, f"{file}, line 4", ("Ada", "met")
+        "Ada met",
+        {"topic": "x", "tags": ("B-p", "O"), "stars": 3.0},
+        f"{file}, line 4",
+        ("Ada", "met"),
     )
     assert third == Example("one", {"likeness": "-1"}, f"{file}, line 5", None, "two")
 
@@ -396,7 +468,10 @@ def test_words_beside_a_text_keep_their_number_whatever_spans_there_are() -> Non
 
 def test_a_string_of_digits_is_a_label_and_a_number_a_score() -> None:
     examples = [from_fields({"text": "t", "version": "4.5", "score": 4.5}, "here")]
-    assert settle_numbers({"train": examples})["train"][0].labels == {"version": "4.5", "score": 4.5}
+    assert settle_numbers({"train": examples})["train"][0].labels == {
+        "version": "4.5",
+        "score": 4.5,
+    }
 
 
 @pytest.mark.parametrize(
@@ -410,19 +485,28 @@ def test_a_string_of_digits_is_a_label_and_a_number_a_score() -> None:
         (r'{"text": "a\ud800"}', "holds half a surrogate pair, which is no character"),
         (r'{"text": "a", "x": "\udc00"}', "holds half a surrogate pair, which is no character"),
         ("{}", "needs text, or words, or text_a and text_b; it has nothing"),
-        ('{"tokens": ["a"], "x": 1}', "needs text, or words, or text_a and text_b; it has tokens, x"),
+        (
+            '{"tokens": ["a"], "x": 1}',
+            "needs text, or words, or text_a and text_b; it has tokens, x",
+        ),
         ('{"text": null, "x": 1}', "needs text, or words, or text_a and text_b; it has x"),
         ('{"text_a": "a"}', "needs text, or words, or text_a and text_b; it has text_a"),
         ('{"text": " "}', "a text must be a string that is not blank, not ' '"),
         ('{"text": 3}', "a text must be a string that is not blank, not 3"),
-        ('{"text_a": "a", "text_b": ["b"]}', "a text must be a string that is not blank, not ['b']"),
+        (
+            '{"text_a": "a", "text_b": ["b"]}',
+            "a text must be a string that is not blank, not ['b']",
+        ),
         ('{"text_a": "a", "text_b": ""}', "a text must be a string that is not blank, not ''"),
         ('{"words": "a b"}', "words must be a list of texts, none of them blank"),
         ('{"words": ["a", " "]}', "words must be a list of texts, none of them blank"),
         ('{"words": ["a", 1]}', "words must be a list of texts, none of them blank"),
         ('{"words": []}', "words must be a list of texts, none of them blank"),
         ('{"text": "a", "x": true}', "x = True is no label: a string, a number or a list is one"),
-        ('{"text": "a", "x": {"y": 1}}', "x = {'y': 1} is no label: a string, a number or a list is one"),
+        (
+            '{"text": "a", "x": {"y": 1}}',
+            "x = {'y': 1} is no label: a string, a number or a list is one",
+        ),
         ('{"text": "a", "x": NaN}', "x = nan is not a finite number"),
         ('{"text": "a", "x": -Infinity}', "x = -inf is not a finite number"),
         ('{"text": "a", "x": 1e400}', "x = inf is not a finite number"),
@@ -430,20 +514,47 @@ def test_a_string_of_digits_is_a_label_and_a_number_a_score() -> None:
         ('{"words": ["a", "b"], "x": ["O"]}', "x has 1 tags for 2 words"),
         ('{"words": ["a"], "x": []}', "x has 0 tags for 1 words"),
         ('{"text": "a", "x": ["O"]}', "x is a list of texts; tags need words beside them, as many"),
-        ('{"words": ["a"], "x": [[0, 1, "p"]]}', "x holds spans, which count characters of a text; here is no field"),
+        (
+            '{"words": ["a"], "x": [[0, 1, "p"]]}',
+            "x holds spans, which count characters of a text; here is no field",
+        ),
         ('{"text": "a", "x": [["O"]]}', "x has ['O'], which should read [start, end, type]"),
         ('{"text": "a", "x": [[0, 1, "p"], 3]}', "x has 3, which should read [start, end, type]"),
         ('{"text": "a", "x": [[0, 1.0, "p"]]}', "x has [0, 1.0, 'p'], which should read"),
         ('{"text": "a", "x": [[false, 1, "p"]]}', "x has [False, 1, 'p'], which should read"),
         ('{"text": "a", "x": [[0, 1, " "]]}', "x has [0, 1, ' '], which should read"),
-        ('{"text": "ab", "x": [[0, 3, "p"]]}', "x has [0, 3, 'p'], which is no part of a text of 2 characters"),
-        ('{"text": "ab", "x": [[-2, 2, "p"]]}', "x has [-2, 2, 'p'], which is no part of a text of 2 characters"),
-        ('{"text": "ab", "x": [[1, 1, "p"]]}', "x has [1, 1, 'p'], which is no part of a text of 2 characters"),
-        ('{"text": "ab", "x": [[2, 1, "p"]]}', "x has [2, 1, 'p'], which is no part of a text of 2 characters"),
-        ('{"text": "ab cd", "x": [[0, 1, "p"]]}', "x has [0, 1, 'p'], 'a': it must begin and end where words do"),
-        ('{"text": "ab cd", "x": [[1, 5, "p"]]}', "x has [1, 5, 'p'], 'b cd': it must begin and end where words do"),
-        ('{"text": "ab cd", "x": [[0, 3, "p"]]}', "x has [0, 3, 'p'], 'ab ': it must begin and end where words do"),
-        ('{"text": "ab cd", "x": [[2, 3, "p"]]}', "x has [2, 3, 'p'], ' ': it must begin and end where words do"),
+        (
+            '{"text": "ab", "x": [[0, 3, "p"]]}',
+            "x has [0, 3, 'p'], which is no part of a text of 2 characters",
+        ),
+        (
+            '{"text": "ab", "x": [[-2, 2, "p"]]}',
+            "x has [-2, 2, 'p'], which is no part of a text of 2 characters",
+        ),
+        (
+            '{"text": "ab", "x": [[1, 1, "p"]]}',
+            "x has [1, 1, 'p'], which is no part of a text of 2 characters",
+        ),
+        (
+            '{"text": "ab", "x": [[2, 1, "p"]]}',
+            "x has [2, 1, 'p'], which is no part of a text of 2 characters",
+        ),
+        (
+            '{"text": "ab cd", "x": [[0, 1, "p"]]}',
+            "x has [0, 1, 'p'], 'a': it must begin and end where words do",
+        ),
+        (
+            '{"text": "ab cd", "x": [[1, 5, "p"]]}',
+            "x has [1, 5, 'p'], 'b cd': it must begin and end where words do",
+        ),
+        (
+            '{"text": "ab cd", "x": [[0, 3, "p"]]}',
+            "x has [0, 3, 'p'], 'ab ': it must begin and end where words do",
+        ),
+        (
+            '{"text": "ab cd", "x": [[2, 3, "p"]]}',
+            "x has [2, 3, 'p'], ' ': it must begin and end where words do",
+        ),
         (
             '{"text": "ab cd", "x": [[0, 5, "p"], [3, 5, "q"]]}',
             "x has [3, 5, 'q'], 'cd', which overlaps another entity",
@@ -451,7 +562,9 @@ def test_a_string_of_digits_is_a_label_and_a_number_a_score() -> None:
     ],
 )
 def test_json_lines_gone_wrong(line: str, message: str, tmp_path: Path) -> None:
-    file = write(tmp_path, train__jsonl='{"text": "good", "x": "y"}\n\n' + line + "\n") / "train.jsonl"
+    file = (
+        write(tmp_path, train__jsonl='{"text": "good", "x": "y"}\n\n' + line + "\n") / "train.jsonl"
+    )
     assert error_of(lambda: load(tmp_path)).startswith(f"{file}, line 3: {message}")
 
 
@@ -465,14 +578,21 @@ def test_offsets_count_characters_also_beyond_ascii() -> None:
     assert example.words is not None
     tagged = [(word, tag) for word, tag in zip(example.words, tags, strict=True) if tag != "O"]
     assert tagged == [("Zoë", "B-p"), ("Zoe\u0308", "B-p"), ("İzmir", "B-l"), ("東京", "B-l")]
-    assert "".join(example.words) == "".join(text.split())  # nothing but white space is between words
+    # nothing but white space is between words
+    assert "".join(example.words) == "".join(text.split())
 
 
 def test_spans_of_several_words() -> None:
     text = "a b-c d"
     places = [match.span() for match in WORD.finditer(text)]
     assert span_tags(text, places, [[2, 5, "x"]], "here", "e") == ("O", "B-x", "I-x", "I-x", "O")
-    assert span_tags(text, places, [[2, 3, "x"], [3, 7, "x"]], "here", "e") == ("O", "B-x", "B-x", "I-x", "I-x")
+    assert span_tags(text, places, [[2, 3, "x"], [3, 7, "x"]], "here", "e") == (
+        "O",
+        "B-x",
+        "B-x",
+        "I-x",
+        "I-x",
+    )
 
 
 # Encodings and lines
@@ -487,7 +607,9 @@ def test_spans_of_several_words() -> None:
         ("train/seq.in", "a\nb\n\u00e9\n", "train/seq.in, line 3"),
     ],
 )
-def test_a_byte_that_is_no_utf8_names_file_and_line(name: str, content: str, where: str, tmp_path: Path) -> None:
+def test_a_byte_that_is_no_utf8_names_file_and_line(
+    name: str, content: str, where: str, tmp_path: Path
+) -> None:
     file = tmp_path / name
     file.parent.mkdir(exist_ok=True)
     file.write_bytes("\u20ac".join(["", ""]).encode() + content.encode("latin-1"))
@@ -508,7 +630,11 @@ def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["dev", "val", "valid", "validation"])
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "conll"])
 def test_the_names_of_the_dev_split(name: str, suffix: str, tmp_path: Path) -> None:
-    content = {"csv": "text,x\na,y\n", "tsv": "text\tx\na\ty\n", "jsonl": lines({"text": "a", "x": "y"})}
+    content = {
+        "csv": "text,x\na,y\n",
+        "tsv": "text\tx\na\ty\n",
+        "jsonl": lines({"text": "a", "x": "y"}),
+    }
     for split in ("train", name):
         (tmp_path / f"{split}.{suffix}").write_text(content.get(suffix, "a O\n"))
     assert set(load(tmp_path).splits) == {"train", "dev"}
@@ -517,13 +643,27 @@ def test_the_names_of_the_dev_split(name: str, suffix: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"train__csv": "", "train__jsonl": ""}, "train.csv and train.jsonl are all there; which one is train?"),
-        ({"dev__csv": "", "valid__csv": ""}, "dev.csv and valid.csv are all there; which one is dev?"),
-        ({"test___seq__in": "", "test__conll": ""}, "test/seq.in and test.conll are all there; which one is test?"),
-        ({"val_text__txt": "", "dev__tsv": ""}, "dev.tsv and val_text.txt are all there; which one is dev?"),
+        (
+            {"train__csv": "", "train__jsonl": ""},
+            "train.csv and train.jsonl are all there; which one is train?",
+        ),
+        (
+            {"dev__csv": "", "valid__csv": ""},
+            "dev.csv and valid.csv are all there; which one is dev?",
+        ),
+        (
+            {"test___seq__in": "", "test__conll": ""},
+            "test/seq.in and test.conll are all there; which one is test?",
+        ),
+        (
+            {"val_text__txt": "", "dev__tsv": ""},
+            "dev.tsv and val_text.txt are all there; which one is dev?",
+        ),
     ],
 )
-def test_two_files_for_one_split_are_refused(files: dict[str, str], message: str, tmp_path: Path) -> None:
+def test_two_files_for_one_split_are_refused(
+    files: dict[str, str], message: str, tmp_path: Path
+) -> None:
     assert error_of(lambda: load(write(tmp_path, **files))) == f"{tmp_path}: {message}"
 
 
@@ -532,7 +672,9 @@ def test_a_missing_dev_split_is_cut_from_train_and_announced(tmp_path: Path) -> 
     folder = write(tmp_path, train__jsonl=lines(*records))
     said: list[str] = []
     data = load(folder, said)
-    assert said == [f"{folder}: no dev split, so 10 of the 95 train examples are cut off for it (seed 0)"]
+    assert said == [
+        f"{folder}: no dev split, so 10 of the 95 train examples are cut off for it (seed 0)"
+    ]
     train, dev = ([e.text for e in data.splits[split]] for split in ("train", "dev"))
     assert sorted(train + dev) == sorted(record["text"] for record in records)
     assert len(dev) == 10
@@ -542,7 +684,8 @@ def test_a_missing_dev_split_is_cut_from_train_and_announced(tmp_path: Path) -> 
 
 
 def test_the_last_example_of_a_label_stays_in_train() -> None:
-    """A label that only dev has could not be learnt, and `build_tasks` would refuse a cut that is ours."""
+    """A label that only dev has could not be learnt, and `build_tasks` would refuse a cut that is
+    ours."""
     examples = [Example("a", {"x": "common", "e": ("O",), "s": i / 2}, "") for i in range(30)]
     examples += [Example("b", {"x": f"rare {i}", "s": 0.5}, "") for i in range(30)]
     examples += [Example("c", {"e": ("O", f"B-type {i}", f"I-type {i}")}, "") for i in range(30)]
@@ -557,7 +700,9 @@ def test_the_last_example_of_a_label_stays_in_train() -> None:
     assert [e.text for e in dev] == ["d"]
 
 
-@pytest.mark.parametrize("records", [[{"text": "a", "x": "y"}], [{"text": "a", "x": "y"}, {"text": "b", "x": "z"}]])
+@pytest.mark.parametrize(
+    "records", [[{"text": "a", "x": "y"}], [{"text": "a", "x": "y"}, {"text": "b", "x": "z"}]]
+)
 def test_too_few_examples_to_cut_a_dev_split_from(records: list[Any], tmp_path: Path) -> None:
     write(tmp_path, train__jsonl=lines(*records))
     message = f"none can be cut from train: it has {len(records)} examples"
@@ -602,7 +747,9 @@ def test_a_single_file_is_train_and_names_the_source(tmp_path: Path) -> None:
 # The project's own data
 
 
-def test_our_own_data_sets_go_by_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_own_data_sets_go_by_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(write(tmp_path, newsroom___train__csv="text,x\na,y\n"))
     for name in ("newsroom", "notebook", "notebook-alpha"):
         data = load_data(name, 0)
@@ -629,7 +776,11 @@ def test_the_package_carries_its_data_and_recipes() -> None:
     settings = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = settings["tool"]["setuptools"]["package-data"]["train"]
     carried = {file for pattern in patterns for file in (project / "train").glob(pattern)}
-    files = [file for folder in ("datasets", "recipes") for file in (project / "train" / folder).rglob("*")]
+    files = [
+        file
+        for folder in ("datasets", "recipes")
+        for file in (project / "train" / folder).rglob("*")
+    ]
     assert {file for file in files if file.is_file()} <= carried
     assert OURS / "newsroom" / "train.jsonl" in carried
 
@@ -654,7 +805,9 @@ def test_a_folder_of_tables_through_the_datasets_library(hub: Any, tmp_path: Pat
     folder = write(tmp_path / "data", train__csv=table, validation__csv=table)
     through, direct = load_data(f"hub:{folder}", 0), load(folder)
     for split in ("train", "dev"):
-        assert [(e.text, e.labels) for e in through.splits[split]] == [(e.text, e.labels) for e in direct.splits[split]]
+        assert [(e.text, e.labels) for e in through.splits[split]] == [
+            (e.text, e.labels) for e in direct.splits[split]
+        ]
     assert through.splits["dev"][4].where == f"hub:{folder}, dev, row 4"
     assert through.name == "data"
 
@@ -701,14 +854,20 @@ def test_classes_of_the_hub_are_read_by_their_names(hub: Any, tmp_path: Path) ->
     assert set(splits) == {"train", "dev"}
     for examples in splits.values():
         assert [(e.words, e.labels) for e in examples] == [
-            (("Ada", "Byron", "wrote"), {"ner_tags": ("B-PER", "I-PER", "O"), "label": "pos", "stars": "5"}),
+            (
+                ("Ada", "Byron", "wrote"),
+                {"ner_tags": ("B-PER", "I-PER", "O"), "label": "pos", "stars": "5"},
+            ),
             (("no",), {"ner_tags": ("O",), "stars": "1"}),
             (("so",), {}),
         ]
 
 
 def test_pairs_of_the_hub(hub: Any, tmp_path: Path) -> None:
-    rows = [{"sentence1": "a", "sentence2": "b", "score": 0.5}, {"sentence1": "c", "sentence2": "d", "score": 1.0}]
+    rows = [
+        {"sentence1": "a", "sentence2": "b", "score": 0.5},
+        {"sentence1": "c", "sentence2": "d", "score": 1.0},
+    ]
     (tmp_path / "data").mkdir()
     hub.Dataset.from_list(rows).to_parquet(tmp_path / "data" / "train.parquet")
     splits, _ = read_source(f"hub:{tmp_path / 'data'}")
@@ -726,7 +885,8 @@ def test_without_the_datasets_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_hub_that_cannot_be_reached(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library tries again a few times; what it sleeps between is under a minute, and does not pass here."""
+    """The library tries again a few times; what it sleeps between is under a minute, and does not
+    pass here."""
     import huggingface_hub
 
     slept: list[float] = []
@@ -759,12 +919,16 @@ def test_the_parts_of_a_hub_name(
         raise RuntimeError
 
     monkeypatch.setattr(hub, "load_dataset", refuse)
-    assert error_of(lambda: load_data(f"hub:{name}", 0)) == f"hub:{name} cannot be loaded: RuntimeError"
+    assert (
+        error_of(lambda: load_data(f"hub:{name}", 0))
+        == f"hub:{name} cannot be loaded: RuntimeError"
+    )
     assert asked == [(path, config)]
 
 
 def test_labels_are_counted_as_they_are_in_the_real_sentiment(shared: Path) -> None:
-    """Tweets hold U+2028 and other separators that are no line ends; one too many would shift all labels."""
+    """Tweets hold U+2028 and other separators that are no line ends; one too many would shift all
+    labels."""
     examples = read_folder(shared / "data" / "tweeteval" / "sentiment")["test"]
     numbers = (shared / "data" / "tweeteval" / "sentiment" / "test_labels.txt").read_text().split()
     names = {"0": "negative", "1": "neutral", "2": "positive"}

@@ -1,7 +1,8 @@
-"""Our numbers against those that tools/make_reference.py wrote down, of transformers and sentence-transformers.
+"""Our numbers against those that tools/make_reference.py wrote down, of transformers and
+sentence-transformers.
 
-Evidence: the values in tests/reference, with the versions that computed them in about.json. None of it needs those
-libraries here; .ci/run computes the values anew and compares.
+Evidence: the values in tests/reference, with the versions that computed them in about.json. None of
+it needs those libraries here; .ci/run computes the values anew and compares.
 """
 
 import shutil
@@ -35,8 +36,11 @@ def recorded() -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("i", range(len(TEXTS)))
-def test_token_ids_and_hidden_states(encoder: SentenceEncoder, recorded: dict[str, Tensor], i: int) -> None:
-    """Of the first, middle and last token, after the embeddings and each layer, within 1e-5; in a packed batch."""
+def test_token_ids_and_hidden_states(
+    encoder: SentenceEncoder, recorded: dict[str, Tensor], i: int
+) -> None:
+    """Of the first, middle and last token, after the embeddings and each layer, within 1e-5; in a
+    packed batch."""
     ids = encoder.tokenizer.encode([TEXTS[i]])[0].ids
     assert ids == recorded[f"{i}.ids"].tolist()
     with torch.inference_mode():
@@ -52,7 +56,8 @@ def test_sentence_vectors(encoder: SentenceEncoder, recorded: dict[str, Tensor])
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_tiny_random_model(packed: bool) -> None:
-    """Every hidden state, the pooler's output, and the gradient of every parameter: within 1e-12 in float64."""
+    """Every hidden state, the pooler's output, and the gradient of every parameter: within 1e-12 in
+    float64."""
     tensors = read_tensors(REFERENCE / "tiny.safetensors")
     by_name = {kind: {} for kind in ("weight", "gradient")}
     for name in tensors:
@@ -74,7 +79,10 @@ def test_a_tiny_random_model(packed: bool) -> None:
         torch.testing.assert_close(state, tensors[f"states.{i}"][mask], rtol=0, atol=1e-12)
     pooled = bert.pooler(layout.first(states[-1]))
     torch.testing.assert_close(pooled, tensors["pooled"], rtol=0, atol=1e-12)
-    ((states[-1] * tensors["hidden_weights"][mask]).sum() + (pooled * tensors["pooled_weights"]).sum()).backward()
+    (
+        (states[-1] * tensors["hidden_weights"][mask]).sum()
+        + (pooled * tensors["pooled_weights"]).sum()
+    ).backward()
     assert len(by_name["gradient"]) == len(list(bert.parameters()))
     for name, parameter in bert.named_parameters():
         torch.testing.assert_close(parameter.grad, by_name["gradient"][name], rtol=0, atol=1e-12)
@@ -90,7 +98,9 @@ def test_a_tiny_random_model(packed: bool) -> None:
         ("tiny.safetensors", "pooled", float("nan"), False),
     ],
 )
-def test_the_check_names_what_differs(tmp_path: Path, file: str, name: str, change: float, tolerated: bool) -> None:
+def test_the_check_names_what_differs(
+    tmp_path: Path, file: str, name: str, change: float, tolerated: bool
+) -> None:
     fresh = Path(shutil.copytree(REFERENCE, tmp_path / "fresh"))
     assert differences(fresh, REFERENCE) == []
     tensors = read_tensors(fresh / file)

@@ -1,7 +1,7 @@
 """What a run shows: tables to the letter, curves, and TensorBoard's files against the log.
 
-Evidence: whole texts for a small model; the files of other programs read back by those programs, where they are
-installed.
+Evidence: whole texts for a small model; the files of other programs read back by those programs,
+where they are installed.
 """
 
 import sys
@@ -14,10 +14,26 @@ from minibert.files import InputError
 from tests.training import World, assemble, log_of, make_world, metrics_of, write_model
 from train import report
 from train.data import Example, Item
-from train.report import add_scalars, draw_curves, final_table, groups_table, prediction_records, readable, shown, table
+from train.report import (
+    add_scalars,
+    draw_curves,
+    final_table,
+    groups_table,
+    prediction_records,
+    readable,
+    shown,
+    table,
+)
 from train.run import Interrupted, main, train
 from train.settings import Settings
-from train.tasks import PairSimilarity, Prediction, SentenceClassification, SentenceRegression, Task, TokenTagging
+from train.tasks import (
+    PairSimilarity,
+    Prediction,
+    SentenceClassification,
+    SentenceRegression,
+    Task,
+    TokenTagging,
+)
 
 TASKS: list[Task] = [
     SentenceClassification("intent", ("a", "b")),
@@ -57,8 +73,9 @@ def groups(settings: Settings) -> str:
 
 
 def test_groups_table(world: World) -> None:
-    """Sizes by hand: word, position and type tables of 43, 32 and 2 rows of 24, and a norm; a layer has four matrices
-    of 24 x 24, two of 24 x 32, their biases and two norms; a head 24 weights and a bias a label."""
+    """Sizes by hand: word, position and type tables of 43, 32 and 2 rows of 24, and a norm; a layer
+    has four matrices of 24 x 24, two of 24 x 32, their biases and two norms; a head 24 weights and
+    a bias a label."""
     assert 43 * 24 + 32 * 24 + 2 * 24 + 48 == 1896
     assert 4 * (24 * 24 + 24) + 24 * 32 + 32 + 32 * 24 + 24 + 2 * 48 == 4088
     assert groups(world.settings()) == (
@@ -71,7 +88,8 @@ def test_groups_table(world: World) -> None:
 
 
 def test_groups_table_of_a_schedule(world: World, tmp_path: Path) -> None:
-    """A row for what differs; the pooler that no task uses; and the head without parameters is left out."""
+    """A row for what differs; the pooler that no task uses; and the head without parameters is left
+    out."""
     settings = world.settings(
         world.pairs,
         model=str(write_model(tmp_path / "model", pooler=True)),
@@ -99,17 +117,22 @@ def test_groups_table_of_a_frozen_backbone(world: World) -> None:
     )
 
 
-def test_groups_table_is_printed_at_the_start(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_groups_table_is_printed_at_the_start(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = world.settings(freeze="layers.1", epochs=1)
     train(settings, tmp_path / "run")
     printed = capsys.readouterr()
-    held = groups(settings).replace("1,896", f"{(37 + 32 + 2) * 24 + 48:,}")  # 36 rows of words, and the row of ones
+    # 36 rows of words, and the row of ones
+    held = groups(settings).replace("1,896", f"{(37 + 32 + 2) * 24 + 48:,}")
     assert printed.out.startswith(
         "44 train, 12 dev, 12 test examples; tasks: intent (sentence, 3 labels), slots (tokens, 5 labels)\n"
         f"36 of 43 words occur; only their rows are held\n{held}\nepoch 1  step 6  loss "
     )
     results = {split: metrics_of(tmp_path / "run")[split] for split in ("dev", "test")}
-    tail = printed.out[printed.out.index(final_table(results, assemble(settings).tasks)) :].splitlines()
+    tail = printed.out[
+        printed.out.index(final_table(results, assemble(settings).tasks)) :
+    ].splitlines()
     assert len(tail) == 1 + 4 + 1
     assert tail[-1].startswith("best step 6 of 6, ")
     assert tail[-1].endswith(f" s; all of it is in {tmp_path / 'run'}")
@@ -151,10 +174,19 @@ def test_metrics_on_one_line() -> None:
 def test_prediction_records() -> None:
     """Only what the item has a label for, with what is right beside what was predicted."""
     words = ("fly", "to", "rome")
-    tagged = Item(Example("fly to rome", {"intent": "a", "slots": ("O", "O", "B-x"), "other": "z"}, "", words), (), 0)
+    tagged = Item(
+        Example(
+            "fly to rome", {"intent": "a", "slots": ("O", "O", "B-x"), "other": "z"}, "", words
+        ),
+        (),
+        0,
+    )
     pair = Item(Example("one", {"cosine": 0.5}, "", second="two"), (), 1)
     found = [
-        {"intent": Prediction("b", 0.75), "slots": Prediction(("O", "B-x", "I-x"), (0.5, 0.5, 0.5))},
+        {
+            "intent": Prediction("b", 0.75),
+            "slots": Prediction(("O", "B-x", "I-x"), (0.5, 0.5, 0.5)),
+        },
         {"intent": Prediction("a", 0.5), "cosine": Prediction(0.25)},
     ]
     assert prediction_records(TASKS, [tagged, pair], found) == [
@@ -227,7 +259,9 @@ def expected_scalars(run: Path) -> dict[tuple[str, int], float]:
     for entry in log_of(run):
         if "norm" in entry:
             found["train/norm", entry["step"]] = entry["norm"]
-            found |= {(f"train/loss/{task}", entry["step"]): loss for task, loss in entry["loss"].items()}
+            found |= {
+                (f"train/loss/{task}", entry["step"]): loss for task, loss in entry["loss"].items()
+            }
         else:
             for task, value in entry["dev"].items():
                 named = value.items() if isinstance(value, dict) else [("", value)]
@@ -235,13 +269,20 @@ def expected_scalars(run: Path) -> dict[tuple[str, int], float]:
     return found
 
 
-def test_scalars_are_those_of_the_log(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scalars_are_those_of_the_log(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     board = Board()
     monkeypatch.setattr("train.run.tensorboard", lambda run, step: board)
     train(world.settings(tensorboard=True), tmp_path / "run")
     assert board.scalars.pop(("closed", 0)) == 1.0
     assert board.scalars == expected_scalars(tmp_path / "run")
-    assert {name for name, _ in board.scalars} >= {"train/loss/intent", "train/norm", "dev/slots/f1", "dev/frame"}
+    assert {name for name, _ in board.scalars} >= {
+        "train/loss/intent",
+        "train/norm",
+        "dev/slots/f1",
+        "dev/frame",
+    }
 
 
 def test_the_board_is_closed_when_a_run_is_interrupted(
@@ -249,7 +290,9 @@ def test_the_board_is_closed_when_a_run_is_interrupted(
 ) -> None:
     board = Board()
     monkeypatch.setattr("train.run.tensorboard", lambda run, step: board)
-    monkeypatch.setattr("train.run.note_evaluation", lambda *_: (_ for _ in ()).throw(Interrupted("now")))
+    monkeypatch.setattr(
+        "train.run.note_evaluation", lambda *_: (_ for _ in ()).throw(Interrupted("now"))
+    )
     with pytest.raises(Interrupted):
         train(world.settings(tensorboard=True), tmp_path / "run")
     assert board.scalars["closed", 0] == 1.0
@@ -269,10 +312,15 @@ def test_tensorboard_is_not_asked_for_unless_it_is(
 
 
 def test_without_tensorboard_the_error_says_what_to_install(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(InputError, match="tensorboard = true needs the tensorboard package: install it"):
+    with pytest.raises(
+        InputError, match="tensorboard = true needs the tensorboard package: install it"
+    ):
         report.tensorboard(tmp_path, 0)
     world.settings(tensorboard=True).save(tmp_path / "recipe.toml")
     command = ["--recipe", str(tmp_path / "recipe.toml"), "--output", str(tmp_path / "run")]
@@ -291,6 +339,10 @@ def test_tensorboard_reads_its_files(world: World, tmp_path: Path) -> None:
     with report.tensorboard(tmp_path / "run", 4) as board:  # as if the run had gone on from step 4
         add_scalars(board, "train", {"norm": 0.5}, 5)
     events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
-    found = {(tag, e.step): e.value for tag in events.Tags()["scalars"] for e in events.Scalars(tag)}
-    expected = {key: value for key, value in expected_scalars(tmp_path / "run").items() if key[1] <= 4}
+    found = {
+        (tag, e.step): e.value for tag in events.Tags()["scalars"] for e in events.Scalars(tag)
+    }
+    expected = {
+        key: value for key, value in expected_scalars(tmp_path / "run").items() if key[1] <= 4
+    }
     assert found == pytest.approx(expected | {("train/norm", 5): 0.5}, rel=1e-6)

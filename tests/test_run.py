@@ -1,8 +1,8 @@
 """The loop from end to end, on a tiny model and tiny data.
 
-Evidence: whole runs, compared bit for bit where two must be the same, and with what was made to happen in them: losses
-that are not finite, metrics by a script, signals, folders that exist. Resuming is in test_checkpoint, what is frozen in
-test_freezing, gradients in test_mixing.
+Evidence: whole runs, compared bit for bit where two must be the same, and with what was made to
+happen in them: losses that are not finite, metrics by a script, signals, folders that exist.
+Resuming is in test_checkpoint, what is frozen in test_freezing, gradients in test_mixing.
 """
 
 import json
@@ -67,7 +67,8 @@ def arguments(settings: Settings, folder: Path, *more: str) -> list[str]:
 
 
 def test_batches_are_grouped_by_length_if_the_settings_say_so() -> None:
-    lengths = [[4 + 37 * i % 57 for i in range(800)]]  # 37 and 57 have no common factor: all of 4 to 60, in disorder
+    # 37 and 57 have no common factor: all of 4 to 60, in disorder
+    lengths = [[4 + 37 * i % 57 for i in range(800)]]
     spreads = {}
     for grouped in (False, True):
         steps = plan_steps(lengths, Settings(group_by_length=grouped), epoch=1)
@@ -80,7 +81,9 @@ def test_batches_are_grouped_by_length_if_the_settings_say_so() -> None:
 
 
 @pytest.mark.parametrize("several", [False, True], ids=["one source", "three sources"])
-def test_two_runs_of_one_seed_are_bit_identical(world: World, tmp_path: Path, several: bool) -> None:
+def test_two_runs_of_one_seed_are_bit_identical(
+    world: World, tmp_path: Path, several: bool
+) -> None:
     data = (world.sentences, world.pairs, world.scores) if several else ()
     settings = world.settings(*data, sampling="temperature", accumulate=2, loss="uncertainty")
     for name in ("first", "second"):
@@ -93,9 +96,13 @@ def test_another_seed_gives_another_run(world: World, tmp_path: Path) -> None:
     for seed in (0, 1):
         train(world.settings(seed=seed, epochs=1, dropout=0.0), tmp_path / str(seed))
     first, second = (outcome(tmp_path / str(seed)) for seed in (0, 1))
-    assert all(first[key] != second[key] for key in ("log", "heads.safetensors", "model/model.safetensors"))
+    assert all(
+        first[key] != second[key] for key in ("log", "heads.safetensors", "model/model.safetensors")
+    )
     heads = [weights(assemble(world.settings(seed=seed)).model) for seed in (0, 1)]
-    assert differing(heads[0], heads[1]) == {f"heads.{task}.classifier.weight" for task in ("intent", "slots")}
+    assert differing(heads[0], heads[1]) == {
+        f"heads.{task}.classifier.weight" for task in ("intent", "slots")
+    }
 
 
 def test_bfloat16_is_for_gpus_alone(world: World, tmp_path: Path) -> None:
@@ -113,11 +120,22 @@ def test_a_device_that_there_is_not(world: World, tmp_path: Path, device: str) -
 # What is learnt
 
 
-def test_loss_falls_and_the_metrics_of_dev_and_test_are_reported(world: World, tmp_path: Path) -> None:
+def test_loss_falls_and_the_metrics_of_dev_and_test_are_reported(
+    world: World, tmp_path: Path
+) -> None:
     returned = train(world.settings(epochs=6, lr=5e-3), tmp_path / "run")
     metrics = metrics_of(tmp_path / "run")
     assert set(metrics) == {
-        *("dev", "test", "best_step", "steps", "skipped_steps", "truncated_sentences", "seconds", "history")
+        *(
+            "dev",
+            "test",
+            "best_step",
+            "steps",
+            "skipped_steps",
+            "truncated_sentences",
+            "seconds",
+            "history",
+        )
     }
     for split in ("dev", "test"):
         assert set(metrics[split]) == {"intent", "slots", "frame"}
@@ -125,10 +143,17 @@ def test_loss_falls_and_the_metrics_of_dev_and_test_are_reported(world: World, t
         assert set(metrics[split]["slots"]) == {"f1", "precision", "recall", "entities_cut_off"}
         assert 0 <= metrics[split]["frame"] <= min(1.0, metrics[split]["intent"]["accuracy"])
     assert metrics["test"] == returned
-    assert (metrics["steps"], metrics["skipped_steps"], metrics["truncated_sentences"]) == (36, 0, 0)
+    assert (metrics["steps"], metrics["skipped_steps"], metrics["truncated_sentences"]) == (
+        36,
+        0,
+        0,
+    )
     assert [entry["step"] for entry in metrics["history"]] == [6, 12, 18, 24, 30, 36]
     assert metrics["history"][-1]["loss"]["slots"] < metrics["history"][0]["loss"]["slots"] / 2
-    best = max(metrics["history"], key=lambda entry: entry["dev"]["intent"]["accuracy"] + entry["dev"]["slots"]["f1"])
+    best = max(
+        metrics["history"],
+        key=lambda entry: entry["dev"]["intent"]["accuracy"] + entry["dev"]["slots"]["f1"],
+    )
     assert metrics["best_step"] == best["step"]  # the first of equals
     assert metrics["dev"] == best["dev"]  # so the best weights were put back
 
@@ -146,7 +171,8 @@ def test_log_has_a_line_a_step_and_a_line_an_evaluation(world: World, tmp_path: 
 
 def test_loss_of_an_epoch_is_the_mean_over_its_targets(world: World, tmp_path: Path) -> None:
     """Not over its batches, whose targets are unequally many; and the next epoch's starts anew."""
-    settings = world.settings(dropout=0.0, lr=1e-30, head_lr=1e-30, weight_decay=0.0)  # so that nothing moves
+    # so that nothing moves
+    settings = world.settings(dropout=0.0, lr=1e-30, head_lr=1e-30, weight_decay=0.0)
     train(settings, tmp_path / "run")
     parts = assemble(settings)
     batch = parts.batch()
@@ -154,7 +180,9 @@ def test_loss_of_an_epoch_is_the_mean_over_its_targets(world: World, tmp_path: P
     expected = {}
     for task in parts.tasks:
         values = batch.values[task.name]
-        loss = task.loss(task.scores(parts.model, states, batch.layout, batch.places[task.name]), values)
+        loss = task.loss(
+            task.scores(parts.model, states, batch.layout, batch.places[task.name]), values
+        )
         expected[task.name] = loss.item() / len(values)
     for entry in metrics_of(tmp_path / "run")["history"]:
         assert entry["loss"] == pytest.approx(expected, rel=1e-5)
@@ -162,7 +190,13 @@ def test_loss_of_an_epoch_is_the_mean_over_its_targets(world: World, tmp_path: P
 
 @pytest.mark.parametrize(
     ("eval_steps", "accumulate", "expected"),
-    [(0, 1, [6, 12]), (4, 1, [4, 6, 8, 12]), (99, 1, [6, 12]), (1, 4, [1, 2, 3, 4]), (0, 4, [2, 4])],
+    [
+        (0, 1, [6, 12]),
+        (4, 1, [4, 6, 8, 12]),
+        (99, 1, [6, 12]),
+        (1, 4, [1, 2, 3, 4]),
+        (0, 4, [2, 4]),
+    ],
 )
 def test_evaluations_are_every_n_steps_and_at_each_epochs_end(
     world: World, tmp_path: Path, eval_steps: int, accumulate: int, expected: list[int]
@@ -191,7 +225,10 @@ def test_without_a_test_split_dev_is_reported(world: World, tmp_path: Path) -> N
     for split in ("train", "dev"):
         write_json_lines(
             tmp_path / "data" / f"{split}.jsonl",
-            [json.loads(line) for line in (world.sentences / f"{split}.jsonl").read_text().splitlines()],
+            [
+                json.loads(line)
+                for line in (world.sentences / f"{split}.jsonl").read_text().splitlines()
+            ],
         )
     returned = train(world.settings(tmp_path / "data", epochs=1), tmp_path / "run")
     metrics = metrics_of(tmp_path / "run")
@@ -221,7 +258,9 @@ def test_zero_epochs_only_evaluate(world: World, tmp_path: Path) -> None:
 # Losses and gradients that are not finite
 
 
-def spoil(monkeypatch: pytest.MonkeyPatch, calls: set[int], how: Callable[[Tensor], Tensor]) -> None:
+def spoil(
+    monkeypatch: pytest.MonkeyPatch, calls: set[int], how: Callable[[Tensor], Tensor]
+) -> None:
     """Change the loss of the slots in these of its calls, counted from 1."""
     loss = TokenTagging.loss
     count = 0
@@ -237,7 +276,8 @@ def spoil(monkeypatch: pytest.MonkeyPatch, calls: set[int], how: Callable[[Tenso
 SPOILT: dict[str, Callable[[Tensor], Tensor]] = {
     "nan": lambda loss: loss * float("nan"),
     "infinite": lambda loss: loss * float("inf"),
-    "gradient alone": lambda loss: loss + (loss * 0).sqrt(),  # its value is finite, and its gradient 0 * infinity
+    # its value is finite, and its gradient 0 * infinity
+    "gradient alone": lambda loss: loss + (loss * 0).sqrt(),
 }
 
 
@@ -259,8 +299,11 @@ def test_a_step_that_is_not_finite_changes_nothing(
     assert not any(name.startswith("optimizer.") for name in last)
 
 
-def test_the_run_goes_on_after_skipped_steps(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twice two in a row are not three; the skipped steps' losses do not count in the epoch's mean."""
+def test_the_run_goes_on_after_skipped_steps(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twice two in a row are not three; the skipped steps' losses do not count in the epoch's
+    mean."""
     spoil(monkeypatch, {2, 3, 5, 6}, SPOILT["nan"])
     train(world.settings(), tmp_path / "run")
     metrics = metrics_of(tmp_path / "run")
@@ -271,7 +314,10 @@ def test_the_run_goes_on_after_skipped_steps(world: World, tmp_path: Path, monke
 
 
 def test_three_in_a_row_stop_the_run_and_name_the_batch(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     spoil(monkeypatch, {4, 5, 6}, SPOILT["gradient alone"])
     seen: list[list[str]] = []
@@ -288,7 +334,9 @@ def test_three_in_a_row_stop_the_run_and_name_the_batch(
     assert error.startswith(
         "error: 3 steps in a row had a loss or gradient that is not finite, the last at step 6, a batch"
     )
-    assert all(re.search(r"train\.jsonl, line \d+$", where) and where in error for where in seen[5][:3])
+    assert all(
+        re.search(r"train\.jsonl, line \d+$", where) and where in error for where in seen[5][:3]
+    )
     assert "Lower lr, or look at these examples" in error
 
 
@@ -321,7 +369,8 @@ def test_the_best_step_is_kept_and_patience_ends_the_run(
     best: int,
 ) -> None:
     scripted(monkeypatch, values)
-    settings = world.settings(epochs=6, patience=patience, accumulate=2, keep=9, save_steps=3)  # three steps an epoch
+    # three steps an epoch
+    settings = world.settings(epochs=6, patience=patience, accumulate=2, keep=9, save_steps=3)
     train(settings, tmp_path / "run")
     metrics = metrics_of(tmp_path / "run")
     assert [entry["step"] for entry in metrics["history"]] == [3 * (i + 1) for i in range(stops)]
@@ -333,15 +382,25 @@ def test_the_best_step_is_kept_and_patience_ends_the_run(
     assert not differing(left, {name: then[f"model.{name}"] for name in left})
 
 
-def test_patience_counts_evaluations_not_epochs(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_counts_evaluations_not_epochs(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run can end in the middle of an epoch."""
     scripted(monkeypatch, [0.5, 0.4, 0.3])
     train(world.settings(epochs=2, patience=2, eval_steps=1), tmp_path / "run")
-    assert (metrics_of(tmp_path / "run")["steps"], metrics_of(tmp_path / "run")["best_step"]) == (3, 1)
+    assert (metrics_of(tmp_path / "run")["steps"], metrics_of(tmp_path / "run")["best_step"]) == (
+        3,
+        1,
+    )
 
 
 def test_ends_early() -> None:
-    assert [ends_early(Progress(worse=worse), Settings(patience=2)) for worse in (0, 1, 2, 3)] == [0, 0, 1, 1]
+    assert [ends_early(Progress(worse=worse), Settings(patience=2)) for worse in (0, 1, 2, 3)] == [
+        0,
+        0,
+        1,
+        1,
+    ]
     assert not ends_early(Progress(worse=99), Settings(patience=0))
 
 
@@ -379,7 +438,9 @@ def test_mean_is_over_the_tasks_that_dev_has(two_tasks: list[Task]) -> None:
 
 
 @pytest.mark.parametrize("monitor", ["slots", "f1", "slots.accuracy", "topic.accuracy", "", "Mean"])
-def test_an_unknown_metric_is_refused_before_training(world: World, tmp_path: Path, monitor: str) -> None:
+def test_an_unknown_metric_is_refused_before_training(
+    world: World, tmp_path: Path, monitor: str
+) -> None:
     message = f"monitor = '{monitor}': the dev metrics are mean, intent.accuracy, .*, slots.f1, .*, frame$"
     with pytest.raises(InputError, match=message):
         train(world.settings(monitor=monitor), tmp_path / "run")
@@ -387,12 +448,18 @@ def test_an_unknown_metric_is_refused_before_training(world: World, tmp_path: Pa
 
 
 def test_frame_is_no_metric_of_one_task(world: World, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"monitor = 'frame': the dev metrics are mean, slots\.f1, "):
+    with pytest.raises(
+        InputError, match=r"monitor = 'frame': the dev metrics are mean, slots\.f1, "
+    ):
         train(world.settings(monitor="frame", tasks=("slots",)), tmp_path / "run")
 
 
-@pytest.mark.parametrize(("monitor", "highest"), [("intent.macro_f1", True), ("score.root_mean_squared_error", False)])
-def test_the_monitored_metric_chooses_the_best(world: World, tmp_path: Path, monitor: str, highest: bool) -> None:
+@pytest.mark.parametrize(
+    ("monitor", "highest"), [("intent.macro_f1", True), ("score.root_mean_squared_error", False)]
+)
+def test_the_monitored_metric_chooses_the_best(
+    world: World, tmp_path: Path, monitor: str, highest: bool
+) -> None:
     task, metric = monitor.split(".")
     data = world.sentences if task == "intent" else world.scores
     train(world.settings(data, epochs=5, lr=5e-3, monitor=monitor), tmp_path / "run")
@@ -407,7 +474,9 @@ def test_the_monitored_metric_chooses_the_best(world: World, tmp_path: Path, mon
 # Overfit mode
 
 
-def test_a_batch_is_memorised(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_batch_is_memorised(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = world.settings(**LEARNS_BY_HEART)
     assert main(arguments(settings, tmp_path, "--output", str(tmp_path / "run"))) == 0
     printed = capsys.readouterr().out
@@ -432,16 +501,23 @@ def test_a_batch_that_is_not_memorised_fails_loudly(
     wrong = captured.out.count("  WRONG  ")
     assert wrong > 0
     assert captured.out.count("  right  ") + wrong == 16
-    assert captured.err.startswith(f"error: the batch was not memorised: {wrong} of 16 predictions are wrong.")
+    assert captured.err.startswith(
+        f"error: the batch was not memorised: {wrong} of 16 predictions are wrong."
+    )
     assert re.search(r"WRONG  intent: \w+, predicted \w+", captured.out)
 
 
-def test_pairs_are_memorised_to_a_tenth(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pairs_are_memorised_to_a_tenth(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = world.settings(world.pairs, **LEARNS_BY_HEART | {"lr": 3e-3})
     train(settings, tmp_path / "run")
     printed = capsys.readouterr().out
     example = json.loads((world.pairs / "train.jsonl").read_text().splitlines()[0])
-    assert f"{example['text_a']} | {example['text_b']}\n  right  cosine: {example['cosine']}\n" in printed
+    assert (
+        f"{example['text_a']} | {example['text_b']}\n  right  cosine: {example['cosine']}\n"
+        in printed
+    )
     with pytest.raises(InputError, match="the batch was not memorised"):
         train(replace(settings, epochs=1, lr=1e-9), tmp_path / "again")
 
@@ -449,7 +525,9 @@ def test_pairs_are_memorised_to_a_tenth(world: World, tmp_path: Path, capsys: py
 # Folders
 
 
-def test_the_first_free_folder(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_free_folder(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     settings = world.settings()
     assert output_folder(settings) == Path("runs/sentences")
@@ -457,12 +535,18 @@ def test_the_first_free_folder(world: World, tmp_path: Path, monkeypatch: pytest
         (tmp_path / "runs" / name).mkdir(parents=True)
     assert output_folder(settings) == Path("runs/sentences-3")
     assert main(arguments(world.settings(epochs=0), tmp_path)) == 0
-    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"sentences", "sentences-2", "sentences-3"}
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {
+        "sentences",
+        "sentences-2",
+        "sentences-3",
+    }
     assert metrics_of(tmp_path / "runs/sentences-3")["steps"] == 0
     assert list((tmp_path / "runs/sentences").iterdir()) == []
 
 
-def test_an_existing_run_is_not_overwritten(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_run_is_not_overwritten(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = arguments(world.settings(epochs=0), tmp_path, "--output", str(tmp_path / "run"))
     assert main(command) == 0
     left = (tmp_path / "run/metrics.json").read_bytes()
@@ -472,7 +556,10 @@ def test_an_existing_run_is_not_overwritten(world: World, tmp_path: Path, capsys
 
 
 def test_a_run_that_cannot_start_leaves_no_folder(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["--data", "nowhere", "--model", str(world.model)]) == 2
@@ -482,7 +569,10 @@ def test_a_run_that_cannot_start_leaves_no_folder(
 
 
 def test_interrupted_before_the_loop(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -493,7 +583,9 @@ def test_interrupted_before_the_loop(
 
 
 def test_command_line_options_win_over_the_recipe(world: World, tmp_path: Path) -> None:
-    command = arguments(world.settings(epochs=9), tmp_path, "--output", str(tmp_path / "run"), "--epochs", "0")
+    command = arguments(
+        world.settings(epochs=9), tmp_path, "--output", str(tmp_path / "run"), "--epochs", "0"
+    )
     assert main([*command, "--seed", "5"]) == 0
     text = (tmp_path / "run/settings.toml").read_text()
     assert "epochs = 0\n" in text
@@ -504,10 +596,14 @@ def test_command_line_options_win_over_the_recipe(world: World, tmp_path: Path) 
 
 
 def test_compare_single(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = world.settings(epochs=1, compare_single=True, loss="fixed", loss_weights="intent=0.7, slots=0.3")
+    settings = world.settings(
+        epochs=1, compare_single=True, loss="fixed", loss_weights="intent=0.7, slots=0.3"
+    )
     assert main(arguments(settings, tmp_path, "--output", str(tmp_path / "run"))) == 0
     compared = json.loads((tmp_path / "run/compare.json").read_text())
-    singles = {name: metrics_of(tmp_path / f"run/single-{name}")["test"] for name in ("intent", "slots")}
+    singles = {
+        name: metrics_of(tmp_path / f"run/single-{name}")["test"] for name in ("intent", "slots")
+    }
     assert compared == {
         "joint": metrics_of(tmp_path / "run")["test"],
         "single": {name: singles[name][name] for name in singles},
@@ -538,7 +634,9 @@ def test_settings_alone_drop_what_is_of_other_tasks(world: World) -> None:
         monitor="slots.f1",
     )
     intent, slots = assemble(settings).tasks
-    alone = {task.name: settings_alone(settings, task, [intent, slots], 4) for task in (intent, slots)}
+    alone = {
+        task.name: settings_alone(settings, task, [intent, slots], 4) for task in (intent, slots)
+    }
     assert alone["intent"] == replace(
         settings,
         tasks=("intent",),
@@ -556,25 +654,44 @@ def test_settings_alone_drop_what_is_of_other_tasks(world: World) -> None:
         assert f"head.{other}" not in alone[name].group_lr
         assert f"head.{name}" in alone[name].group_lr
         assert "layers.0-1=1e-5" in alone[name].group_lr
-    assert assemble(alone["intent"]).plan.thawed == {3: {"head.intent", "layers.0"}, 4: {"embeddings"}}
-    assert assemble(alone["slots"]).plan.thawed == {2: {"head.slots"}, 3: {"layers.0"}, 4: {"embeddings"}}
+    assert assemble(alone["intent"]).plan.thawed == {
+        3: {"head.intent", "layers.0"},
+        4: {"embeddings"},
+    }
+    assert assemble(alone["slots"]).plan.thawed == {
+        2: {"head.slots"},
+        3: {"layers.0"},
+        4: {"embeddings"},
+    }
     shorter = settings_alone(settings, slots, [intent, slots], 3)
     assert assemble(shorter).plan.thawed == {2: {"head.slots"}, 3: {"layers.0"}}
 
 
 @pytest.mark.parametrize(
-    ("sampling", "expected"), [("proportional", (4, 4)), ("uniform", (12, 2)), ("round-robin", (12, 2))]
+    ("sampling", "expected"),
+    [("proportional", (4, 4)), ("uniform", (12, 2)), ("round-robin", (12, 2))],
 )
-def test_a_task_alone_sees_its_data_as_often_as_jointly(sampling: str, expected: tuple[int, int]) -> None:
-    """Four epochs of 100 + 20 batches: half of them each is 2.4 epochs of the large source, 12 of the small."""
+def test_a_task_alone_sees_its_data_as_often_as_jointly(
+    sampling: str, expected: tuple[int, int]
+) -> None:
+    """Four epochs of 100 + 20 batches: half of them each is 2.4 epochs of the large source, 12 of
+    the small."""
     settings = Settings(epochs=4, batch_size=10, sampling=sampling)
     sets = [
-        DataSet(name, {"train": [Example("a text", {name: label}, "here") for label in ("x", "y") * (size // 2)]})
+        DataSet(
+            name,
+            {
+                "train": [
+                    Example("a text", {name: label}, "here") for label in ("x", "y") * (size // 2)
+                ]
+            },
+        )
         for name, size in (("small", 200), ("large", 1000))
     ]
     tasks = build_tasks(sets, settings)
     found = [epochs_alone(settings, sets, tasks, task) for task in tasks]
-    assert found == pytest.approx(expected, abs=0 if sampling != "uniform" else 2)  # which draws lots
+    # which draws lots
+    assert found == pytest.approx(expected, abs=0 if sampling != "uniform" else 2)
 
 
 def test_compare_single_of_two_sources_with_heads_named(world: World, tmp_path: Path) -> None:
@@ -582,7 +699,11 @@ def test_compare_single_of_two_sources_with_heads_named(world: World, tmp_path: 
     write_splits(tmp_path / "scores", scored, 10, 4)
     (tmp_path / "scores/test.jsonl").unlink()
     settings = world.settings(
-        world.sentences, tmp_path / "scores", tasks=("intent", "score"), freeze="layers.0, head.score", epochs=1
+        world.sentences,
+        tmp_path / "scores",
+        tasks=("intent", "score"),
+        freeze="layers.0, head.score",
+        epochs=1,
     )
     joint = train(settings, tmp_path / "run")
     compare_single(settings, tmp_path / "run", joint)

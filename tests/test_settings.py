@@ -1,4 +1,5 @@
-"""settings.py: a value that a run cannot have is refused with its name, and what is written is read back the same."""
+"""settings.py: a value that a run cannot have is refused with its name, and what is written is read
+back the same."""
 
 import re
 import shutil
@@ -71,7 +72,11 @@ def test_a_value_of_another_type_is_refused_by_name(name: str) -> None:
         ("clip", -0.1, "clip = -0.1: must be at least 0"),
         ("data", [], "data is empty: name at least one data folder"),
         ("schedule", "steep", "schedule = 'steep': must be one of linear, cosine, constant"),
-        ("sampling", "", "sampling = '': must be one of proportional, temperature, uniform, round-robin"),
+        (
+            "sampling",
+            "",
+            "sampling = '': must be one of proportional, temperature, uniform, round-robin",
+        ),
         ("loss", "Sum", "loss = 'Sum': must be one of sum, fixed, uncertainty"),
         ("data", ["\udcff"], "data = ('\\udcff',): not UTF-8 text"),
         ("output", "a\ud800", "output = 'a\\ud800': not UTF-8 text"),
@@ -84,7 +89,9 @@ def test_what_a_setting_cannot_be(name: str, value: Any, message: str) -> None:
 
 
 def test_what_a_setting_can_be() -> None:
-    settings = Settings(lr=1, epochs=0, dropout=0, max_length=3, tasks=[], data=["a"], warmup=0, clip=0)  # type: ignore[arg-type]
+    settings = Settings(
+        lr=1, epochs=0, dropout=0, max_length=3, tasks=[], data=["a"], warmup=0, clip=0
+    )  # type: ignore[arg-type]
     assert (settings.lr, settings.tasks, settings.data) == (1.0, (), ("a",))
     assert type(settings.lr) is float
     assert Settings().epochs > 0
@@ -112,7 +119,14 @@ def test_settings_toml_is_exact(tmp_path: Path) -> None:
     others = Settings(**{name: other_value(name) for name in NAMES})
     default = Settings()
     assert all(getattr(others, name) != getattr(default, name) for name in NAMES)
-    small = replace(default, lr=1e-300, head_lr=123456789.123456789, weight_decay=1e22, layer_decay=5e-324, dropout=0)
+    small = replace(
+        default,
+        lr=1e-300,
+        head_lr=123456789.123456789,
+        weight_decay=1e22,
+        layer_decay=5e-324,
+        dropout=0,
+    )
     for settings in (default, others, small):
         settings.save(file)
         assert Settings(**read_settings(file)) == settings
@@ -123,7 +137,9 @@ def test_settings_toml_is_exact(tmp_path: Path) -> None:
         }
 
 
-@pytest.mark.parametrize("character", [chr(i) for i in (*range(32), 34, 92, *range(127, 160), 0x2028, 0xFEFF, 0x1F600)])
+@pytest.mark.parametrize(
+    "character", [chr(i) for i in (*range(32), 34, 92, *range(127, 160), 0x2028, 0xFEFF, 0x1F600)]
+)
 def test_every_character_comes_back(character: str, tmp_path: Path) -> None:
     settings = Settings(output=f"a{character}b", data=(character,))
     settings.save(tmp_path / "settings.toml")
@@ -133,7 +149,10 @@ def test_every_character_comes_back(character: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("lr = 1\nwieght_decay = 2\n", "there is no setting 'wieght_decay'; the nearest is 'weight_decay'"),
+        (
+            "lr = 1\nwieght_decay = 2\n",
+            "there is no setting 'wieght_decay'; the nearest is 'weight_decay'",
+        ),
         ("batchsize = 2\n", "there is no setting 'batchsize'; the nearest is 'batch_size'"),
         ("Epochs = 2\n", "there is no setting 'Epochs'; the nearest is 'epochs'"),
         ("qqq = 2\n", "there is no setting 'qqq'; the nearest is "),
@@ -159,7 +178,9 @@ def test_a_recipe_that_is_no_utf8(tmp_path: Path) -> None:
 def test_a_recipe_that_there_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("newsrom", "absent.toml"):
-        with pytest.raises(InputError, match=f"there is no recipe '{name}'; there are newsroom, notebook-alpha, "):
+        with pytest.raises(
+            InputError, match=f"there is no recipe '{name}'; there are newsroom, notebook-alpha, "
+        ):
             parse("--recipe", name)
 
 
@@ -169,7 +190,14 @@ OUR_RECIPES = sorted(RECIPES.glob("*.toml"))
 
 
 def test_the_recipes_that_the_project_promises() -> None:
-    names = {"newsroom", "snips", "tweeteval", "notebook-alpha", "notebook-layerwise", "notebook-overfit"}
+    names = {
+        "newsroom",
+        "snips",
+        "tweeteval",
+        "notebook-alpha",
+        "notebook-layerwise",
+        "notebook-overfit",
+    }
     assert names <= {file.stem for file in OUR_RECIPES}
 
 
@@ -186,7 +214,9 @@ def test_each_recipe_is_valid_and_says_what_it_reproduces(file: Path) -> None:
 
 
 def test_the_notebooks_recipes_are_the_notebooks() -> None:
-    alpha, layerwise, overfit = (parse("--recipe", f"notebook-{name}")[0] for name in ("alpha", "layerwise", "overfit"))
+    alpha, layerwise, overfit = (
+        parse("--recipe", f"notebook-{name}")[0] for name in ("alpha", "layerwise", "overfit")
+    )
     assert (alpha.loss, parse_pairs(alpha.loss_weights, ""), alpha.epochs) == (
         "fixed",
         {"label": "0.7", "tags": "0.3"},
@@ -199,7 +229,12 @@ def test_the_notebooks_recipes_are_the_notebooks() -> None:
 def test_the_notebooks_eight_sentences_are_memorised(
     minilm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run.main(["--recipe", "notebook-overfit", "--device", "cpu", "--output", str(tmp_path / "run")]) == 0
+    assert (
+        run.main(
+            ["--recipe", "notebook-overfit", "--device", "cpu", "--output", str(tmp_path / "run")]
+        )
+        == 0
+    )
     shutil.rmtree(tmp_path / "run")  # hundreds of megabytes, which pytest would keep
     out = capsys.readouterr().out
     assert out.count("  right  ") == 16  # a class and tags for each of the eight
@@ -235,12 +270,20 @@ def test_every_field_is_an_option() -> None:
 def test_the_command_line_is_over_the_recipe(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text('data = ["a", "b"]\nlr = 0.5\nhead_lr = 0.25\nbf16 = true\nepochs = 9\n')
-    settings, _ = parse("--recipe", str(recipe), "--lr", "0.125", "--data", "c", "--no-bf16", "--epochs", "0")
+    settings, _ = parse(
+        "--recipe", str(recipe), "--lr", "0.125", "--data", "c", "--no-bf16", "--epochs", "0"
+    )
     assert settings == Settings(data=("c",), lr=0.125, head_lr=0.25, bf16=False, epochs=0)
 
 
 def test_the_command_line_refuses_what_no_field_can_be(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["--lr", "fast"], ["--epochs", "1.5"], ["--loss", "max"], ["--no-such-option"], ["stray"]):
+    for arguments in (
+        ["--lr", "fast"],
+        ["--epochs", "1.5"],
+        ["--loss", "max"],
+        ["--no-such-option"],
+        ["stray"],
+    ):
         with pytest.raises(SystemExit) as caught:
             parse(*arguments)
         assert caught.value.code == 2
@@ -265,7 +308,9 @@ def test_resuming_takes_the_runs_own_settings_and_no_others(tmp_path: Path) -> N
     settings.save(tmp_path / "settings.toml")
     assert parse("--resume", str(tmp_path)) == (settings, tmp_path)
     for more in (["--lr", "0.125"], ["--recipe", "newsroom"], ["--no-cache"], ["--data", "x"]):
-        with pytest.raises(InputError, match="--resume goes on with the run's own settings: give it alone"):
+        with pytest.raises(
+            InputError, match="--resume goes on with the run's own settings: give it alone"
+        ):
             parse("--resume", str(tmp_path), *more)
     with pytest.raises(InputError, match=r"cannot read .*absent/settings\.toml"):
         parse("--resume", str(tmp_path / "absent"))

@@ -1,8 +1,9 @@
 """tasks.py and evaluate.py: the losses are torch's own, batches add up, and words keep their tags.
 
-Evidence: each task's loss against `torch.nn.functional` on padded tensors, with class weights and label smoothing;
-gradients of a whole small model, from uneven batches against one; the real word of SNIPS that has no piece; and an
-error with file, line and value for each kind of label that cannot be learnt.
+Evidence: each task's loss against `torch.nn.functional` on padded tensors, with class weights and
+label smoothing; gradients of a whole small model, from uneven batches against one; the real word of
+SNIPS that has no piece; and an error with file, line and value for each kind of label that cannot
+be learnt.
 """
 
 import json
@@ -78,8 +79,11 @@ def small_model(tasks: Sequence[Task]) -> JointModel:
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_sum_over_weight_is_torchs_mean_cross_entropy(weights: tuple[float, ...] | None, smoothing: float) -> None:
-    """Also where both are used: torch's weighted mean is over the weights of the targets, smoothed or not."""
+def test_sum_over_weight_is_torchs_mean_cross_entropy(
+    weights: tuple[float, ...] | None, smoothing: float
+) -> None:
+    """Also where both are used: torch's weighted mean is over the weights of the targets, smoothed
+    or not."""
     task = SentenceClassification("mood", MOODS, class_weights=weights, label_smoothing=smoothing)
     scores = torch.randn(11, 3, dtype=torch.float64)
     values = torch.tensor([0, 1, 2, 2, 1, 1, 0, 2, 2, 2, 2])
@@ -93,7 +97,9 @@ def test_sum_over_weight_is_torchs_mean_cross_entropy(weights: tuple[float, ...]
 
 KINDS: dict[str, Callable[[], Task]] = {
     "sentence": lambda: SentenceClassification("mood", MOODS),
-    "sentence by [CLS], weighted and smoothed": lambda: SentenceClassification("mood", MOODS, "cls", WEIGHTS, 0.1),
+    "sentence by [CLS], weighted and smoothed": lambda: SentenceClassification(
+        "mood", MOODS, "cls", WEIGHTS, 0.1
+    ),
     "sentence by the pooler": lambda: SentenceClassification("mood", MOODS, "pooler", WEIGHTS),
     "tokens": lambda: TokenTagging("slots", TAGS),
     "regression": lambda: SentenceRegression("stars"),
@@ -102,10 +108,15 @@ KINDS: dict[str, Callable[[], Task]] = {
 }
 
 
-def mean_loss(task: Task, model: JointModel, batches: Sequence[Batch]) -> tuple[float, dict[str, Tensor]]:
-    """The loss and gradients of batches whose summed losses are divided by the weight of all of them."""
+def mean_loss(
+    task: Task, model: JointModel, batches: Sequence[Batch]
+) -> tuple[float, dict[str, Tensor]]:
+    """The loss and gradients of batches whose summed losses are divided by the weight of all of
+    them."""
     model.zero_grad()
-    weight = sum(task.weight(batch.values[task.name]) for batch in batches if task.name in batch.values)
+    weight = sum(
+        task.weight(batch.values[task.name]) for batch in batches if task.name in batch.values
+    )
     value = 0.0
     for batch in batches:
         if task.name in batch.values:
@@ -113,12 +124,15 @@ def mean_loss(task: Task, model: JointModel, batches: Sequence[Batch]) -> tuple[
             loss = task.loss(scores, batch.values[task.name]) / weight
             loss.backward()
             value += loss.item()
-    return value, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    return value, {
+        name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_uneven_batches_add_up_to_one(kind: str, tokenizer: Tokenizer) -> None:
-    """Batches of 1, 16 and 3 items, of which some have no label: the same loss and gradient as one batch of 20."""
+    """Batches of 1, 16 and 3 items, of which some have no label: the same loss and gradient as one
+    batch of 20."""
     task = KINDS[kind]()
     model = small_model([task])
     items = prepare(random_examples(20), tokenizer)
@@ -135,11 +149,16 @@ def test_uneven_batches_add_up_to_one(kind: str, tokenizer: Tokenizer) -> None:
     assert max(float(gradient.abs().max()) for gradient in gradients.values()) > 1e-3
 
 
-def test_the_tagging_loss_is_that_of_a_padded_batch_with_ignored_labels(tokenizer: Tokenizer) -> None:
-    """The usual way, from scratch: logits for (B, S), and -100 on padding, special tokens and all later pieces."""
+def test_the_tagging_loss_is_that_of_a_padded_batch_with_ignored_labels(
+    tokenizer: Tokenizer,
+) -> None:
+    """The usual way, from scratch: logits for (B, S), and -100 on padding, special tokens and all
+    later pieces."""
     task = TokenTagging("slots", TAGS)
     model = small_model([task])
-    items = [item for item in prepare(random_examples(40), tokenizer) if "slots" in item.example.labels]
+    items = [
+        item for item in prepare(random_examples(40), tokenizer) if "slots" in item.example.labels
+    ]
     longest = max(len(item.parts[0].ids) for item in items)
     ids = torch.zeros(len(items), longest, dtype=torch.int64)  # (B, S)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
@@ -186,7 +205,9 @@ def test_words_without_a_piece_or_cut_off_are_o_and_shift_nothing(tokenizer: Tok
     scores = torch.tensor([[0.0, 0.0, 9.0], [0.0, 9.0, 0.0], [9.0, 0.0, 0.0]])
     prediction = TokenTagging("slots", TAGS).decode(scores, item)
     assert prediction.label == ("I-x", "O", "B-x", "O", "O", "O")
-    assert prediction.probability == pytest.approx((0.99975, 1.0, 0.99975, 0.99975, 1.0, 1.0), abs=1e-5)
+    assert prediction.probability == pytest.approx(
+        (0.99975, 1.0, 0.99975, 0.99975, 1.0, 1.0), abs=1e-5
+    )
 
 
 def test_the_real_word_without_a_piece(shared: Path) -> None:
@@ -224,12 +245,18 @@ def test_gold_entities_cut_off_count_as_missed_and_are_counted(tokenizer: Tokeni
     with pytest.warns(UserWarning, match="3 of 4 texts are longer"):
         items = prepare(examples, short)
     found = []
-    for item, gold in zip(items, tags, strict=True):  # a perfect tagger: right wherever it sees the word
+    # a perfect tagger: right wherever it sees the word
+    for item, gold in zip(items, tags, strict=True):
         seen = [TAGS.index(gold[word]) for word in item.parts[0].first_pieces]
         found.append(task.decode(F.one_hot(torch.tensor(seen), 3).float() * 9, item))
     assert found[1].label == ("O", "O", "O", "B-x", "O", "O")
     metrics = task.measure(items, found)
-    assert metrics == {"f1": 2 * 4 / (5 + 6), "precision": 4 / 5, "recall": 4 / 6, "entities_cut_off": 2}
+    assert metrics == {
+        "f1": 2 * 4 / (5 + 6),
+        "precision": 4 / 5,
+        "recall": 4 / 6,
+        "entities_cut_off": 2,
+    }
 
 
 def test_sentence_predictions_carry_their_probability(tokenizer: Tokenizer) -> None:
@@ -241,8 +268,12 @@ def test_sentence_predictions_carry_their_probability(tokenizer: Tokenizer) -> N
 
 
 def test_predictions_of_mixed_items_come_in_their_order(tokenizer: Tokenizer) -> None:
-    """Each task answers for the items that have what it looks at, and as it does for one item alone."""
-    tasks = [kind() for kind in (KINDS["sentence"], KINDS["tokens"], KINDS["regression"], KINDS["similarity"])]
+    """Each task answers for the items that have what it looks at, and as it does for one item
+    alone."""
+    tasks = [
+        kind()
+        for kind in (KINDS["sentence"], KINDS["tokens"], KINDS["regression"], KINDS["similarity"])
+    ]
     model = small_model(tasks)
     examples = [*random_examples(60), Example("\u200b", {"slots": ("B-x",)}, "", ("\u200b",))]
     items = prepare(examples, tokenizer, first_number=100)
@@ -261,7 +292,8 @@ def test_predictions_of_mixed_items_come_in_their_order(tokenizer: Tokenizer) ->
             else:
                 assert prediction.label == alone[name].label
     assert found[-1]["slots"] == Prediction(("O",), (1.0,))
-    assert measure(tasks, items[-1:], found[-1:])["slots"] == {  # nothing is left out, so it counts as missed
+    # nothing is left out, so it counts as missed
+    assert measure(tasks, items[-1:], found[-1:])["slots"] == {
         "f1": 0.0,
         "precision": 0.0,
         "recall": 0.0,
@@ -302,7 +334,8 @@ def test_metrics_are_over_the_items_with_the_tasks_label(tokenizer: Tokenizer) -
     assert isinstance(slots := metrics["slots"], dict)
     assert mood["accuracy"] == 3 / 4
     assert (slots["precision"], slots["recall"], slots["f1"]) == (1 / 2, 1 / 2, 1 / 2)
-    assert metrics["frame"] == 2 / 3  # of the three with both labels; a score, never exactly right, is not asked for
+    # of the three with both labels; a score, never exactly right, is not asked for
+    assert metrics["frame"] == 2 / 3
     assert "frame" not in measure(tasks, items[2:4], found[2:4])
 
 
@@ -310,7 +343,9 @@ def test_metrics_are_over_the_items_with_the_tasks_label(tokenizer: Tokenizer) -
 
 
 def example(where: str = "", second: str | None = None, **labels: Label) -> Example:
-    words = next((("w",) * len(label) for label in labels.values() if isinstance(label, tuple)), None)
+    words = next(
+        (("w",) * len(label) for label in labels.values() if isinstance(label, tuple)), None
+    )
     return Example("w", labels, where, words, second)
 
 
@@ -324,11 +359,21 @@ def tasks_of(*sets: DataSet, **settings: Any) -> list[Task]:
 
 def test_the_tasks_are_the_labels_of_all_sources() -> None:
     tasks = tasks_of(
-        data([example(mood="so", slots=("B-y", "I-y", "O")), example(mood="bad"), example(slots=("B-a-b", "O"))]),
-        data([example(second="x", likeness=0.5), example(stars=3.0), example(mood="good")], name="other"),
+        data(
+            [
+                example(mood="so", slots=("B-y", "I-y", "O")),
+                example(mood="bad"),
+                example(slots=("B-a-b", "O")),
+            ]
+        ),
+        data(
+            [example(second="x", likeness=0.5), example(stars=3.0), example(mood="good")],
+            name="other",
+        ),
     )
     assert [(task.kind, task.name, task.labels) for task in tasks] == [
-        ("sentence", "mood", ("bad", "good", "so")),  # one name is one task, and its labels are taken together
+        # one name is one task, and its labels are taken together
+        ("sentence", "mood", ("bad", "good", "so")),
         ("tokens", "slots", ("O", "B-a-b", "I-a-b", "B-y", "I-y")),
         ("similarity", "likeness", ()),
         ("regression", "stars", ()),
@@ -338,7 +383,8 @@ def test_the_tasks_are_the_labels_of_all_sources() -> None:
 
 def test_settings_choose_among_the_tasks() -> None:
     source = data([example(mood="so", tone="a", pos=("NN", "O"))], [example(tone="never seen")])
-    assert [task.name for task in tasks_of(source, tasks=["mood"])] == ["mood"]  # what else there is, is not looked at
+    # what else there is, is not looked at
+    assert [task.name for task in tasks_of(source, tasks=["mood"])] == ["mood"]
     with pytest.raises(InputError, match="tasks = moot: the data's tasks are mood, tone, pos"):
         tasks_of(source, tasks=["mood", "moot"])
 
@@ -368,9 +414,21 @@ ERRORS: list[tuple[list[Example], list[Example], str]] = [
     ([example("a, line 1", x=("B-",))], [], "a, line 1: the x tag 'B-' is not BIO"),
     ([example("a, line 1", x=("S-PER",))], [], "a, line 1: the x tag 'S-PER' is not BIO"),
     ([example("a, line 1", x=("o",))], [], "a, line 1: the x tag 'o' is not BIO"),
-    ([example("", "s", x="a")], [], "the task x labels pairs with words; pairs can only have a score"),
-    ([example("", "s", x=1.5)], [], "the task x scores pairs, and a cosine lies in -1 to 1: scale its scores"),
-    ([example(x="a")], [example("d, line 3", x="b")], "d, line 3: the x label 'b' does not occur in the training data"),
+    (
+        [example("", "s", x="a")],
+        [],
+        "the task x labels pairs with words; pairs can only have a score",
+    ),
+    (
+        [example("", "s", x=1.5)],
+        [],
+        "the task x scores pairs, and a cosine lies in -1 to 1: scale its scores",
+    ),
+    (
+        [example(x="a")],
+        [example("d, line 3", x="b")],
+        "d, line 3: the x label 'b' does not occur in the training data",
+    ),
     (
         [example(x=("B-a",))],
         [example("d, line 3", x=("O", "B-b"))],
@@ -386,28 +444,64 @@ ERRORS: list[tuple[list[Example], list[Example], str]] = [
         [example("d, line 3", x=1.0)],
         "d, line 3: x = 1.0 of a sentence is of another kind than in the",
     ),
-    ([example(x="a")], [example("d, line 3", x=("O",))], "d, line 3: x = ('O',) of a sentence is of another kind"),
-    ([example(x=1.0)], [example("d, line 3", x="a")], "d, line 3: x = 'a' of a sentence is of another kind"),
-    ([example(x=("O",))], [example("d, line 3", x="O")], "d, line 3: x = 'O' of a sentence is of another kind"),
-    ([example(x=("O",))], [example("d, line 3", x=1.0)], "d, line 3: x = 1.0 of a sentence is of another kind"),
-    ([example("", "s", x=0.1)], [example("d, line 3", x=0.1)], "d, line 3: x = 0.1 of a sentence is of another kind"),
-    ([example(x=0.1)], [example("d, line 3", "s", x=0.1)], "d, line 3: x = 0.1 of a pair is of another kind"),
-    ([example(x="a")], [example("d, line 3", "s", x="a")], "d, line 3: x = 'a' of a pair is of another kind"),
+    (
+        [example(x="a")],
+        [example("d, line 3", x=("O",))],
+        "d, line 3: x = ('O',) of a sentence is of another kind",
+    ),
+    (
+        [example(x=1.0)],
+        [example("d, line 3", x="a")],
+        "d, line 3: x = 'a' of a sentence is of another kind",
+    ),
+    (
+        [example(x=("O",))],
+        [example("d, line 3", x="O")],
+        "d, line 3: x = 'O' of a sentence is of another kind",
+    ),
+    (
+        [example(x=("O",))],
+        [example("d, line 3", x=1.0)],
+        "d, line 3: x = 1.0 of a sentence is of another kind",
+    ),
+    (
+        [example("", "s", x=0.1)],
+        [example("d, line 3", x=0.1)],
+        "d, line 3: x = 0.1 of a sentence is of another kind",
+    ),
+    (
+        [example(x=0.1)],
+        [example("d, line 3", "s", x=0.1)],
+        "d, line 3: x = 0.1 of a pair is of another kind",
+    ),
+    (
+        [example(x="a")],
+        [example("d, line 3", "s", x="a")],
+        "d, line 3: x = 'a' of a pair is of another kind",
+    ),
     ([Example("w", {"type": "a"}, "")], [], "a task cannot be named 'type': rename it in the data"),
     ([Example("w", {"a.b": "a"}, "")], [], "a task cannot be named 'a.b': rename it in the data"),
-    ([Example("w", {"frame": "a"}, "")], [], "a task cannot be named 'frame': rename it in the data"),
+    (
+        [Example("w", {"frame": "a"}, "")],
+        [],
+        "a task cannot be named 'frame': rename it in the data",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("train", "dev", "message"), ERRORS)
-def test_labels_that_cannot_be_learnt(train: list[Example], dev: list[Example], message: str) -> None:
+def test_labels_that_cannot_be_learnt(
+    train: list[Example], dev: list[Example], message: str
+) -> None:
     with pytest.raises(InputError, match="^" + re.escape(message)):
         tasks_of(data(train, dev))
 
 
 def test_a_name_that_is_refused_does_not_trouble_the_other_tasks() -> None:
     """... and every name that is not refused can be a head."""
-    source = data([Example("w", {"type": "a", "a.b": "b", "mood": "c", "my label": "d", "stars/5": 0.5}, "")])
+    source = data(
+        [Example("w", {"type": "a", "a.b": "b", "mood": "c", "my label": "d", "stars/5": 0.5}, "")]
+    )
     tasks = tasks_of(source, tasks=["mood", "my label", "stars/5"])
     assert list(small_model(tasks).heads) == ["mood", "my label", "stars/5"]
 
@@ -422,13 +516,22 @@ def test_class_weights() -> None:
     counts = {"a": 6, "b": 3, "c": 1}
     auto = class_weights("auto", ("a", "b", "c"), counts, "x")
     assert auto == pytest.approx((10 / 18, 10 / 9, 10 / 3))  # as scikit-learn's "balanced"
-    assert sum(weight * count for weight, count in zip(auto, counts.values(), strict=True)) == pytest.approx(10)
+    assert sum(
+        weight * count for weight, count in zip(auto, counts.values(), strict=True)
+    ) == pytest.approx(10)
     assert class_weights("b: 2; a:0.5", ("a", "b", "c"), counts, "x") == (0.5, 2.0, 1.0)
     source = data([example(x="a"), example(x="a"), example(x="b", y="c", z=0.5)])
     found = tasks_of(source, class_weights="x=auto, y=c:3", label_smoothing=0.1)
-    assert [task.class_weights for task in found if isinstance(task, SentenceClassification)] == [(0.75, 1.5), (3.0,)]
-    assert [task.label_smoothing for task in found if isinstance(task, SentenceClassification)] == [0.1, 0.1]
-    assert tasks_of(source, class_weights="x=auto, y=c:3", tasks=["y"])  # of a task that is left out: no matter
+    assert [task.class_weights for task in found if isinstance(task, SentenceClassification)] == [
+        (0.75, 1.5),
+        (3.0,),
+    ]
+    assert [task.label_smoothing for task in found if isinstance(task, SentenceClassification)] == [
+        0.1,
+        0.1,
+    ]
+    # of a task that is left out: no matter
+    assert tasks_of(source, class_weights="x=auto, y=c:3", tasks=["y"])
 
 
 @pytest.mark.parametrize(
@@ -443,8 +546,14 @@ def test_class_weights() -> None:
         ({"class_weights": "x"}, "class_weights = 'x': 'x' should read name=value, each name once"),
         ({"pooling": "w=cls"}, "pooling = 'w=cls': there is no task 'w'; the tasks are x, z, s"),
         ({"pooling": "middle"}, "pooling of x: 'middle' is not one of mean, cls, max, pooler"),
-        ({"pooling": "cls, max, x=mean"}, "pooling = 'cls, max, x=mean': both 'cls' and 'max' are for all tasks"),
-        ({"pooling": "x=cls, x=max"}, "pooling = 'x=cls,x=max': 'x=max' should read name=value, each name once"),
+        (
+            {"pooling": "cls, max, x=mean"},
+            "pooling = 'cls, max, x=mean': both 'cls' and 'max' are for all tasks",
+        ),
+        (
+            {"pooling": "x=cls, x=max"},
+            "pooling = 'x=cls,x=max': 'x=max' should read name=value, each name once",
+        ),
     ],
 )
 def test_settings_that_the_tasks_cannot_have(settings: dict[str, Any], message: str) -> None:
@@ -455,16 +564,30 @@ def test_settings_that_the_tasks_cannot_have(settings: dict[str, Any], message: 
 
 def test_pooling_by_task() -> None:
     source = data([example(x="a", y="b", z=0.5, s=("B-a",))])
-    poolings = {t.name: getattr(t, "pooling", None) for t in tasks_of(source, pooling="max, y=cls, z=pooler")}
+    poolings = {
+        t.name: getattr(t, "pooling", None)
+        for t in tasks_of(source, pooling="max, y=cls, z=pooler")
+    }
     assert poolings == {"x": "max", "y": "cls", "z": "pooler", "s": None}
-    assert [t.uses_pooler for t in tasks_of(source, pooling="max, y=cls, z=pooler")] == [False, False, True, False]
+    assert [t.uses_pooler for t in tasks_of(source, pooling="max, y=cls, z=pooler")] == [
+        False,
+        False,
+        True,
+        False,
+    ]
     with pytest.raises(InputError, match="pooling of x: 'pooler' is not one of mean, cls, max"):
         tasks_of(data([example("", "s", x=0.5)]), pooling="pooler")
 
 
 def test_a_model_without_a_pooler_cannot_pool_by_it() -> None:
     bert = Bert(
-        BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+        BertConfig(
+            vocab_size=9,
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=8,
+        )
     )
     bert.pooler = None
     JointModel(bert, [KINDS["sentence"]()])
@@ -497,7 +620,8 @@ def test_an_unknown_kind_of_task() -> None:
 
 
 def test_a_new_kind_is_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The README's example, chosen by build_tasks in place of the plain kind: a whole run knows nothing of it."""
+    """The README's example, chosen by build_tasks in place of the plain kind: a whole run knows
+    nothing of it."""
 
     class RobustRegression(SentenceRegression):
         kind = "robust"
@@ -508,5 +632,8 @@ def test_a_new_kind_is_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("train.tasks.SentenceRegression", RobustRegression)
     world = make_world(tmp_path)
     metrics = train(world.settings(world.scores, epochs=1), tmp_path / "run")
-    assert [describe(task)["kind"] for task in build_tasks([load_data(str(world.scores), 0)], Settings())] == ["robust"]
+    assert [
+        describe(task)["kind"]
+        for task in build_tasks([load_data(str(world.scores), 0)], Settings())
+    ] == ["robust"]
     assert any("spearman" in values for values in metrics.values() if isinstance(values, dict))

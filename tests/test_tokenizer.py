@@ -1,4 +1,5 @@
-"""tokenizer.py: the ids of both kinds of files, the limit, pre-split words, and what is no text or tokenizer."""
+"""tokenizer.py: the ids of both kinds of files, the limit, pre-split words, and what is no text or
+tokenizer."""
 
 import errno
 import json
@@ -15,7 +16,17 @@ from minibert import InputError
 from minibert.tokenizer import SPECIAL_TOKENS, Tokenizer, TruncationWarning
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-UNCASED = [*SPECIAL_TOKENS, *LETTERS, *(f"##{c}" for c in LETTERS), ".", ",", "hello", "world", "##ing", "\u4f60"]
+UNCASED = [
+    *SPECIAL_TOKENS,
+    *LETTERS,
+    *(f"##{c}" for c in LETTERS),
+    ".",
+    ",",
+    "hello",
+    "world",
+    "##ing",
+    "\u4f60",
+]
 CASED = [*UNCASED, "H", "B", "Berlin", "\u00e9", "##\u00e9"]
 CLS, SEP, UNK, MASK = 2, 3, 1, 4
 
@@ -59,15 +70,27 @@ def pieces(tokenizer: Tokenizer, text: str) -> list[str]:
 
 
 def test_word_piece_takes_the_longest_piece_first(tokenizer: Tokenizer) -> None:
-    assert pieces(tokenizer, "helloing, hellos") == ["[CLS]", "hello", "##ing", ",", "hello", "##s", "[SEP]"]
+    assert pieces(tokenizer, "helloing, hellos") == [
+        "[CLS]",
+        "hello",
+        "##ing",
+        ",",
+        "hello",
+        "##s",
+        "[SEP]",
+    ]
     # a word whose last piece is unknown is unknown whole
     assert pieces(tokenizer, "hi\u00df") == ["[CLS]", "[UNK]", "[SEP]"]
     assert pieces(tokenizer, "a" * 100) == ["[CLS]", "a", *["##a"] * 99, "[SEP]"]
-    assert pieces(tokenizer, "a" * 101) == ["[CLS]", "[UNK]", "[SEP]"]  # as in the original: 100 characters a word
+    # as in the original: 100 characters a word
+    assert pieces(tokenizer, "a" * 101) == ["[CLS]", "[UNK]", "[SEP]"]
 
 
 def test_special_tokens_in_a_text_are_the_tokens(tokenizer: Tokenizer) -> None:
-    assert ids(tokenizer, ["[MASK]", "a [MASK]."]) == [[CLS, MASK, SEP], [CLS, 5, MASK, UNCASED.index("."), SEP]]
+    assert ids(tokenizer, ["[MASK]", "a [MASK]."]) == [
+        [CLS, MASK, SEP],
+        [CLS, 5, MASK, UNCASED.index("."), SEP],
+    ]
     assert tokenizer.token_id("[MASK]") == MASK
     assert tokenizer.token_id("nowhere") is None
 
@@ -79,7 +102,9 @@ def test_tokenizer_json_goes_before_vocab_txt(tmp_path: Path) -> None:
     assert ids(both) == ids(Tokenizer.from_folder(tmp_path / "first"))
 
 
-def test_padding_and_truncation_of_the_file_are_switched_off(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_padding_and_truncation_of_the_file_are_switched_off(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     tokenizer.backend.enable_padding(length=12)
     tokenizer.backend.enable_truncation(4)
     tokenizer.save(tmp_path / "saved")
@@ -100,7 +125,9 @@ def test_padding_and_truncation_of_the_file_are_switched_off(tokenizer: Tokenize
         (CASED, {"do_lower_case": True, "strip_accents": None}, True),
     ],
 )
-def test_lower_case(tokens: list[str], settings: dict[str, Any], lowered: bool, tmp_path: Path) -> None:
+def test_lower_case(
+    tokens: list[str], settings: dict[str, Any], lowered: bool, tmp_path: Path
+) -> None:
     tokenizer = Tokenizer.from_folder(write_vocabulary(tmp_path, tokens, **settings))
     h = "h" if lowered else "H" if "H" in tokens else "[UNK]"
     assert pieces(tokenizer, "H hello") == ["[CLS]", h, "hello", "[SEP]"]
@@ -110,7 +137,9 @@ def test_lower_case(tokens: list[str], settings: dict[str, Any], lowered: bool, 
 
 
 def test_accents_and_chinese_characters_have_their_own_settings(tmp_path: Path) -> None:
-    kept = Tokenizer.from_folder(write_vocabulary(tmp_path, CASED, do_lower_case=True, strip_accents=False))
+    kept = Tokenizer.from_folder(
+        write_vocabulary(tmp_path, CASED, do_lower_case=True, strip_accents=False)
+    )
     assert pieces(kept, "H\u00e9") == ["[CLS]", "h", "##\u00e9", "[SEP]"]
     write_vocabulary(tmp_path, UNCASED, tokenize_chinese_chars=False)
     assert pieces(Tokenizer.from_folder(tmp_path), "\u4f60a") == ["[CLS]", "\u4f60", "##a", "[SEP]"]
@@ -122,7 +151,9 @@ def test_accents_and_chinese_characters_have_their_own_settings(tmp_path: Path) 
 @pytest.mark.parametrize("value", ["yes", 1, 0, []])
 def test_a_setting_that_is_no_switch_is_named(key: str, value: Any, tmp_path: Path) -> None:
     write_vocabulary(tmp_path, **{key: value})
-    message = re.escape(f"{tmp_path / 'tokenizer_config.json'}: {key} must be true or false, not {value!r}")
+    message = re.escape(
+        f"{tmp_path / 'tokenizer_config.json'}: {key} must be true or false, not {value!r}"
+    )
     with pytest.raises(InputError, match=message):
         Tokenizer.from_folder(tmp_path)
 
@@ -135,7 +166,9 @@ def test_line_ends_of_a_vocabulary(end: str, tail: str, tmp_path: Path) -> None:
     assert tokenizer.backend.get_vocab() == {token: i for i, token in enumerate(UNCASED)}
 
 
-@pytest.mark.parametrize("inside", ["\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85"])
+@pytest.mark.parametrize(
+    "inside", ["\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85"]
+)
 def test_only_a_line_feed_ends_a_token_of_a_vocabulary(inside: str, tmp_path: Path) -> None:
     tokens = [*SPECIAL_TOKENS, f"x{inside}y", inside, "a"]
     tokenizer = Tokenizer.from_folder(write_vocabulary(tmp_path, tokens), vocab_size=len(tokens))
@@ -151,7 +184,9 @@ def test_a_blank_line_inside_a_vocabulary_counts_as_in_transformers(tmp_path: Pa
 @pytest.mark.parametrize("missing", SPECIAL_TOKENS)
 def test_a_vocabulary_without_a_special_token_is_refused(missing: str, tmp_path: Path) -> None:
     write_vocabulary(tmp_path, [token for token in UNCASED if token != missing])
-    with pytest.raises(InputError, match=rf"vocab\.txt is not a BERT vocabulary: {re.escape(missing)} missing"):
+    with pytest.raises(
+        InputError, match=rf"vocab\.txt is not a BERT vocabulary: {re.escape(missing)} missing"
+    ):
         Tokenizer.from_folder(tmp_path)
 
 
@@ -169,7 +204,9 @@ def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
         Tokenizer.from_folder(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "nonsense", '{"model": {"type": "WordPiece"}}', "3"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", "nonsense", '{"model": {"type": "WordPiece"}}', "3"]
+)
 def test_a_damaged_tokenizer_json_is_named(content: str, tmp_path: Path) -> None:
     write_vocabulary(tmp_path)  # which is not taken in its place
     (tmp_path / "tokenizer.json").write_text(content)
@@ -192,13 +229,24 @@ def edited(tokenizer: Tokenizer, folder: Path, **changes: Any) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(content | changes), encoding="utf-8")
 
 
-def test_a_tokenizer_json_that_is_not_berts_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_tokenizer_json_that_is_not_berts_is_refused(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     edited(tokenizer, tmp_path, post_processor=None)
-    with pytest.raises(InputError, match=r"tokenizer\.json is no BERT tokenizer: it puts no \[CLS\] and \[SEP\]"):
+    with pytest.raises(
+        InputError, match=r"tokenizer\.json is no BERT tokenizer: it puts no \[CLS\] and \[SEP\]"
+    ):
         Tokenizer.from_folder(tmp_path)
-    model = {"type": "WordPiece", "unk_token": "?", "continuing_subword_prefix": "##", "max_input_chars_per_word": 9}
+    model = {
+        "type": "WordPiece",
+        "unk_token": "?",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 9,
+    }
     edited(tokenizer, tmp_path, model=model | {"vocab": {"a": 0}})
-    with pytest.raises(InputError, match=r"tokenizer\.json is no sound tokenizer: .* unk_token '\?'"):
+    with pytest.raises(
+        InputError, match=r"tokenizer\.json is no sound tokenizer: .* unk_token '\?'"
+    ):
         Tokenizer.from_folder(tmp_path)
 
 
@@ -206,13 +254,17 @@ def test_ids_beyond_the_models_vocabulary_are_refused(tokenizer: Tokenizer, tmp_
     highest = len(UNCASED) - 1
     tokenizer.save(tmp_path / "json")
     for folder, name in ((tmp_path, "vocab.txt"), (tmp_path / "json", "tokenizer.json")):
-        assert Tokenizer.from_folder(folder, vocab_size=len(UNCASED)).token_id(UNCASED[-1]) == highest
+        assert (
+            Tokenizer.from_folder(folder, vocab_size=len(UNCASED)).token_id(UNCASED[-1]) == highest
+        )
         message = rf"{folder / name} does not belong to this model: it gives ids up to {highest}, .* is {highest}$"
         with pytest.raises(InputError, match=message):
             Tokenizer.from_folder(folder, vocab_size=highest)
 
 
-def test_ids_beyond_it_in_added_tokens_or_around_a_text_are_refused_too(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_ids_beyond_it_in_added_tokens_or_around_a_text_are_refused_too(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     tokenizer.save(tmp_path)
     content = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
     content["post_processor"]["special_tokens"]["[CLS]"]["ids"] = [5000]
@@ -233,15 +285,20 @@ def test_a_damaged_tokenizer_config_is_named(content: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("said", "limit"), [(12, 12), (None, None), (512.0, 512), (10**30, None), (1e30, None), (float("inf"), None)]
+    ("said", "limit"),
+    [(12, 12), (None, None), (512.0, 512), (10**30, None), (1e30, None), (float("inf"), None)],
 )
 def test_the_limit_that_the_files_say(said: Any, limit: int | None, tmp_path: Path) -> None:
-    assert Tokenizer.from_folder(write_vocabulary(tmp_path, model_max_length=said)).max_length == limit
+    assert (
+        Tokenizer.from_folder(write_vocabulary(tmp_path, model_max_length=said)).max_length == limit
+    )
 
 
 @pytest.mark.parametrize("said", [0, -1, "512", True, [], float("nan")])
 def test_an_absurd_limit_is_named(said: Any, tmp_path: Path) -> None:
-    message = re.escape(f"{tmp_path / 'tokenizer_config.json'}: model_max_length must be a positive number, not ")
+    message = re.escape(
+        f"{tmp_path / 'tokenizer_config.json'}: model_max_length must be a positive number, not "
+    )
     with pytest.raises(InputError, match=message):
         Tokenizer.from_folder(write_vocabulary(tmp_path, model_max_length=said))
 
@@ -277,7 +334,8 @@ def test_a_longer_text_loses_its_end_and_says_so(tokenizer: Tokenizer) -> None:
     with pytest.raises(InputError, match=r"number 2 \(counted from 0\) with 8$"):
         tokenizer.encode(texts, truncation="error")
     tokenizer.max_length = None
-    assert [len(t.ids) for t in tokenizer.encode(texts)] == [6, 3, 8, 5]  # cutting left nothing behind
+    # cutting left nothing behind
+    assert [len(t.ids) for t in tokenizer.encode(texts)] == [6, 3, 8, 5]
 
 
 def test_the_longer_text_of_a_pair_loses_its_end(tokenizer: Tokenizer) -> None:
@@ -289,9 +347,15 @@ def test_the_longer_text_of_a_pair_loses_its_end(tokenizer: Tokenizer) -> None:
         [CLS, 5, SEP, 6, 7, 8, SEP],
         [CLS, 5, 6, SEP, 7, 8, SEP],
     ]
-    assert [t.type_ids for t in tokens] == [[0, 0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1]]
+    assert [t.type_ids for t in tokens] == [
+        [0, 0, 0, 0, 0, 1, 1],
+        [0, 0, 0, 1, 1, 1, 1],
+        [0, 0, 0, 0, 1, 1, 1],
+    ]
     assert [t.lost for t in tokens] == [1, 2, 0]
-    with pytest.warns(TruncationWarning, match="2 of 3 texts .* number 1 .* with 9; 3 tokens were cut off"):
+    with pytest.warns(
+        TruncationWarning, match="2 of 3 texts .* number 1 .* with 9; 3 tokens were cut off"
+    ):
         tokenizer.encode_pairs(pairs)
     with pytest.raises(InputError, match="2 of 3 texts"):
         tokenizer.encode_pairs(pairs, truncation="error")
@@ -300,9 +364,12 @@ def test_the_longer_text_of_a_pair_loses_its_end(tokenizer: Tokenizer) -> None:
 def test_split_words_lose_their_end(tokenizer: Tokenizer) -> None:
     tokenizer.max_length = 6
     sentences = [["hello", "helloing", "ab", "c"], ["a"]]  # 1 + 2 + 2 + 1 pieces
-    with pytest.warns(TruncationWarning, match="1 of 2 texts .* number 0 .* with 8; 2 tokens were cut off"):
+    with pytest.warns(
+        TruncationWarning, match="1 of 2 texts .* number 0 .* with 8; 2 tokens were cut off"
+    ):
         tokens = tokenizer.encode_words(sentences)
-    assert tokens[0].words == [None, 0, 1, 1, 2, None]  # the third word keeps its first piece, the fourth has none
+    # the third word keeps its first piece, the fourth has none
+    assert tokens[0].words == [None, 0, 1, 1, 2, None]
     assert [t.lost for t in tokens] == [2, 0]
     with pytest.raises(InputError, match="1 of 2 texts"):
         tokenizer.encode_words(sentences, truncation="error")
@@ -325,7 +392,10 @@ def test_an_unknown_word_for_truncation_is_an_error(tokenizer: Tokenizer) -> Non
 
 def test_words_and_their_pieces(tokenizer: Tokenizer) -> None:
     (tokens,) = tokenizer.encode_words([["Hello", "helloing", "a.b", "zz"]])
-    found = [(tokenizer.backend.id_to_token(i), word) for i, word in zip(tokens.ids, tokens.words, strict=True)]
+    found = [
+        (tokenizer.backend.id_to_token(i), word)
+        for i, word in zip(tokens.ids, tokens.words, strict=True)
+    ]
     assert found == [
         ("[CLS]", None),
         ("hello", 0),
@@ -365,17 +435,25 @@ def test_split_words_have_the_ids_of_the_text(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize("wrong", [None, 3, 1.5, b"bytes", ["nested"], ("a", "b"), {"a": 1}])
 def test_what_is_no_text_is_named_by_its_number(wrong: Any, tokenizer: Tokenizer) -> None:
     kind = type(wrong).__name__
-    with pytest.raises(InputError, match=rf"text number 2 \(counted from 0\) is of type {kind}, not str"):
+    with pytest.raises(
+        InputError, match=rf"text number 2 \(counted from 0\) is of type {kind}, not str"
+    ):
         tokenizer.encode(["a", "b", wrong])
-    with pytest.raises(InputError, match=rf"pair number 1, text number 0 \(counted from 0\) is of type {kind}"):
+    with pytest.raises(
+        InputError, match=rf"pair number 1, text number 0 \(counted from 0\) is of type {kind}"
+    ):
         tokenizer.encode_pairs([("a", "b"), (wrong, "b")])
-    with pytest.raises(InputError, match=rf"sentence number 1, text number 2 \(counted from 0\) is of type {kind}"):
+    with pytest.raises(
+        InputError, match=rf"sentence number 1, text number 2 \(counted from 0\) is of type {kind}"
+    ):
         tokenizer.encode_words([["a"], ["a", "b", wrong]])
 
 
 @pytest.mark.parametrize("half", ["\ud800", "a\udfff", "\ud83d\ude00"], ids=["high", "low", "both"])
 def test_half_a_surrogate_pair_is_named_by_its_number(half: str, tokenizer: Tokenizer) -> None:
-    with pytest.raises(InputError, match=r"text number 1 \(counted from 0\) holds half a surrogate pair"):
+    with pytest.raises(
+        InputError, match=r"text number 1 \(counted from 0\) holds half a surrogate pair"
+    ):
         tokenizer.encode(["\U0001f600", half])
     with pytest.raises(InputError, match="sentence number 1, text number 0 "):
         tokenizer.encode_words([["a"], [half]])
@@ -389,7 +467,9 @@ def test_what_is_no_pair_is_named_by_its_number(wrong: Any, tokenizer: Tokenizer
 
 @pytest.mark.parametrize("wrong", ["a b", None, 3, b"bytes", iter(["a"])])
 def test_what_is_no_list_of_words_is_named_by_its_number(wrong: Any, tokenizer: Tokenizer) -> None:
-    with pytest.raises(InputError, match=r"sentence number 1 \(counted from 0\) must be a list of words"):
+    with pytest.raises(
+        InputError, match=r"sentence number 1 \(counted from 0\) must be a list of words"
+    ):
         tokenizer.encode_words([["a"], wrong])
 
 
@@ -418,7 +498,9 @@ KINDS: dict[str, tuple[list[str], dict[str, Any]]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_saved_gives_the_same_ids(kind: str, lower_first: bool, tmp_path: Path) -> None:
     tokens, settings = KINDS[kind]
-    tokenizer = Tokenizer.from_folder(write_vocabulary(tmp_path, tokens, **settings, model_max_length=50))
+    tokenizer = Tokenizer.from_folder(
+        write_vocabulary(tmp_path, tokens, **settings, model_max_length=50)
+    )
     before = ids(tokenizer, ["HELLO", "hello"])
     if lower_first:
         tokenizer.lower_first()
@@ -435,7 +517,9 @@ def test_what_is_saved_gives_the_same_ids(kind: str, lower_first: bool, tmp_path
 
 @pytest.mark.parametrize("lower_first", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_transformers_opens_what_is_saved_and_gives_the_same_ids(kind: str, lower_first: bool, tmp_path: Path) -> None:
+def test_transformers_opens_what_is_saved_and_gives_the_same_ids(
+    kind: str, lower_first: bool, tmp_path: Path
+) -> None:
     transformers = pytest.importorskip("transformers")
     tokens, settings = KINDS[kind]
     tokenizer = Tokenizer.from_folder(write_vocabulary(tmp_path, tokens, **settings))
@@ -452,16 +536,22 @@ def test_transformers_opens_what_is_saved_and_gives_the_same_ids(kind: str, lowe
 
 
 def write_bert_config(folder: Path) -> Path:
-    (folder / "config.json").write_text('{"model_type": "bert"}')  # transformers asks it for the kind of tokenizer
+    # transformers asks it for the kind of tokenizer
+    (folder / "config.json").write_text('{"model_type": "bert"}')
     return folder
 
 
 def test_a_token_that_stands_twice_shifts_no_line_of_the_saved_vocabulary(tmp_path: Path) -> None:
-    write_vocabulary(tmp_path, [*SPECIAL_TOKENS, "a", "b", "a", "c"])  # the last one counts, as in transformers
+    # the last one counts, as in transformers
+    write_vocabulary(tmp_path, [*SPECIAL_TOKENS, "a", "b", "a", "c"])
     tokenizer = Tokenizer.from_folder(tmp_path)
     tokenizer.save(tmp_path / "saved")
     (tmp_path / "saved" / "tokenizer.json").unlink()
-    assert ids(Tokenizer.from_folder(tmp_path / "saved"), ["a b c"]) == ids(tokenizer, ["a b c"]) == [[2, 7, 6, 8, 3]]
+    assert (
+        ids(Tokenizer.from_folder(tmp_path / "saved"), ["a b c"])
+        == ids(tokenizer, ["a b c"])
+        == [[2, 7, 6, 8, 3]]
+    )
 
 
 def test_a_full_disk_leaves_the_old_tokenizer_whole(
@@ -477,7 +567,9 @@ def test_a_full_disk_leaves_the_old_tokenizer_whole(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", fill_up)
-    with pytest.raises(InputError, match=r"cannot write .*tokenizer\.json: No space left on device"):
+    with pytest.raises(
+        InputError, match=r"cannot write .*tokenizer\.json: No space left on device"
+    ):
         tokenizer.save(folder)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 

@@ -1,4 +1,5 @@
-"""weights.py: every spelling of a checkpoint is read, and whatever is wrong with one is an error that names it."""
+"""weights.py: every spelling of a checkpoint is read, and whatever is wrong with one is an error
+that names it."""
 
 import errno
 import json
@@ -57,7 +58,9 @@ def bert() -> Bert:
 @pytest.fixture
 def tensors(bert: Bert) -> Tensors:
     """That BERT's parameters by their names in a checkpoint."""
-    return {checkpoint_name(name): parameter.detach() for name, parameter in bert.named_parameters()}
+    return {
+        checkpoint_name(name): parameter.detach() for name, parameter in bert.named_parameters()
+    }
 
 
 def write_model(folder: Path, tensors: Tensors, config: Any = CONTENT) -> Path:
@@ -100,7 +103,11 @@ def refusal(folder: Path) -> str:
 def test_the_two_names_of_every_parameter_lead_to_each_other(bert: Bert) -> None:
     names = [name for name, _ in bert.named_parameters()]
     assert [model_name(checkpoint_name(name)) for name in names] == names
-    assert len({checkpoint_name(name) for name in names}) == len(names) == 16 * CONFIG.num_hidden_layers + 7
+    assert (
+        len({checkpoint_name(name) for name in names})
+        == len(names)
+        == 16 * CONFIG.num_hidden_layers + 7
+    )
 
 
 def test_layer_numbers_of_two_digits() -> None:
@@ -125,7 +132,9 @@ def test_what_is_no_part_of_the_encoder_has_no_name(name: str) -> None:
 
 
 def old_norms(name: str) -> str:
-    return re.sub("LayerNorm.bias$", "LayerNorm.beta", re.sub("LayerNorm.weight$", "LayerNorm.gamma", name))
+    return re.sub(
+        "LayerNorm.bias$", "LayerNorm.beta", re.sub("LayerNorm.weight$", "LayerNorm.gamma", name)
+    )
 
 
 SPELLINGS: dict[str, Callable[[str], str]] = {
@@ -138,23 +147,32 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_every_spelling_is_read(spelling: str, bert: Bert, tensors: Tensors, tmp_path: Path) -> None:
+def test_every_spelling_is_read(
+    spelling: str, bert: Bert, tensors: Tensors, tmp_path: Path
+) -> None:
     spelled = {SPELLINGS[spelling](name): tensor for name, tensor in tensors.items()}
     loaded, report = load_bert(write_model(tmp_path, spelled))
     assert_same(loaded, bert)
     assert not loaded.training
     renamed = len(set(spelled) - set(tensors))
-    assert report.counts == {k: v for k, v in {"loaded": len(tensors) - renamed, "renamed": renamed}.items() if v}
-    assert {entry.name: entry.note for entry in report.entries} == {name: model_name(name) for name in spelled}
+    assert report.counts == {
+        k: v for k, v in {"loaded": len(tensors) - renamed, "renamed": renamed}.items() if v
+    }
+    assert {entry.name: entry.note for entry in report.entries} == {
+        name: model_name(name) for name in spelled
+    }
 
 
-def test_only_a_layer_norms_own_gamma_and_beta_are_renamed(tensors: Tensors, tmp_path: Path) -> None:
+def test_only_a_layer_norms_own_gamma_and_beta_are_renamed(
+    tensors: Tensors, tmp_path: Path
+) -> None:
     name = "encoder.layer.0.output.dense"
     tensors[f"{name}.beta"] = tensors.pop(f"{name}.bias")
     message = refusal(write_model(tmp_path, tensors))
     assert f"unexpected: {name}.beta [24]" in message
     assert f"missing: {name}.bias [24]" in message
-    assert model_name("embeddings.LayerNorm.gammas") == "embeddings.norm.gammas"  # which no BERT has
+    # which no BERT has
+    assert model_name("embeddings.LayerNorm.gammas") == "embeddings.norm.gammas"
     assert model_name("embeddings.LayerNorm.beta.gamma") == "embeddings.norm.beta.gamma"
 
 
@@ -175,7 +193,9 @@ def test_a_parameter_in_two_shards_is_refused(tensors: Tensors, tmp_path: Path) 
     assert "b.safetensors" in message
 
 
-def test_heads_and_position_ids_are_ignored_and_reported(bert: Bert, tensors: Tensors, tmp_path: Path) -> None:
+def test_heads_and_position_ids_are_ignored_and_reported(
+    bert: Bert, tensors: Tensors, tmp_path: Path
+) -> None:
     extra = {
         "embeddings.position_ids": torch.arange(20).unsqueeze(0),
         "cls.predictions.decoder.weight": torch.zeros(30, 24),
@@ -189,7 +209,9 @@ def test_heads_and_position_ids_are_ignored_and_reported(bert: Bert, tensors: Te
     assert all(ignored.values())
 
 
-def test_without_a_pooler_in_the_file_there_is_none(bert: Bert, tensors: Tensors, tmp_path: Path) -> None:
+def test_without_a_pooler_in_the_file_there_is_none(
+    bert: Bert, tensors: Tensors, tmp_path: Path
+) -> None:
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")}
     loaded, report = load_bert(write_model(tmp_path, kept))
     assert loaded.pooler is None
@@ -197,7 +219,9 @@ def test_without_a_pooler_in_the_file_there_is_none(bert: Bert, tensors: Tensors
     assert report.counts == {"loaded": len(kept)}
 
 
-def test_a_pooler_that_is_not_asked_for_is_ignored(bert: Bert, tensors: Tensors, tmp_path: Path) -> None:
+def test_a_pooler_that_is_not_asked_for_is_ignored(
+    bert: Bert, tensors: Tensors, tmp_path: Path
+) -> None:
     wanted = {name: p for name, p in bert.named_parameters() if not name.startswith("pooler.")}
     state, report = load_state(wanted, weight_files(write_model(tmp_path, tensors)))
     assert set(state) == set(wanted)
@@ -216,7 +240,8 @@ def test_half_a_pooler_is_an_error(tensors: Tensors, tmp_path: Path) -> None:
 def test_shards_are_read_as_one_file(bert: Bert, tensors: Tensors, tmp_path: Path) -> None:
     names = sorted(tensors)
     shards = {
-        f"model-0000{i + 1}-of-00003.safetensors": {name: tensors[name] for name in names[i::3]} for i in range(3)
+        f"model-0000{i + 1}-of-00003.safetensors": {name: tensors[name] for name in names[i::3]}
+        for i in range(3)
     }
     loaded, report = load_bert(write_shards(tmp_path, shards))
     assert_same(loaded, bert)
@@ -225,7 +250,9 @@ def test_shards_are_read_as_one_file(bert: Bert, tensors: Tensors, tmp_path: Pat
 
 
 def test_a_single_file_goes_before_an_index(bert: Bert, tensors: Tensors, tmp_path: Path) -> None:
-    write_shards(tmp_path, {"old.safetensors": {name: tensor + 1 for name, tensor in tensors.items()}})
+    write_shards(
+        tmp_path, {"old.safetensors": {name: tensor + 1 for name, tensor in tensors.items()}}
+    )
     assert_same(load_bert(write_model(tmp_path, tensors))[0], bert)
 
 
@@ -237,14 +264,20 @@ def test_a_missing_shard_is_named(tensors: Tensors, tmp_path: Path) -> None:
     assert "'b.safetensors'" in message
 
 
-@pytest.mark.parametrize("name", ["../secret.safetensors", "sub/x.safetensors", "..", "", "/etc/passwd", "a\0b"])
-def test_an_index_names_files_of_its_own_folder_only(name: str, tensors: Tensors, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["../secret.safetensors", "sub/x.safetensors", "..", "", "/etc/passwd", "a\0b"]
+)
+def test_an_index_names_files_of_its_own_folder_only(
+    name: str, tensors: Tensors, tmp_path: Path
+) -> None:
     folder = write_model(tmp_path / "model", tensors)
     (folder / "sub").mkdir()
     for place in (tmp_path / "secret.safetensors", folder / "sub" / "x.safetensors"):
         save_file(tensors, place)
     (folder / "model.safetensors").unlink()
-    write_json(folder / "model.safetensors.index.json", {"weight_map": dict.fromkeys(tensors, name)})
+    write_json(
+        folder / "model.safetensors.index.json", {"weight_map": dict.fromkeys(tensors, name)}
+    )
     message = refusal(folder)
     assert "model.safetensors.index.json: weight_map names " in message
     assert repr(name) in message
@@ -255,7 +288,9 @@ def test_an_index_names_files_of_its_own_folder_only(name: str, tensors: Tensors
     [[], 3, {}, {"weight_map": None}, {"weight_map": {}}, {"weight_map": ["a.safetensors"]}]
     + [{"weight_map": {"a": value, "b": "x.safetensors"}} for value in (1, None, ["x"], {})],
 )
-def test_an_index_that_maps_nothing_is_named(content: Any, tensors: Tensors, tmp_path: Path) -> None:
+def test_an_index_that_maps_nothing_is_named(
+    content: Any, tensors: Tensors, tmp_path: Path
+) -> None:
     write_model(tmp_path, tensors)
     (tmp_path / "model.safetensors").rename(tmp_path / "x.safetensors")
     write_json(tmp_path / "model.safetensors.index.json", content)
@@ -266,7 +301,9 @@ def test_an_index_that_maps_nothing_is_named(content: Any, tensors: Tensors, tmp
 
 
 @pytest.mark.parametrize("asked", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn])
+@pytest.mark.parametrize(
+    "stored", [torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn]
+)
 def test_every_float_dtype_is_read_into_the_one_asked_for(
     stored: torch.dtype, asked: torch.dtype, tensors: Tensors, tmp_path: Path
 ) -> None:
@@ -275,7 +312,9 @@ def test_every_float_dtype_is_read_into_the_one_asked_for(
     for name, parameter in loaded.named_parameters():
         assert parameter.dtype == asked
         assert parameter.requires_grad
-        torch.testing.assert_close(parameter.detach(), kept[checkpoint_name(name)].to(asked), rtol=0, atol=0)
+        torch.testing.assert_close(
+            parameter.detach(), kept[checkpoint_name(name)].to(asked), rtol=0, atol=0
+        )
     assert report.counts == {"loaded": len(tensors)}
 
 
@@ -287,7 +326,9 @@ def test_float32_is_the_default_and_dtypes_may_be_mixed(tensors: Tensors, tmp_pa
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.complex64])
-def test_weights_that_are_no_floats_are_refused(dtype: torch.dtype, tensors: Tensors, tmp_path: Path) -> None:
+def test_weights_that_are_no_floats_are_refused(
+    dtype: torch.dtype, tensors: Tensors, tmp_path: Path
+) -> None:
     name = "encoder.layer.1.output.dense.weight"
     tensors[name] = tensors[name].to(dtype)
     message = refusal(write_model(tmp_path, tensors))
@@ -307,7 +348,9 @@ def test_a_missing_tensor_is_named_with_its_file(tensors: Tensors, tmp_path: Pat
     ]
 
 
-def test_a_wrong_shape_is_named_with_both_shapes_and_the_file(tensors: Tensors, tmp_path: Path) -> None:
+def test_a_wrong_shape_is_named_with_both_shapes_and_the_file(
+    tensors: Tensors, tmp_path: Path
+) -> None:
     tensors["encoder.layer.0.intermediate.dense.weight"] = torch.zeros(24, 40)
     message = refusal(write_model(tmp_path, tensors))
     assert str(tmp_path / "model.safetensors") in message
@@ -317,24 +360,32 @@ def test_a_wrong_shape_is_named_with_both_shapes_and_the_file(tensors: Tensors, 
     ]
 
 
-def test_a_layer_more_in_the_file_than_in_the_config_is_an_error(tensors: Tensors, tmp_path: Path) -> None:
+def test_a_layer_more_in_the_file_than_in_the_config_is_an_error(
+    tensors: Tensors, tmp_path: Path
+) -> None:
     message = refusal(write_model(tmp_path, tensors, CONTENT | {"num_hidden_layers": 1}))
     assert "unexpected: encoder.layer.1.attention.output.LayerNorm.bias [24]" in message
     assert "and 6 more" in message  # sixteen tensors a layer, of which ten are named
 
 
-def test_a_layer_fewer_in_the_file_than_in_the_config_is_an_error(tensors: Tensors, tmp_path: Path) -> None:
+def test_a_layer_fewer_in_the_file_than_in_the_config_is_an_error(
+    tensors: Tensors, tmp_path: Path
+) -> None:
     message = refusal(write_model(tmp_path, tensors, CONTENT | {"num_hidden_layers": 3}))
     assert "missing: encoder.layer.2.attention.self.query.weight [24, 24]" in message
 
 
-def test_the_report_says_what_became_of_every_tensor(bert: Bert, tensors: Tensors, tmp_path: Path) -> None:
+def test_the_report_says_what_became_of_every_tensor(
+    bert: Bert, tensors: Tensors, tmp_path: Path
+) -> None:
     tensors["bert.pooler.dense.weight"] = tensors.pop("pooler.dense.weight")
     tensors["embeddings.word_embeddings.weight"] = torch.zeros(31, 24)
     tensors["embeddings.colour_embeddings.weight"] = torch.zeros(2, 24)
     tensors["classifier.bias"] = torch.zeros(2, dtype=torch.float16)
     del tensors["embeddings.LayerNorm.bias"]
-    _, report = load_state(dict(bert.named_parameters()), weight_files(write_model(tmp_path, tensors)))
+    _, report = load_state(
+        dict(bert.named_parameters()), weight_files(write_model(tmp_path, tensors))
+    )
     entries = {entry.name: entry for entry in report.entries}
     assert len(entries) == len(report.entries) == len(tensors) + 1
     assert {name: entry.status for name, entry in entries.items() if entry.status != "loaded"} == {
@@ -349,7 +400,9 @@ def test_the_report_says_what_became_of_every_tensor(bert: Bert, tensors: Tensor
     with pytest.raises(InputError) as caught:
         report.raise_for_problems()
     assert len(str(caught.value).splitlines()) == 4
-    LoadReport(report.files, tuple(e for e in report.entries if e.status in ("loaded", "ignored"))).raise_for_problems()
+    LoadReport(
+        report.files, tuple(e for e in report.entries if e.status in ("loaded", "ignored"))
+    ).raise_for_problems()
 
 
 # Files that are no safetensors, or damaged ones
@@ -378,8 +431,12 @@ DAMAGED = {
     "data cut short": safetensors_bytes({"a": floats(0, 8, 2)}, b"1234"),
     "data too long": safetensors_bytes({"a": floats(0, 4, 1)}, b"12345678"),
     "offsets overlap": safetensors_bytes({"a": floats(0, 8, 2), "b": floats(4, 12, 2)}, b"1" * 12),
-    "offsets are the same": safetensors_bytes({"a": floats(0, 8, 2), "b": floats(0, 8, 2)}, b"1" * 8),
-    "offsets leave a hole": safetensors_bytes({"a": floats(0, 4, 1), "b": floats(8, 12, 1)}, b"1" * 12),
+    "offsets are the same": safetensors_bytes(
+        {"a": floats(0, 8, 2), "b": floats(0, 8, 2)}, b"1" * 8
+    ),
+    "offsets leave a hole": safetensors_bytes(
+        {"a": floats(0, 4, 1), "b": floats(8, 12, 1)}, b"1" * 12
+    ),
     "offsets beyond the end": safetensors_bytes({"a": floats(1000, 1004, 1)}, b"1234"),
     "offsets backwards": safetensors_bytes({"a": floats(4, 0, 1)}, b"1234"),
     "offsets negative": safetensors_bytes({"a": floats(-4, 0, 1)}, b"1234"),
@@ -398,17 +455,23 @@ PICKLES = {
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_a_damaged_file_is_one_error_with_its_name(kind: str, tensors: Tensors, tmp_path: Path) -> None:
+def test_a_damaged_file_is_one_error_with_its_name(
+    kind: str, tensors: Tensors, tmp_path: Path
+) -> None:
     file = write_model(tmp_path, tensors) / "model.safetensors"
     file.write_bytes(DAMAGED[kind])
     assert refusal(tmp_path).startswith(f"{file} is not a sound safetensors file: ")
 
 
 @pytest.mark.parametrize("kind", PICKLES)
-def test_a_pickle_is_recognised_and_never_opened(kind: str, tensors: Tensors, tmp_path: Path) -> None:
+def test_a_pickle_is_recognised_and_never_opened(
+    kind: str, tensors: Tensors, tmp_path: Path
+) -> None:
     file = write_model(tmp_path, tensors) / "model.safetensors"
     file.write_bytes(PICKLES[kind])
-    assert refusal(tmp_path).startswith(f"{file} is not a sound safetensors file: it is a pickle under another name")
+    assert refusal(tmp_path).startswith(
+        f"{file} is not a sound safetensors file: it is a pickle under another name"
+    )
 
 
 def test_a_file_cut_anywhere_is_an_error(tensors: Tensors, tmp_path: Path) -> None:
@@ -422,14 +485,18 @@ def test_a_file_cut_anywhere_is_an_error(tensors: Tensors, tmp_path: Path) -> No
 def test_a_damaged_shard_is_named(tensors: Tensors, tmp_path: Path) -> None:
     write_shards(tmp_path, {"a.safetensors": tensors, "b.safetensors": {"cls.x": torch.zeros(1)}})
     (tmp_path / "b.safetensors").write_bytes(b"")
-    assert refusal(tmp_path).startswith(f"{tmp_path / 'b.safetensors'} is not a sound safetensors file")
+    assert refusal(tmp_path).startswith(
+        f"{tmp_path / 'b.safetensors'} is not a sound safetensors file"
+    )
 
 
 def test_a_folder_in_place_of_the_weights(tensors: Tensors, tmp_path: Path) -> None:
     write_model(tmp_path, tensors)
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "model.safetensors").mkdir()
-    assert refusal(tmp_path).startswith(f"{tmp_path / 'model.safetensors'} is not a sound safetensors file")
+    assert refusal(tmp_path).startswith(
+        f"{tmp_path / 'model.safetensors'} is not a sound safetensors file"
+    )
 
 
 def test_no_weights_at_all_and_only_pickled_ones(tensors: Tensors, tmp_path: Path) -> None:
@@ -445,7 +512,9 @@ def test_no_weights_at_all_and_only_pickled_ones(tensors: Tensors, tmp_path: Pat
 # config.json
 
 
-@pytest.mark.parametrize("content", ["", "{", "nonsense", "[" * 100_000, '{"vocab_size": ' + "9" * 5000 + "}"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "nonsense", "[" * 100_000, '{"vocab_size": ' + "9" * 5000 + "}"]
+)
 def test_a_config_that_is_no_json(content: str, tensors: Tensors, tmp_path: Path) -> None:
     (write_model(tmp_path, tensors) / "config.json").write_text(content)
     message = refusal(tmp_path)
@@ -464,13 +533,21 @@ def test_no_config(tensors: Tensors, tmp_path: Path) -> None:
     assert refusal(tmp_path).startswith(f"cannot read {tmp_path / 'config.json'}: ")
 
 
-REQUIRED = ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"]
+REQUIRED = [
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+]
 REQUIRED += ["max_position_embeddings"]
 
 
 @pytest.mark.parametrize("key", REQUIRED)
 def test_a_config_without_a_size(key: str, tensors: Tensors, tmp_path: Path) -> None:
-    message = refusal(write_model(tmp_path, tensors, {k: v for k, v in CONTENT.items() if k != key}))
+    message = refusal(
+        write_model(tmp_path, tensors, {k: v for k, v in CONTENT.items() if k != key})
+    )
     assert message.startswith(f"{tmp_path / 'config.json'}: {key} missing")
 
 
@@ -479,11 +556,15 @@ def test_what_newer_versions_added_may_be_absent(tmp_path: Path) -> None:
     assert read_config(tmp_path) == CONFIG
 
 
-@pytest.mark.parametrize("value", [0, -1, 1e9, 2**31, 768.0, True, "768", float("nan"), None, [], {}])
+@pytest.mark.parametrize(
+    "value", [0, -1, 1e9, 2**31, 768.0, True, "768", float("nan"), None, [], {}]
+)
 @pytest.mark.parametrize("key", [*REQUIRED, "type_vocab_size"])
 def test_an_absurd_size(key: str, value: Any, tensors: Tensors, tmp_path: Path) -> None:
     message = refusal(write_model(tmp_path, tensors, CONTENT | {key: value}))
-    assert message.startswith(f"{tmp_path / 'config.json'}: {key} must be a positive whole number, not {value!r}")
+    assert message.startswith(
+        f"{tmp_path / 'config.json'}: {key} must be a positive whole number, not {value!r}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -557,7 +638,9 @@ def test_loading_draws_no_random_numbers(tensors: Tensors, tmp_path: Path) -> No
     assert before[1:] == after[1:]
 
 
-def test_the_file_may_change_or_go_once_it_is_loaded(bert: Bert, tensors: Tensors, tmp_path: Path) -> None:
+def test_the_file_may_change_or_go_once_it_is_loaded(
+    bert: Bert, tensors: Tensors, tmp_path: Path
+) -> None:
     loaded, _ = load_bert(write_model(tmp_path, tensors))
     file = tmp_path / "model.safetensors"
     with file.open("r+b") as stream:
@@ -598,7 +681,9 @@ def test_a_view_is_saved_as_its_own_values(tmp_path: Path) -> None:
     assert kept["row"].tolist() == [3, 4, 5]
 
 
-def test_a_full_disk_leaves_the_old_model_whole(bert: Bert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_model_whole(
+    bert: Bert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save_bert(bert, tmp_path)
     write_bytes = Path.write_bytes
 
@@ -607,7 +692,9 @@ def test_a_full_disk_leaves_the_old_model_whole(bert: Bert, tmp_path: Path, monk
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", fill_up)
-    with pytest.raises(InputError, match=r"cannot write .*model\.safetensors: No space left on device"):
+    with pytest.raises(
+        InputError, match=r"cannot write .*model\.safetensors: No space left on device"
+    ):
         save_bert(Bert(CONFIG), tmp_path)
     monkeypatch.undo()
     assert_same(load_bert(tmp_path)[0], bert)

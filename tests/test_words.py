@@ -1,4 +1,5 @@
-"""A run holds only the word embeddings that its data uses; what comes of it is as if it had held all."""
+"""A run holds only the word embeddings that its data uses; what comes of it is as if it had held
+all."""
 
 import copy
 
@@ -30,7 +31,8 @@ def test_ends_where_training_the_whole_table_ends(freeze_until: int) -> None:
     table = embedding(20, 6, padding_idx=0)
     nn.init.normal_(table.weight)
     reference = learn(copy.deepcopy(table), freeze_until)
-    words = UsedWords(table, [5, 3, 2, 8, 11, 3, 14])  # 14 is in the test split, say: used, and never learnt from
+    # 14 is in the test split, say: used, and never learnt from
+    words = UsedWords(table, [5, 3, 2, 8, 11, 3, 14])
     assert sum(p.numel() for p in words.parameters()) == 7 * 6
     whole = learn(words, freeze_until).whole()  # type: ignore[attr-defined]
     assert whole.padding_idx == 0

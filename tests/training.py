@@ -1,7 +1,9 @@
-"""What the training tests share: a tiny BERT with random weights in a folder, and tiny data that it can learn.
+"""What the training tests share: a tiny BERT with random weights in a folder, and tiny data that it
+can learn.
 
-Sentences of 4 to 11 words, some of them of two pieces: an intent follows from one word, the slots from others. Pairs
-have the cosine that they should have, and some sentences a score. All of it is drawn with fixed seeds.
+Sentences of 4 to 11 words, some of them of two pieces: an intent follows from one word, the slots
+from others. Pairs have the cosine that they should have, and some sentences a score. All of it is
+drawn with fixed seeds.
 """
 
 import json
@@ -26,7 +28,11 @@ from train.run import set_dropout, tokenize
 from train.settings import Settings
 from train.tasks import JointModel, Task, build_tasks
 
-TRIGGERS = {"music": ("play", "sing", "hear"), "travel": ("fly", "drive", "walk"), "weather": ("rain", "snow", "sun")}
+TRIGGERS = {
+    "music": ("play", "sing", "hear"),
+    "travel": ("fly", "drive", "walk"),
+    "weather": ("rain", "snow", "sun"),
+}
 PLACES = (("oslo",), ("rome",), ("paris",), ("new", "york"), ("san", "juan"))
 NAMES = (("ann",), ("bob",), ("eve",), ("joe", "doe"))
 FILLERS = ("the", "a", "to", "in", "on", "with", "my", "please", "now", "some", "days", "songs")
@@ -52,7 +58,11 @@ def sentence(dice: random.Random) -> dict[str, Any]:
         parts.append((dice.choice(NAMES), "name"))
     dice.shuffle(parts)
     words = [word for part, _ in parts for word in part]
-    tags = [f"{'I' if i else 'B'}-{kind}" if kind else "O" for part, kind in parts for i in range(len(part))]
+    tags = [
+        f"{'I' if i else 'B'}-{kind}" if kind else "O"
+        for part, kind in parts
+        for i in range(len(part))
+    ]
     return {"words": words, "intent": intent, "slots": tags}
 
 
@@ -60,13 +70,20 @@ def pair(dice: random.Random) -> dict[str, Any]:
     """Two sentences with the cosine that they should have: 0.9 if of one intent, else 0.1."""
     first, second = sentence(dice), sentence(dice)
     cosine = 0.9 if first["intent"] == second["intent"] else 0.1
-    return {"text_a": " ".join(first["words"]), "text_b": " ".join(second["words"]), "cosine": cosine}
+    return {
+        "text_a": " ".join(first["words"]),
+        "text_b": " ".join(second["words"]),
+        "cosine": cosine,
+    }
 
 
 def scored(dice: random.Random) -> dict[str, Any]:
     """A sentence with a number: how many of its words are part of a name or place."""
     made = sentence(dice)
-    return {"text": " ".join(made["words"]), "score": float(sum(tag != "O" for tag in made["slots"]))}
+    return {
+        "text": " ".join(made["words"]),
+        "score": float(sum(tag != "O" for tag in made["slots"])),
+    }
 
 
 def write_json_lines(file: Path, records: Iterable[Mapping[str, Any]]) -> Path:
@@ -84,7 +101,8 @@ def write_splits(folder: Path, make: Any, train: int, other: int) -> Path:
 
 
 def write_model(folder: Path, pooler: bool = False) -> Path:
-    """A BERT with hidden size 24, three layers and random weights, in the files of a checkpoint; dropout is 0.1."""
+    """A BERT with hidden size 24, three layers and random weights, in the files of a checkpoint;
+    dropout is 0.1."""
     config = BertConfig(
         vocab_size=len(VOCABULARY),
         hidden_size=24,
@@ -96,7 +114,9 @@ def write_model(folder: Path, pooler: bool = False) -> Path:
     )
     torch.manual_seed(7)
     shake(Bert(config, pooler=pooler), 0.02).save_pretrained(folder)
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in VOCABULARY), encoding="utf-8")
+    (folder / "vocab.txt").write_text(
+        "".join(f"{token}\n" for token in VOCABULARY), encoding="utf-8"
+    )
     return folder
 
 
@@ -134,7 +154,8 @@ def make_world(folder: Path) -> World:
 
 @dataclass
 class Parts:
-    """What a run works with before its first step: the same as in `train`, for the same settings."""
+    """What a run works with before its first step: the same as in `train`, for the same
+    settings."""
 
     settings: Settings
     tasks: list[Task]
@@ -152,11 +173,14 @@ class Parts:
 
 
 def assemble(settings: Settings, dtype: torch.dtype = torch.float32) -> Parts:
-    """The parts of a run, with the weights that it starts from; what is frozen in epoch 1 is frozen."""
+    """The parts of a run, with the weights that it starts from; what is frozen in epoch 1 is
+    frozen."""
     torch.manual_seed(settings.seed)
     sets = [load_data(name, settings.seed, lambda _: None) for name in settings.data]
     tasks = build_tasks(sets, settings)
-    encoder = SentenceEncoder.from_pretrained(settings.model, max_length=settings.max_length, device="cpu")
+    encoder = SentenceEncoder.from_pretrained(
+        settings.model, max_length=settings.max_length, device="cpu"
+    )
     model = JointModel(encoder.bert, tasks).to(dtype)
     set_dropout(model, settings.dropout)
     mixer = LossMixer(tasks, settings).to(dtype)
@@ -186,7 +210,9 @@ def trained(run: Path) -> dict[str, Tensor]:
 
 
 def log_of(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def metrics_of(run: Path) -> dict[str, Any]:
@@ -196,11 +222,13 @@ def metrics_of(run: Path) -> dict[str, Any]:
 def outcome(run: Path) -> dict[str, Any]:
     """All that a finished run computed: equal for two runs only if they are bit for bit the same.
 
-    The weights (as the files' digests), losses, metrics and predictions; the last checkpoint too, with the optimizer,
-    the random generators and the best weights. Only the time that it took is left out.
+    The weights (as the files' digests), losses, metrics and predictions; the last checkpoint too,
+    with the optimizer, the random generators and the best weights. Only the time that it took is
+    left out.
     """
     result: dict[str, Any] = {
-        name: sha256(run / name) for name in ("model/model.safetensors", "heads.safetensors", "predictions.jsonl")
+        name: sha256(run / name)
+        for name in ("model/model.safetensors", "heads.safetensors", "predictions.jsonl")
     }
     result["metrics"] = {key: value for key, value in metrics_of(run).items() if key != "seconds"}
     if found := checkpoints(run):

@@ -1,28 +1,33 @@
-"""Hold every shape comment against the tensors of a real run: python -m tools.check_shapes [PACKAGE ...]
+"""Hold every shape comment against the tensors of a real run: python -m tools.check_shapes [PACKAGE
+...]
 
-A shape comment trails a statement of a function, on the statement's last line, and starts with a shape:
+A shape comment trails a statement of a function, on the statement's last line, and starts with a
+shape:
 
-    weights = self.mask.unsqueeze(-1)  # (B, S) -> (B, S, 1)
-    return self.output(context.flatten(-2))  # (*, H, W) -> (*, D)
-    contexts.append(context.flatten(0, 1))  # (G, L, D) -> (G * L, D): words without brackets may follow
+    weights = self.mask.unsqueeze(-1)  # (B, S) -> (B, S, 1) return self.output(context.flatten(-2))
+    # (*, H, W) -> (*, D) contexts.append(context.flatten(0, 1))  # (G, L, D) -> (G * L, D): words
+    without brackets may follow
 
     comment = "# " [ shapes " -> " ] shapes { " or " shapes } [ words ]
     shapes  = shape { ", " shape }
     shape   = "(" [ "*" or size { ", " size } ] ")"      `*` only in the first place
     size    = a capital letter, a whole number, or a product of them: `2 * D`
 
-The shape at the end is that of the result: of what is assigned, returned, yielded or appended. One shape speaks for
-all its tensors, as in `q, k, v = (...)  # (B, S, H, W)`; several speak for one each, in order. Where the result is
-None, that execution counts for nothing. Each shape before `->` is that of some tensor which the statement reads by
-name, by attribute (`self.mask`) or by constant item (`states[0]`), as it was before the statement ran.
+The shape at the end is that of the result: of what is assigned, returned, yielded or appended. One
+shape speaks for all its tensors, as in `q, k, v = (...)  # (B, S, H, W)`; several speak for one
+each, in order. Where the result is None, that execution counts for nothing. Each shape before `->`
+is that of some tensor which the statement reads by name, by attribute (`self.mask`) or by constant
+item (`states[0]`), as it was before the statement ran.
 
-The letters in SIZES are of the size given there. `*` stands for tokens: (B, S), or one size that is not B (N, or some
-of them), the same throughout a comment. Any other letter (G and L, say) is of any size, the same throughout one
-execution. All SIZES differ, so that a swapped comment cannot pass by chance.
+The letters in SIZES are of the size given there. `*` stands for tokens: (B, S), or one size that is
+not B (N, or some of them), the same throughout a comment. Any other letter (G and L, say) is of any
+size, the same throughout one execution. All SIZES differ, so that a swapped comment cannot pass by
+chance.
 
-How: `sys.settrace` stops at each line of the packages while `exercise` runs them. Before a commented statement what
-it reads is looked up in its frame, after it the result. A comment that is wrong, that cannot be read, that belongs to
-no statement with a result, or whose statement never ran is listed, and makes the exit status 1.
+How: `sys.settrace` stops at each line of the packages while `exercise` runs them. Before a
+commented statement what it reads is looked up in its frame, after it the result. A comment that is
+wrong, that cannot be read, that belongs to no statement with a result, or whose statement never ran
+is listed, and makes the exit status 1.
 """
 
 import argparse
@@ -53,20 +58,24 @@ from minibert.model import Bert, BertConfig
 from minibert.pretraining import BertForPreTraining
 
 SIZES = {"B": 4, "S": 11, "N": 32, "D": 21, "H": 3, "W": 7, "F": 37, "V": 53, "C": 5}
-LENGTHS = (9, 9, 8, 6)  # of B sentences, N in all; two equal neighbours; none of length S, which is padding's
+# of B sentences, N in all; two equal neighbours; none of length S, which is padding's
+LENGTHS = (9, 9, 8, 6)
 
 SIZE = r"(?:[A-Z]|\d+)(?: \* (?:[A-Z]|\d+))*"
 SHAPE = rf"\((?:(?:\*|{SIZE})(?:, {SIZE})*)?\)"
 SHAPES = rf"{SHAPE}(?:, {SHAPE})*"
 RESULTS = rf"{SHAPES}(?: or {SHAPES})*"
-COMMENT = re.compile(rf"# (?P<text>(?:(?P<inputs>{SHAPES}) -> )?(?P<results>{RESULTS}))(?:[ ,;:][^()>]*)?")
+COMMENT = re.compile(
+    rf"# (?P<text>(?:(?P<inputs>{SHAPES}) -> )?(?P<results>{RESULTS}))(?:[ ,;:][^()>]*)?"
+)
 
 Written = list[str]  # a shape in a comment: ["*", "2 * D"]
 Found = tuple[int, ...] | None  # a tensor's shape; None for what is no tensor
 
 
 def exercise() -> None:
-    """Run everything that has a shape comment, at the sizes in SIZES. What is reported as never run belongs here.
+    """Run everything that has a shape comment, at the sizes in SIZES. What is reported as never run
+    belongs here.
 
     For a part that needs other sizes: `with unittest.mock.patch.dict(SIZES, C=1): ...`.
     """
@@ -97,7 +106,11 @@ def exercise() -> None:
     explicit_attention(query, key, value)
     explicit_attention(query, key, value, mask[:, None, None, :])
     for tokens in ((SIZES["B"], SIZES["S"]), (SIZES["N"],)):
-        convolution(torch.randn(*tokens, SIZES["D"]), torch.randn(SIZES["F"], SIZES["D"]), torch.randn(SIZES["F"]))
+        convolution(
+            torch.randn(*tokens, SIZES["D"]),
+            torch.randn(SIZES["F"], SIZES["D"]),
+            torch.randn(SIZES["F"]),
+        )
 
 
 @dataclass
@@ -117,14 +130,21 @@ class Comment:
     runs: int = 0
 
     def hold(self, reads: list[Found], found: list[Found]) -> None:
-        """Hold the comment against one execution: against what the statement read and what came of it."""
+        """Hold the comment against one execution: against what the statement read and what came of
+        it."""
         self.runs += bool(found)
         if found and not self.problem and not self._fits(reads, found):
-            self.problem = f"wrong: {', '.join(map(in_letters, reads))} -> {', '.join(map(in_letters, found))}"
+            self.problem = (
+                f"wrong: {', '.join(map(in_letters, reads))} -> {', '.join(map(in_letters, found))}"
+            )
 
     def _fits(self, reads: list[Found], found: list[Found]) -> bool:
         return any(
-            fits([*self.inputs, *(results * len(found) if len(results) == 1 else results)], [*inputs, *found], tokens)
+            fits(
+                [*self.inputs, *(results * len(found) if len(results) == 1 else results)],
+                [*inputs, *found],
+                tokens,
+            )
             for results in map(list, self.results)
             for inputs in itertools.product(reads, repeat=len(self.inputs))
             for tokens in (["B", "S"], ["tokens"])
@@ -143,25 +163,34 @@ def fits(written: Sequence[Written], found: Sequence[Found], tokens: list[str]) 
         pairs += zip(letters, sizes, strict=True)
     bound = {letter: size for letter, size in pairs if letter.isalpha()} | SIZES
     return bound.get("tokens") != SIZES["B"] and all(
-        size == math.prod(int(factor) if factor.isdigit() else bound.get(factor, math.nan) for factor in factors)
+        size
+        == math.prod(
+            int(factor) if factor.isdigit() else bound.get(factor, math.nan) for factor in factors
+        )
         for factors, size in ((letters.split(" * "), size) for letters, size in pairs)
     )
 
 
 def in_letters(found: Found) -> str:
     letters = {size: letter for letter, size in SIZES.items()}
-    return "no tensor" if found is None else f"({', '.join(str(letters.get(size, size)) for size in found)})"
+    return (
+        "no tensor"
+        if found is None
+        else f"({', '.join(str(letters.get(size, size)) for size in found)})"
+    )
 
 
 def shapes(value: object) -> list[Found]:
-    """The shape of a tensor, or of each in a list or tuple; None has none, and any other thing a false one."""
+    """The shape of a tensor, or of each in a list or tuple; None has none, and any other thing a
+    false one."""
     if isinstance(value, list | tuple):
         return [shape for item in value for shape in shapes(item)]
     return [] if value is None else [tuple(value.shape) if isinstance(value, Tensor) else None]
 
 
 def find_comments(path: Path) -> Iterator[Comment]:
-    """Every trailing comment of a file that starts with a bracket, with the statement that ends on its line."""
+    """Every trailing comment of a file that starts with a bracket, with the statement that ends on
+    its line."""
     with tokenize.open(path) as file:
         source = file.read()
     lines = source.split("\n")
@@ -177,7 +206,9 @@ def find_comments(path: Path) -> Iterator[Comment]:
         if match is None:
             comment.problem = "cannot be read as shapes; let a comment in words start with a word"
         elif row not in statements:
-            comment.problem = "belongs to no assignment, return, yield or append that ends on this line"
+            comment.problem = (
+                "belongs to no assignment, return, yield or append that ends on this line"
+            )
         else:
             comment.inputs = parse(match["inputs"] or "")
             comment.results = [parse(results) for results in match["results"].split(" or ")]
@@ -193,24 +224,36 @@ def parse(text: str) -> list[Written]:
 
 
 def result_of(node: ast.stmt) -> tuple[ast.expr, str] | None:
-    """What a statement computes, and the expression that has the result afterwards (returned or yielded: "")."""
+    """What a statement computes, and the expression that has the result afterwards (returned or
+    yielded: "")."""
     match node:
-        case ast.Assign(targets=[target, *_], value=value) | ast.AnnAssign(target=target, value=ast.expr() as value):
+        case (
+            ast.Assign(targets=[target, *_], value=value)
+            | ast.AnnAssign(target=target, value=ast.expr() as value)
+        ):
             return value, ast.unparse(target)
         case ast.AugAssign(target=target, op=op, value=right):
             return ast.BinOp(target, op, right), ast.unparse(target)
-        case ast.Return(value=ast.expr() as value) | ast.Expr(value=ast.Yield(value=ast.expr() as value)):
+        case (
+            ast.Return(value=ast.expr() as value)
+            | ast.Expr(value=ast.Yield(value=ast.expr() as value))
+        ):
             return value, ""
-        case ast.Expr(value=ast.Call(func=ast.Attribute(value=target, attr="append"), args=[value])):
+        case ast.Expr(
+            value=ast.Call(func=ast.Attribute(value=target, attr="append"), args=[value])
+        ):
             return value, f"{ast.unparse(target)}[-1]"
     return None
 
 
 def is_plain(node: ast.AST) -> bool:
-    """Whether a node is a name, or an attribute or constant item of one: what can be looked up and changes nothing."""
+    """Whether a node is a name, or an attribute or constant item of one: what can be looked up and
+    changes nothing."""
     if isinstance(node, ast.Subscript) and not isinstance(node.slice, ast.Constant):
         return False
-    return isinstance(node, ast.Name) or (isinstance(node, ast.Attribute | ast.Subscript) and is_plain(node.value))
+    return isinstance(node, ast.Name) or (
+        isinstance(node, ast.Attribute | ast.Subscript) and is_plain(node.value)
+    )
 
 
 def look_up(expression: str, frame: FrameType) -> list[Found]:
@@ -225,29 +268,40 @@ def trace(comments: Iterable[Comment], run: Callable[[], None]) -> None:
     at_row = {(comment.path, row): comment for comment in comments for row in comment.rows}
     paths = {path for path, _ in at_row}
     real_path = cache(lambda name: Path(os.path.realpath(name)))
-    running: dict[FrameType, tuple[Comment, list[Found]]] = {}  # the commented statement that each frame is in
+    # the commented statement that each frame is in
+    running: dict[FrameType, tuple[Comment, list[Found]]] = {}
 
     def on_call(frame: FrameType, event: str, value: Any) -> Any:
-        is_part = frame.f_code.co_name.startswith("<")  # a comprehension or lambda: a part of its statement
+        # a comprehension or lambda: a part of its statement
+        is_part = frame.f_code.co_name.startswith("<")
         return None if is_part or real_path(frame.f_code.co_filename) not in paths else on_event
 
     def on_event(frame: FrameType, event: str, value: Any) -> Any:
         comment, reads = running.get(frame, (None, []))
         row = frame.f_lineno
         if event == "exception":
-            if not issubclass(value[0], StopIteration):  # that is how a loop inside the statement ends
+            # that is how a loop inside the statement ends
+            if not issubclass(value[0], StopIteration):
                 running.pop(frame, None)
         elif event == "return":  # or a yield
             if comment:
-                comment.hold(reads, look_up(comment.target, frame) if comment.target else shapes(value))
+                comment.hold(
+                    reads, look_up(comment.target, frame) if comment.target else shapes(value)
+                )
             running.pop(frame, None)
-        elif comment is None or not (row in comment.rows or comment.is_return):  # leaving a `with` comes after `return`
+        # leaving a `with` comes after `return`
+        elif comment is None or not (row in comment.rows or comment.is_return):
             if comment and comment.target:
                 comment.hold(reads, look_up(comment.target, frame))
             running.pop(frame, None)
             if following := at_row.get((real_path(frame.f_code.co_filename), row)):
-                found = (shape for expression in following.reads for shape in look_up(expression, frame))
-                running[frame] = following, list(dict.fromkeys(shape for shape in found if shape is not None))
+                found = (
+                    shape for expression in following.reads for shape in look_up(expression, frame)
+                )
+                running[frame] = (
+                    following,
+                    list(dict.fromkeys(shape for shape in found if shape is not None)),
+                )
         return on_event
 
     before = sys.gettrace()
@@ -268,10 +322,19 @@ def python_files(package: str) -> list[Path]:
 
 
 def main(arguments: Sequence[str] | None = None, run: Callable[[], None] = exercise) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.check_shapes", description=__doc__.partition("\n")[0])
-    parser.add_argument("packages", nargs="*", default=["minibert"], metavar="PACKAGE", help="default: minibert")
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.check_shapes", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument(
+        "packages", nargs="*", default=["minibert"], metavar="PACKAGE", help="default: minibert"
+    )
     packages = parser.parse_args(arguments).packages
-    comments = [comment for package in packages for path in python_files(package) for comment in find_comments(path)]
+    comments = [
+        comment
+        for package in packages
+        for path in python_files(package)
+        for comment in find_comments(path)
+    ]
     trace(comments, run)
     wrong = [comment for comment in comments if comment.problem]
     idle = [comment for comment in comments if not comment.problem and not comment.runs]

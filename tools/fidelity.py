@@ -1,7 +1,9 @@
-"""python -m tools.fidelity: how far our numbers are from everything independent that can be had here, in one table.
+"""python -m tools.fidelity: how far our numbers are from everything independent that can be had
+here, in one table.
 
-First what others recorded (tools/golden.py), then peers run side by side with us. Texts are newsroom's, so it runs
-anywhere. The exit status is 1 if a claim does not hold; what cannot be run here is listed with the reason.
+First what others recorded (tools/golden.py), then peers run side by side with us. Texts are
+newsroom's, so it runs anywhere. The exit status is 1 if a claim does not hold; what cannot be run
+here is listed with the reason.
 """
 
 import argparse
@@ -62,7 +64,8 @@ PACKAGES = ("torch", "transformers", "sentence-transformers", "tokenizers")
 
 @dataclass(frozen=True)
 class Claim:
-    """That a difference is within a tolerance. `measure` raises InputError where it cannot be run."""
+    """That a difference is within a tolerance. `measure` raises InputError where it cannot be
+    run."""
 
     claim: str
     reference: str
@@ -83,12 +86,19 @@ class Result:
     def verdict(self) -> str:
         if self.difference is None:
             return f"not run: {self.reason}"
-        return "passed" if self.difference <= self.claim.tolerance else "FAILED"  # so NaN is a failure
+        # so NaN is a failure
+        return "passed" if self.difference <= self.claim.tolerance else "FAILED"
 
     @property
     def row(self) -> tuple[str, ...]:
         found = "" if self.difference is None else f"{self.difference:.2g}"
-        return self.claim.claim, self.claim.reference, found, f"{self.claim.tolerance:g}", self.verdict
+        return (
+            self.claim.claim,
+            self.claim.reference,
+            found,
+            f"{self.claim.tolerance:g}",
+            self.verdict,
+        )
 
 
 def check(claim: Claim) -> Result:
@@ -132,9 +142,13 @@ def minilm() -> tuple[Path, SentenceEncoder, Bert, "BertModel"]:
 
 @cache
 def texts(count: int = 60) -> list[str]:
-    """Sentences of newsroom's test split: every third alone, the others joined to the next 2 to 12."""
+    """Sentences of newsroom's test split: every third alone, the others joined to the next 2 to
+    12."""
     sentences = [example.text for example in load_data("newsroom", seed=0).splits["test"]]
-    return [sentences[i] if i % 3 == 0 else " ".join(sentences[i : i + 2 + i % 11]) for i in range(count)]
+    return [
+        sentences[i] if i % 3 == 0 else " ".join(sentences[i : i + 2 + i % 11])
+        for i in range(count)
+    ]
 
 
 @cache
@@ -171,7 +185,9 @@ def state_difference(packed: bool, place: int) -> float:
 @torch.inference_mode()
 def look_difference() -> float:
     _, _, ours, theirs = minilm()
-    return worst(d for b in batches()[:3] for d in differences(our_looks(ours, b), their_looks(theirs, b)))
+    return worst(
+        d for b in batches()[:3] for d in differences(our_looks(ours, b), their_looks(theirs, b))
+    )
 
 
 @cache
@@ -191,8 +207,12 @@ def vector_difference() -> float:
     from sentence_transformers import SentenceTransformer
 
     folder = minilm()[0]
-    expected = SentenceTransformer(str(folder), device="cpu").encode(texts(), convert_to_tensor=True)
-    found = SentenceEncoder.from_pretrained(folder, device="cpu").encode(texts(), truncation="silent")
+    expected = SentenceTransformer(str(folder), device="cpu").encode(
+        texts(), convert_to_tensor=True
+    )
+    found = SentenceEncoder.from_pretrained(folder, device="cpu").encode(
+        texts(), truncation="silent"
+    )
     return worst(differences([torch.from_numpy(found)], [expected]))
 
 
@@ -205,7 +225,9 @@ def round_trip_difference() -> float:
         first.save_pretrained(ours)
         SentenceTransformer(ours, device="cpu").save_pretrained(theirs)
         second = SentenceEncoder.from_pretrained(theirs, device="cpu")
-        vectors = [torch.from_numpy(each.encode(texts(), truncation="silent")) for each in (first, second)]
+        vectors = [
+            torch.from_numpy(each.encode(texts(), truncation="silent")) for each in (first, second)
+        ]
     return worst(differences(vectors[:1], vectors[1:]))
 
 
@@ -214,18 +236,25 @@ def wrong_ids() -> float:
     from transformers import AutoTokenizer
 
     folder, ours, _, _ = minilm()
-    sentences = [example.text for split in load_data("newsroom", seed=0).splits.values() for example in split]
+    sentences = [
+        example.text for split in load_data("newsroom", seed=0).splits.values() for example in split
+    ]
     expected = AutoTokenizer.from_pretrained(folder)(sentences)["input_ids"]
-    return float(sum(t.ids != ids for t, ids in zip(ours.tokenizer.encode(sentences), expected, strict=True)))
+    return float(
+        sum(t.ids != ids for t, ids in zip(ours.tokenizer.encode(sentences), expected, strict=True))
+    )
 
 
 @cache
 def small_courses() -> list[Course]:
-    """Thirty steps of a small model in float64: transformers', and ours packed, padded and accumulated."""
+    """Thirty steps of a small model in float64: transformers', and ours packed, padded and
+    accumulated."""
     examples = newsroom(100)
     with TemporaryDirectory() as folder:
         write_small_model(Path(folder), examples)
-        lesson = Lesson(Path(folder), examples, 30, Settings(batch_size=8, lr=1e-2, head_lr=1e-2), torch.float64)
+        lesson = Lesson(
+            Path(folder), examples, 30, Settings(batch_size=8, lr=1e-2, head_lr=1e-2), torch.float64
+        )
         ours = [our_course(lesson), our_course(lesson, padded), our_course(lesson, accumulate=3)]
         return [their_course(lesson), *ours]
 
@@ -241,10 +270,13 @@ def minilm_training_difference() -> float:
 
 
 def half_precision_ratio() -> float:
-    """The worst ratio, over both layouts, the embeddings and each layer, of our error to transformers'."""
+    """The worst ratio, over both layouts, the embeddings and each layer, of our error to
+    transformers'."""
     folder, ours, _, _ = minilm()
     batch = newsroom_batch(ours.tokenizer, 6)
-    pairs = [half_precision_errors(folder, batch, torch.bfloat16, packed) for packed in (False, True)]
+    pairs = [
+        half_precision_errors(folder, batch, torch.bfloat16, packed) for packed in (False, True)
+    ]
     return worst(a / b for ours_, theirs in pairs for a, b in zip(ours_, theirs, strict=True))
 
 
@@ -265,14 +297,36 @@ def live_claims() -> list[Claim]:
         Claim(
             "MiniLM in a SentenceEncoder, packed: hidden states, any layer",
             "transformers.BertModel",
-            2e-5,  # where linear layers are convolutions, sums are added up in another order: see minibert/linear.py
+            # where linear layers are convolutions, sums are added up in another order: see
+            # minibert/linear.py
+            2e-5,
             lambda: worst(state_differences(packed=True, fast=True)),
         ),
-        Claim("MiniLM: attention probabilities of every layer", "transformers.BertModel", 1e-5, look_difference),
+        Claim(
+            "MiniLM: attention probabilities of every layer",
+            "transformers.BertModel",
+            1e-5,
+            look_difference,
+        ),
         Claim("MiniLM: sentence vectors", "sentence_transformers", 1e-6, vector_difference),
-        Claim("MiniLM: vectors after ours -> theirs -> ours", "sentence_transformers", 1e-6, round_trip_difference),
-        Claim("MiniLM: sentences of 1,000 with other token ids", "transformers.AutoTokenizer", 0, wrong_ids),
-        Claim("MiniLM, bfloat16: error / theirs, any layer", "transformers.BertModel", 1.1, half_precision_ratio),
+        Claim(
+            "MiniLM: vectors after ours -> theirs -> ours",
+            "sentence_transformers",
+            1e-6,
+            round_trip_difference,
+        ),
+        Claim(
+            "MiniLM: sentences of 1,000 with other token ids",
+            "transformers.AutoTokenizer",
+            0,
+            wrong_ids,
+        ),
+        Claim(
+            "MiniLM, bfloat16: error / theirs, any layer",
+            "transformers.BertModel",
+            1.1,
+            half_precision_ratio,
+        ),
         Claim(
             "10 random models: hidden states, pooler; both layouts",
             "transformers.BertModel",
@@ -319,7 +373,11 @@ def summary(results: Sequence[Result]) -> list[str]:
     """How many hold, how many could not be run, and why."""
     lines = []
     for name, chosen, weight in (
-        ("numbers recorded by others", [r for r in results if r.claim.recorded], lambda r: r.claim.recorded),
+        (
+            "numbers recorded by others",
+            [r for r in results if r.claim.recorded],
+            lambda r: r.claim.recorded,
+        ),
         ("comparisons with peers", [r for r in results if not r.claim.recorded], lambda r: 1),
     ):
         held = sum(weight(r) for r in chosen if r.verdict == "passed")
@@ -347,16 +405,26 @@ def markdown(results: Sequence[Result]) -> str:
     rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in r.row) + " |" for r in results]
     head = [f"| {' | '.join(HEAD)} |", f"|{' --- |' * len(HEAD)}"]
     count = [f"- {line}" for line in summary(results)]
-    return "\n".join(["`python -m tools.fidelity`: " + versions() + ".", "", *head, *rows, "", *count]) + "\n"
+    return (
+        "\n".join(["`python -m tools.fidelity`: " + versions() + ".", "", *head, *rows, "", *count])
+        + "\n"
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, and print; the exit status is 0 if all that could be run holds, else 1."""
     parser = argparse.ArgumentParser(prog="python -m tools.fidelity", description=__doc__)
-    parser.add_argument("--output", type=Path, metavar="FILE.md", help="write the table as Markdown, too")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE.md", help="write the table as Markdown, too"
+    )
     options = parser.parse_args(arguments)
-    # The peers are imported later, and read these as they are: they are to be quiet, and to download nothing.
-    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_OFFLINE": "1"}
+    # The peers are imported later, and read these as they are: they are to be quiet, and to
+    # download nothing.
+    quiet = {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
     os.environ.update(quiet)
     results = [check(claim) for claim in (*recorded_claims(), *live_claims())]
     print(table([HEAD, *(result.row for result in results)]))

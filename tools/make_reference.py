@@ -1,8 +1,9 @@
-"""python -m tools.make_reference: write the reference values that tests/test_reference.py holds us against.
+"""python -m tools.make_reference: write the reference values that tests/test_reference.py holds us
+against.
 
-They are what `transformers` and `sentence-transformers` compute, written down, so that the tests need neither. With
---check they are computed anew and compared with those in the tree, to the tolerance that tells a changed value from
-another processor's rounding; versions may differ.
+They are what `transformers` and `sentence-transformers` compute, written down, so that the tests
+need neither. With --check they are computed anew and compared with those in the tree, to the
+tolerance that tells a changed value from another processor's rounding; versions may differ.
 """
 
 import argparse
@@ -21,7 +22,8 @@ from minibert.weights import save_tensors
 from train.checkpoint import read_tensors
 
 REFERENCE = Path(__file__).parents[1] / "tests" / "reference"
-TENSORS = {"minilm.safetensors": 1e-5, "tiny.safetensors": 1e-12}  # float32 and float64; each with its tolerance
+# float32 and float64; each with its tolerance
+TENSORS = {"minilm.safetensors": 1e-5, "tiny.safetensors": 1e-12}
 DIMENSIONS = 16  # of a token's vector that are kept
 
 TEXTS = (
@@ -63,8 +65,8 @@ TINY: dict[str, Any] = {
 
 @torch.no_grad()
 def minilm_reference(folder: Path) -> dict[str, Tensor]:
-    """Of each text: its token ids; of its first, middle and last token, what leaves the embeddings and each layer
-    (7, 3, 16); and its sentence vector (384)."""
+    """Of each text: its token ids; of its first, middle and last token, what leaves the embeddings
+    and each layer (7, 3, 16); and its sentence vector (384)."""
     from sentence_transformers import SentenceTransformer
     from transformers import AutoModel, AutoTokenizer
 
@@ -76,28 +78,44 @@ def minilm_reference(folder: Path) -> dict[str, Tensor]:
         states = torch.cat(model(ids, output_hidden_states=True).hidden_states)  # (7, S, D)
         tensors[f"{i}.ids"] = ids[0]
         tensors[f"{i}.states"] = states[:, [0, ids.size(1) // 2, -1], :DIMENSIONS]
-    vectors = SentenceTransformer(str(folder), device="cpu").encode(list(TEXTS), convert_to_tensor=True)
+    vectors = SentenceTransformer(str(folder), device="cpu").encode(
+        list(TEXTS), convert_to_tensor=True
+    )
     return tensors | {"vectors": vectors}
 
 
 def tiny_reference() -> dict[str, Tensor]:
-    """A random model in float64: its weights, a padded batch with token types, all that leaves it, and the gradients
-    of sum(hidden * hidden_weights) + sum(pooled * pooled_weights), by transformers' names."""
+    """A random model in float64: its weights, a padded batch with token types, all that leaves it,
+    and the gradients of sum(hidden * hidden_weights) + sum(pooled * pooled_weights), by
+    transformers' names."""
     from transformers import BertConfig, BertModel
 
     random = torch.Generator().manual_seed(0)
     model = BertModel(BertConfig(**TINY), add_pooling_layer=True).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=random, dtype=torch.float64) * 0.4)
+            parameter.copy_(
+                torch.randn(parameter.shape, generator=random, dtype=torch.float64) * 0.4
+            )
     ids = torch.randint(TINY["vocab_size"], (3, 12), generator=random)
     types = torch.randint(2, ids.shape, generator=random)
     mask = (torch.arange(12) < torch.tensor([[12], [5], [1]])).long()
     found = model(ids, mask, types, output_hidden_states=True)
-    hidden_weights = torch.randn(found.last_hidden_state.shape, generator=random, dtype=torch.float64) * mask[..., None]
+    hidden_weights = (
+        torch.randn(found.last_hidden_state.shape, generator=random, dtype=torch.float64)
+        * mask[..., None]
+    )
     pooled_weights = torch.randn(found.pooler_output.shape, generator=random, dtype=torch.float64)
-    ((found.last_hidden_state * hidden_weights).sum() + (found.pooler_output * pooled_weights).sum()).backward()
-    tensors = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "pooled": found.pooler_output}
+    (
+        (found.last_hidden_state * hidden_weights).sum()
+        + (found.pooler_output * pooled_weights).sum()
+    ).backward()
+    tensors = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "token_type_ids": types,
+        "pooled": found.pooler_output,
+    }
     tensors |= {"hidden_weights": hidden_weights, "pooled_weights": pooled_weights}
     tensors |= {f"states.{i}": state for i, state in enumerate(found.hidden_states)}
     for name, parameter in model.named_parameters():
@@ -113,7 +131,11 @@ def about(folder: Path) -> dict[str, Any]:
     return {
         "command": "python -m tools.make_reference",
         "versions": {package: importlib.metadata.version(package) for package in packages},
-        "minilm": {"repository": MINILM, "commit": model.commit, "sha256": sha256(folder / "model.safetensors")},
+        "minilm": {
+            "repository": MINILM,
+            "commit": model.commit,
+            "sha256": sha256(folder / "model.safetensors"),
+        },
         "texts": TEXTS,
         "tiny_config": TINY,
     }
@@ -131,7 +153,11 @@ def differences(fresh: Path, kept: Path) -> list[str]:
     """What two references differ in, beyond the tolerance; versions apart."""
     found = []
     ours, theirs = (read_json(folder / "about.json") for folder in (fresh, kept))
-    found += [f"about.json: {key}" for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)]
+    found += [
+        f"about.json: {key}"
+        for key in ours.keys() | theirs.keys()
+        if ours.get(key) != theirs.get(key)
+    ]
     found = [problem for problem in found if problem != "about.json: versions"]
     for file, tolerance in TENSORS.items():
         first, second = read_tensors(fresh / file), read_tensors(kept / file)
@@ -141,20 +167,28 @@ def differences(fresh: Path, kept: Path) -> list[str]:
             if x.shape != y.shape:
                 found.append(f"{file}: {name} has {list(x.shape)}, and in the tree {list(y.shape)}")
             elif not (difference := (x - y).abs().max().item()) <= tolerance:
-                found.append(f"{file}: {name} differs by {difference:.1e}, and {tolerance:.0e} is allowed")
+                found.append(
+                    f"{file}: {name} differs by {difference:.1e}, and {tolerance:.0e} is allowed"
+                )
     return found
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write, or compare; the exit status is 1 if what is computed now differs, 2 if it cannot be computed."""
+    """Write, or compare; the exit status is 1 if what is computed now differs, 2 if it cannot be
+    computed."""
     parser = argparse.ArgumentParser(prog="python -m tools.make_reference", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compute anew, and compare with what is in the tree")
+    parser.add_argument(
+        "--check", action="store_true", help="compute anew, and compare with what is in the tree"
+    )
     options = parser.parse_args(arguments)
     try:
         if not options.check:
             write(REFERENCE)
             sizes = {file.name: file.stat().st_size for file in sorted(REFERENCE.iterdir())}
-            print(f"{REFERENCE}: " + ", ".join(f"{name} {size:,} bytes" for name, size in sizes.items()))
+            print(
+                f"{REFERENCE}: "
+                + ", ".join(f"{name} {size:,} bytes" for name, size in sizes.items())
+            )
             return 0
         with TemporaryDirectory() as fresh:
             write(Path(fresh))

@@ -1,7 +1,8 @@
 """The same computation by us and by transformers' BertModel, and how far apart they are.
 
-What tests/parity and tools.fidelity share: batches, both sides on the same weights, and differences between what they
-compute. Differences are taken at real positions alone: what stands in the padding means nothing.
+What tests/parity and tools.fidelity share: batches, both sides on the same weights, and differences
+between what they compute. Differences are taken at real positions alone: what stands in the padding
+means nothing.
 """
 
 import random
@@ -40,7 +41,9 @@ class Batch:
 
     @property
     def mask(self) -> Tensor:  # (B, S)
-        return pad_sequence([torch.ones_like(ids) for ids in self.sentences], batch_first=True).bool()
+        return pad_sequence(
+            [torch.ones_like(ids) for ids in self.sentences], batch_first=True
+        ).bool()
 
     @property
     def packed_ids(self) -> Tensor:  # (N)
@@ -52,7 +55,8 @@ class Batch:
 
 
 def shake(model: Model, std: float) -> Model:
-    """Add noise to every parameter: left alone, all biases would be 0, and one that is forgotten would not show."""
+    """Add noise to every parameter: left alone, all biases would be 0, and one that is forgotten
+    would not show."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=std)
@@ -60,14 +64,17 @@ def shake(model: Model, std: float) -> Model:
 
 
 def both(bert: Bert, folder: Path, attention: str = "eager") -> tuple[Bert, "BertModel"]:
-    """The model, saved by us to a folder, and what transformers makes of that folder; both in eval mode.
+    """The model, saved by us to a folder, and what transformers makes of that folder; both in eval
+    mode.
 
     So what follows also says that what we save is what others read.
     """
     from transformers import BertModel
 
     bert.save_pretrained(folder)
-    opened: Any = BertModel.from_pretrained(folder, attn_implementation=attention, output_loading_info=True)
+    opened: Any = BertModel.from_pretrained(
+        folder, attn_implementation=attention, output_loading_info=True
+    )
     theirs, problems = opened
     assert not any(problems.values()), problems
     return bert.eval(), theirs.eval()
@@ -88,7 +95,10 @@ def their_states(theirs: "BertModel", batch: Batch) -> list[Tensor]:
 
 def our_looks(bert: Bert, batch: Batch) -> list[Tensor]:
     """Each layer's attention probabilities of the real queries over all keys, (N, H, S) each."""
-    return [p.transpose(1, 2)[batch.mask] for p in bert.attention_probabilities(batch.input_ids, batch.mask)]
+    return [
+        p.transpose(1, 2)[batch.mask]
+        for p in bert.attention_probabilities(batch.input_ids, batch.mask)
+    ]
 
 
 def their_looks(theirs: "BertModel", batch: Batch) -> list[Tensor]:
@@ -108,16 +118,19 @@ def worst(values: Iterable[float]) -> float:
 
 
 def relative_errors(states: Sequence[Tensor], reference: Sequence[Tensor]) -> list[float]:
-    """Each tensor's distance from its reference over the reference's length, as vectors: |x - y| / |y|."""
-    return [((x.double() - y).norm() / y.norm()).item() for x, y in zip(states, reference, strict=True)]
+    """Each tensor's distance from its reference over the reference's length, as vectors: |x - y| /
+    |y|."""
+    return [
+        ((x.double() - y).norm() / y.norm()).item() for x, y in zip(states, reference, strict=True)
+    ]
 
 
 @torch.inference_mode()
 def half_precision_errors(
     folder: Path, batch: Batch, dtype: torch.dtype, packed: bool
 ) -> tuple[list[float], list[float]]:
-    """What half precision costs after the embeddings and each layer, us and transformers: the distance of a model
-    whose weights and sums are of `dtype` from ours in float32."""
+    """What half precision costs after the embeddings and each layer, us and transformers: the
+    distance of a model whose weights and sums are of `dtype` from ours in float32."""
     from transformers import BertModel
 
     device = batch.packed_ids.device
@@ -125,13 +138,20 @@ def half_precision_errors(
     theirs.to(device)
     reference = our_states(Bert.from_pretrained(folder).to(device), batch, packed)
     found = our_states(Bert.from_pretrained(folder, dtype=dtype).to(device), batch, packed)
-    return relative_errors(found, reference), relative_errors(their_states(theirs, batch), reference)
+    return relative_errors(found, reference), relative_errors(
+        their_states(theirs, batch), reference
+    )
 
 
 def newsroom_batch(tokenizer: Tokenizer, count: int) -> Batch:
     """The first sentences of newsroom's test split, of 8 to some 60 tokens."""
     examples = load_data("newsroom", seed=0).splits["test"][:count]
-    return Batch([torch.tensor(tokens.ids) for tokens in tokenizer.encode([example.text for example in examples])])
+    return Batch(
+        [
+            torch.tensor(tokens.ids)
+            for tokens in tokenizer.encode([example.text for example in examples])
+        ]
+    )
 
 
 def gradients(model: torch.nn.Module, loss: Tensor) -> dict[str, Tensor]:
@@ -140,20 +160,25 @@ def gradients(model: torch.nn.Module, loss: Tensor) -> dict[str, Tensor]:
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
     if isinstance(model, Bert):
         names = tuple(map(checkpoint_name, names))
-    return {name: gradient for name, gradient in zip(names, found, strict=True) if gradient is not None}
+    return {
+        name: gradient for name, gradient in zip(names, found, strict=True) if gradient is not None
+    }
 
 
 def gradient_differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, float]:
-    """For each parameter, the largest difference of its gradients over the largest of these gradients.
+    """For each parameter, the largest difference of its gradients over the largest of these
+    gradients.
 
-    A key's bias adds the same to all scores of a query, which softmax does not see: its true gradient is 0, and what
-    either side finds is rounding. It is held against the largest gradient of the whole model.
+    A key's bias adds the same to all scores of a query, which softmax does not see: its true
+    gradient is 0, and what either side finds is rounding. It is held against the largest gradient
+    of the whole model.
     """
     assert ours.keys() == theirs.keys()
     sizes = {name: gradient.abs().max().item() for name, gradient in theirs.items()}
     largest = max(sizes.values())
     return {
-        name: (ours[name] - theirs[name]).abs().max().item() / (largest if name.endswith("self.key.bias") else size)
+        name: (ours[name] - theirs[name]).abs().max().item()
+        / (largest if name.endswith("self.key.bias") else size)
         for name, size in sizes.items()
     }
 
@@ -177,31 +202,42 @@ def random_config(number: int) -> BertConfig:
 
 
 def random_model_differences(number: int, folder: Path) -> tuple[float, float]:
-    """How far a random model is from transformers', in both layouts: its hidden states and pooler's output, and the
-    gradients of all its parameters.
+    """How far a random model is from transformers', in both layouts: its hidden states and pooler's
+    output, and the gradients of all its parameters.
 
-    Odd numbers have sentences of one length and no mask, even ones padding; every third has no token types.
+    Odd numbers have sentences of one length and no mask, even ones padding; every third has no
+    token types.
     """
     torch.manual_seed(number)
     config = random_config(number)
     attention = "sdpa" if number % 5 < 2 else "eager"
     ours, theirs = both(shake(Bert(config), 0.1), folder, attention)
     longest = config.max_position_embeddings
-    lengths = [longest - 1] * 4 if number % 2 else [longest, 1, 5, *torch.randint(1, longest, (4,)).tolist()]
+    lengths = (
+        [longest - 1] * 4
+        if number % 2
+        else [longest, 1, 5, *torch.randint(1, longest, (4,)).tolist()]
+    )
     batch = Batch([torch.randint(config.vocab_size, (length,)) for length in lengths])
     mask = None if number % 2 else batch.mask
     types = torch.randint_like(batch.input_ids, config.type_vocab_size) if number % 3 else None
 
-    reference = theirs(batch.input_ids, None if mask is None else mask.long(), types, output_hidden_states=True)
+    reference = theirs(
+        batch.input_ids, None if mask is None else mask.long(), types, output_hidden_states=True
+    )
     weights = torch.randn(sum(lengths), config.hidden_size)
     pooler_weights = torch.randn(len(lengths), config.hidden_size)
     expected_states = [x[batch.mask] for x in reference.hidden_states]
     pooled = reference.pooler_output
-    expected = gradients(theirs, (expected_states[-1] * weights).sum() + (pooled * pooler_weights).sum())
+    expected = gradients(
+        theirs, (expected_states[-1] * weights).sum() + (pooled * pooler_weights).sum()
+    )
     assert len(expected) == len(list(ours.parameters()))
 
     layout = Packed(lengths)
-    packed = ours.hidden_states(batch.packed_ids, layout, None if types is None else types[batch.mask])
+    packed = ours.hidden_states(
+        batch.packed_ids, layout, None if types is None else types[batch.mask]
+    )
     padded = ours.hidden_states(batch.input_ids, mask, types)
     firsts = layout.first(packed[-1]), padded[-1][:, 0]
     values: list[float] = []
@@ -217,7 +253,8 @@ def random_model_differences(number: int, folder: Path) -> tuple[float, float]:
 
 @torch.inference_mode()
 def head_differences(number: int, folder: Path) -> float:
-    """How far the scores of both pre-training heads of a random model are from transformers', saved by us."""
+    """How far the scores of both pre-training heads of a random model are from transformers', saved
+    by us."""
     from transformers import BertForPreTraining as Theirs
 
     torch.manual_seed(number)

@@ -1,8 +1,10 @@
-"""The same training twice: by the pieces of train/, and by a plain loop with transformers and torch.optim.
+"""The same training twice: by the pieces of train/, and by a plain loop with transformers and
+torch.optim.
 
-Both sides get a model folder, the same labelled sentences in the same order, the same first weights of the heads and
-the same hyperparameters, with dropout off. All else each does by itself: token ids and word pieces, the numbering of
-labels, padding, losses, learning rates, parameter groups, clipping.
+Both sides get a model folder, the same labelled sentences in the same order, the same first weights
+of the heads and the same hyperparameters, with dropout off. All else each does by itself: token ids
+and word pieces, the numbering of labels, padding, losses, learning rates, parameter groups,
+clipping.
 """
 
 from collections import Counter
@@ -35,7 +37,8 @@ from train.words import UsedWords
 
 @dataclass(frozen=True)
 class Lesson:
-    """What both sides are given: sentences with a topic and entities, and how to learn from them."""
+    """What both sides are given: sentences with a topic and entities, and how to learn from
+    them."""
 
     folder: Path  # config.json, model.safetensors, vocab.txt
     examples: Sequence[Example]
@@ -49,8 +52,12 @@ class Lesson:
 
     def order(self) -> list[list[int]]:
         """The examples of each step, as train/run.py plans them, epoch after epoch."""
-        epochs = (plan_steps([[0] * len(self.examples)], self.settings, epoch) for epoch in count(1))
-        steps = ([number for batch in step for _, number in batch] for epoch in epochs for step in epoch)
+        epochs = (
+            plan_steps([[0] * len(self.examples)], self.settings, epoch) for epoch in count(1)
+        )
+        steps = (
+            [number for batch in step for _, number in batch] for epoch in epochs for step in epoch
+        )
         return list(islice(steps, self.steps))
 
 
@@ -64,11 +71,14 @@ class Course:
 
 def newsroom(count: int) -> list[Example]:
     """The shortest sentences of newsroom's train split."""
-    return sorted(load_data("newsroom", seed=0).splits["train"], key=lambda example: len(example.text))[:count]
+    return sorted(
+        load_data("newsroom", seed=0).splits["train"], key=lambda example: len(example.text)
+    )[:count]
 
 
 def write_small_model(folder: Path, examples: Sequence[Example]) -> None:
-    """A BERT of two layers with random weights, whose vocabulary is the sentences' letters and most frequent words."""
+    """A BERT of two layers with random weights, whose vocabulary is the sentences' letters and most
+    frequent words."""
     words = Counter(word.lower() for example in examples for word in example.words or ())
     letters = sorted({letter for word in words for letter in word})
     whole = [word for word, _ in words.most_common(300) if len(word) > 1]
@@ -84,11 +94,14 @@ def write_small_model(folder: Path, examples: Sequence[Example]) -> None:
     )
     torch.manual_seed(0)
     shake(Bert(config, pooler=False), 0.05).save_pretrained(folder)
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary), encoding="utf-8")
+    (folder / "vocab.txt").write_text(
+        "".join(f"{token}\n" for token in vocabulary), encoding="utf-8"
+    )
 
 
 def our_parts(lesson: Lesson) -> tuple[JointModel, list[Task], list[Item]]:
-    """The model with fresh heads, the same whenever it is built; the tasks; the tokenized sentences."""
+    """The model with fresh heads, the same whenever it is built; the tasks; the tokenized
+    sentences."""
     encoder = SentenceEncoder.from_pretrained(lesson.folder, device="cpu", dtype=lesson.dtype)
     tasks = build_tasks(lesson.sets, lesson.settings)
     items = prepare(lesson.examples, encoder.tokenizer)
@@ -101,17 +114,23 @@ def padded(model: JointModel) -> Hidden:
     """How a batch becomes its last hidden state by way of `Padded`: (N, D), as the packed one."""
 
     def hidden(batch: Batch) -> Tensor:
-        rows = batch.input_ids.split([len(batch.items[i].parts[part].ids) for i, part in batch.sentences])
+        rows = batch.input_ids.split(
+            [len(batch.items[i].parts[part].ids) for i, part in batch.sentences]
+        )
         mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
         padding = int(rows[0][0])  # any word will do that the run holds; it is masked
-        return model.bert(pad_sequence(rows, batch_first=True, padding_value=padding), mask)[mask.bool()]
+        return model.bert(pad_sequence(rows, batch_first=True, padding_value=padding), mask)[
+            mask.bool()
+        ]
 
     return hidden
 
 
-def our_course(lesson: Lesson, layout: Callable[[JointModel], Hidden] | None = None, accumulate: int = 1) -> Course:
-    """The steps as train/run.py takes them. layout: `padded`, or packed as ever. accumulate: the batches that
-    share a step's sentences, whose words are not equally many."""
+def our_course(
+    lesson: Lesson, layout: Callable[[JointModel], Hidden] | None = None, accumulate: int = 1
+) -> Course:
+    """The steps as train/run.py takes them. layout: `padded`, or packed as ever. accumulate: the
+    batches that share a step's sentences, whose words are not equally many."""
     model, tasks, items = our_parts(lesson)
     set_dropout(model, 0.0)
     FreezingPlan(model, "", "", tasks).apply(1)  # a pooler that no task uses does not learn
@@ -130,8 +149,14 @@ def our_course(lesson: Lesson, layout: Callable[[JointModel], Hidden] | None = N
         optimizer.zero_grad()
         losses.append({name: sums[name] / counts[name] for name in counts})
     model.bert.embeddings.word = cast(UsedWords, model.bert.embeddings.word).whole()
-    parameters = {checkpoint_name(name): p.detach() for name, p in model.bert.named_parameters() if p.requires_grad}
-    return Course(losses, parameters | {name: p.detach() for name, p in model.heads.named_parameters()})
+    parameters = {
+        checkpoint_name(name): p.detach()
+        for name, p in model.bert.named_parameters()
+        if p.requires_grad
+    }
+    return Course(
+        losses, parameters | {name: p.detach() for name, p in model.heads.named_parameters()}
+    )
 
 
 def their_course(lesson: Lesson) -> Course:
@@ -141,7 +166,9 @@ def their_course(lesson: Lesson) -> Course:
     settings = lesson.settings
     tokenizer = AutoTokenizer.from_pretrained(lesson.folder)
     off: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    bert: Any = BertModel.from_pretrained(lesson.folder, add_pooling_layer=False, attn_implementation="eager", **off)
+    bert: Any = BertModel.from_pretrained(
+        lesson.folder, add_pooling_layer=False, attn_implementation="eager", **off
+    )
     bert.to(lesson.dtype).train()
     topics = sorted({str(example.labels["topic"]) for example in lesson.examples})
     gold = [cast(tuple[str, ...], example.labels["entities"]) for example in lesson.examples]
@@ -150,13 +177,19 @@ def their_course(lesson: Lesson) -> Course:
     heads = nn.ModuleDict({"topic": nn.Linear(bert.config.hidden_size, len(topics))})
     heads["entities"] = nn.Linear(bert.config.hidden_size, len(tags))
     first = our_parts(lesson)[0].heads.state_dict()
-    heads.to(lesson.dtype).load_state_dict({name.replace("classifier.", ""): value for name, value in first.items()})
+    heads.to(lesson.dtype).load_state_dict(
+        {name.replace("classifier.", ""): value for name, value in first.items()}
+    )
 
     def is_decayed(name: str) -> bool:
         return not name.endswith("bias") and "LayerNorm" not in name
 
     groups = [
-        {"params": [p for n, p in module.named_parameters() if is_decayed(n) == decays], "lr": rate, "weight_decay": d}
+        {
+            "params": [p for n, p in module.named_parameters() if is_decayed(n) == decays],
+            "lr": rate,
+            "weight_decay": d,
+        }
         for module, rate in ((bert, settings.lr), (heads, settings.head_lr))
         for decays, d in ((True, settings.weight_decay), (False, 0.0))
     ]
@@ -165,7 +198,9 @@ def their_course(lesson: Lesson) -> Course:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda step: (
-            (step + 1) / (warmup + 1) if step < warmup else (lesson.steps - step) / max(lesson.steps - warmup, 1)
+            (step + 1) / (warmup + 1)
+            if step < warmup
+            else (lesson.steps - step) / max(lesson.steps - warmup, 1)
         ),
     )
     parameters = [*bert.parameters(), *heads.parameters()]
@@ -179,7 +214,8 @@ def their_course(lesson: Lesson) -> Course:
             return_tensors="pt",
         )
         labels = torch.tensor([topics.index(str(example.labels["topic"])) for example in examples])
-        targets = torch.full_like(batch["input_ids"], -100)  # a word's first piece has its tag, all else has none
+        # a word's first piece has its tag, all else has none
+        targets = torch.full_like(batch["input_ids"], -100)
         for row, i in enumerate(step):
             before = None
             for position, word in enumerate(batch.word_ids(row)):
@@ -190,7 +226,9 @@ def their_course(lesson: Lesson) -> Course:
         weights = batch["attention_mask"].unsqueeze(-1).to(hidden.dtype)
         vectors = (hidden * weights).sum(1) / weights.sum(1)  # (B, S, D) -> (B, D)
         topic_loss = F.cross_entropy(heads["topic"](vectors), labels)
-        entities_loss = F.cross_entropy(heads["entities"](hidden).flatten(0, 1), targets.flatten(), ignore_index=-100)
+        entities_loss = F.cross_entropy(
+            heads["entities"](hidden).flatten(0, 1), targets.flatten(), ignore_index=-100
+        )
         (topic_loss + entities_loss).backward()
         nn.utils.clip_grad_norm_(parameters, settings.clip)
         optimizer.step()
@@ -210,9 +248,9 @@ def loss_difference(ours: Course, theirs: Course) -> float:
 def parameter_difference(ours: Course, theirs: Course) -> float:
     """The largest difference in a parameter, over that parameter's largest value.
 
-    Key biases are left out. A key's bias adds the same to all scores of a query, which softmax does not see: its true
-    gradient is 0, what is computed is rounding noise, and Adam, which divides a gradient by its own size, makes steps
-    of it.
+    Key biases are left out. A key's bias adds the same to all scores of a query, which softmax does
+    not see: its true gradient is 0, what is computed is rounding noise, and Adam, which divides a
+    gradient by its own size, makes steps of it.
     """
     assert ours.parameters.keys() == theirs.parameters.keys()
     return worst(

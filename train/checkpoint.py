@@ -1,6 +1,8 @@
-"""What a run keeps on disk: checkpoints to go on from, the best weights so far, and the finished model.
+"""What a run keeps on disk: checkpoints to go on from, the best weights so far, and the finished
+model.
 
-All of it is safetensors and JSON, and all of it is written beside and renamed: none is ever half written.
+All of it is safetensors and JSON, and all of it is written beside and renamed: none is ever half
+written.
 """
 
 import json
@@ -16,7 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from minibert.encoder import SentenceEncoder
-from minibert.files import InputError, read_json, read_object, read_text, replacing, write_card, write_json
+from minibert.files import (
+    InputError,
+    read_json,
+    read_object,
+    read_text,
+    replacing,
+    write_card,
+    write_json,
+)
 from minibert.tokenizer import Tokenizer
 from minibert.weights import checkpoint_name, open_safetensors, save_model, save_tensors
 from train.settings import Settings, read_settings
@@ -40,7 +50,8 @@ class Progress:
     worse: int = 0  # evaluations since then
     skipped: int = 0  # steps that were left out for a gradient that was not finite
     skipped_in_a_row: int = 0
-    losses: dict[str, list[float]] = field(default_factory=dict)  # each task's loss and targets summed, this epoch
+    # each task's loss and targets summed, this epoch
+    losses: dict[str, list[float]] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)  # what each evaluation found
     seconds: float = 0.0
 
@@ -61,7 +72,9 @@ class Progress:
 
 def parameters_by_name(model: JointModel, mixer: nn.Module) -> dict[str, nn.Parameter]:
     """All that a run may learn."""
-    return dict(model.named_parameters()) | {f"loss.{name}": p for name, p in mixer.named_parameters()}
+    return dict(model.named_parameters()) | {
+        f"loss.{name}": p for name, p in mixer.named_parameters()
+    }
 
 
 def save_checkpoint(
@@ -72,15 +85,20 @@ def save_checkpoint(
     progress: Progress,
     settings: Settings,
 ) -> None:
-    """Write RUN/checkpoints/step-N, and remove all but the last `settings.keep`. Raises InputError if the disk refuses.
+    """Write RUN/checkpoints/step-N, and remove all but the last `settings.keep`. Raises InputError
+    if the disk refuses.
 
     best: the parameters' values at the best evaluation so far; empty before the first.
     """
     names = {id(parameter): name for name, parameter in parameters.items()}
-    tensors: dict[str, Tensor] = {f"model.{name}": parameter for name, parameter in parameters.items()}
+    tensors: dict[str, Tensor] = {
+        f"model.{name}": parameter for name, parameter in parameters.items()
+    }
     tensors |= {f"best.{name}": value for name, value in best.items()}
     for parameter, state in optimizer.state.items():
-        tensors |= {f"optimizer.{names[id(parameter)]}.{key}": value for key, value in state.items()}
+        tensors |= {
+            f"optimizer.{names[id(parameter)]}.{key}": value for key, value in state.items()
+        }
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
@@ -89,10 +107,14 @@ def save_checkpoint(
     shutil.rmtree(beside, ignore_errors=True)
     try:
         save_tensors(tensors, beside / "tensors.safetensors")
-        write_json(beside / "state.json", {"settings": asdict(settings), "progress": asdict(progress)})
+        write_json(
+            beside / "state.json", {"settings": asdict(settings), "progress": asdict(progress)}
+        )
         os.replace(beside, folder)
     except OSError as error:
-        raise InputError(f"cannot write {folder}: {error.strerror}; the checkpoint before it is whole") from error
+        raise InputError(
+            f"cannot write {folder}: {error.strerror}; the checkpoint before it is whole"
+        ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     for old in checkpoints(run)[: -settings.keep]:
@@ -107,7 +129,8 @@ def checkpoints(run: Path) -> list[Path]:
 def read_progress(run: Path, settings: Settings) -> Progress:
     """Where the newest checkpoint of a run stands.
 
-    Raises InputError if the run is finished, if there is no checkpoint, or if it is of other settings.
+    Raises InputError if the run is finished, if there is no checkpoint, or if it is of other
+    settings.
     """
     if (run / "metrics.json").exists():
         raise InputError(f"{run} is finished: its metrics stand in {run / 'metrics.json'}")
@@ -135,22 +158,37 @@ def read_progress(run: Path, settings: Settings) -> Progress:
 def load_checkpoint(
     run: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
-    """Put the newest checkpoint's values into the parameters, the optimizer's state and the random generators.
+    """Put the newest checkpoint's values into the parameters, the optimizer's state and the random
+    generators.
 
-    Returns the best values so far. The optimizer must hold the parameters that it held when the checkpoint was written.
-    Raises InputError if the checkpoint is of another model.
+    Returns the best values so far. The optimizer must hold the parameters that it held when the
+    checkpoint was written. Raises InputError if the checkpoint is of another model.
     """
     file = checkpoints(run)[-1] / "tensors.safetensors"
     tensors = read_tensors(file)
-    fill(parameters, {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}, str(file))
+    fill(
+        parameters,
+        {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")},
+        str(file),
+    )
     for name, parameter in parameters.items():
         start = f"optimizer.{name}."
-        if state := {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}:
-            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
+        if state := {
+            key.removeprefix(start): value
+            for key, value in tensors.items()
+            if key.startswith(start)
+        }:
+            optimizer.state[parameter] = {
+                key: value.to(parameter.device) for key, value in state.items()
+            }
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
-    return {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
+    return {
+        name.removeprefix("best."): value
+        for name, value in tensors.items()
+        if name.startswith("best.")
+    }
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -160,13 +198,16 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def fill(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], file: str) -> None:
-    """Copy tensors into the parameters of the same names. Raises InputError, naming one that does not fit."""
+    """Copy tensors into the parameters of the same names. Raises InputError, naming one that does
+    not fit."""
     for name in parameters.keys() ^ tensors.keys():
         raise InputError(f"{file} belongs to another model: {name} is in only one of them")
     with torch.no_grad():
         for name, parameter in parameters.items():
             if parameter.shape != tensors[name].shape:
-                raise InputError(f"{file}: {name} has {list(tensors[name].shape)}, and here {list(parameter.shape)}")
+                raise InputError(
+                    f"{file}: {name} has {list(tensors[name].shape)}, and here {list(parameter.shape)}"
+                )
             parameter.copy_(tensors[name])
 
 
@@ -179,7 +220,8 @@ def save_run(
     facts: Mapping[str, Any],
     training: str,
 ) -> None:
-    """Write RUN/model (which SentenceEncoder, sentence-transformers and transformers open), and the heads beside it.
+    """Write RUN/model (which SentenceEncoder, sentence-transformers and transformers open), and the
+    heads beside it.
 
     facts, training: for the model card, as in `SentenceEncoder.save_pretrained`.
     """
@@ -187,17 +229,31 @@ def save_run(
         if isinstance(task, PairSimilarity):  # its sentence vectors are what was trained
             encoder.pooling = task.pooling
     encoder.save_pretrained(run / "model", facts=facts, training=training)
-    heads = {f"{name}.{key}": p for name, head in model.heads.items() for key, p in head.named_parameters()}
+    heads = {
+        f"{name}.{key}": p
+        for name, head in model.heads.items()
+        for key, p in head.named_parameters()
+    }
     save_tensors(heads, run / "heads.safetensors")
-    write_json(run / "tasks.json", {"split_words": split_words, "tasks": [describe(task) for task in tasks]})
+    write_json(
+        run / "tasks.json",
+        {"split_words": split_words, "tasks": [describe(task) for task in tasks]},
+    )
 
 
 def save_for_transformers(
-    run: Path, tokenizer: Tokenizer, model: JointModel, tasks: Sequence[Task], facts: Mapping[str, Any], training: str
+    run: Path,
+    tokenizer: Tokenizer,
+    model: JointModel,
+    tasks: Sequence[Task],
+    facts: Mapping[str, Any],
+    training: str,
 ) -> None:
-    """Write RUN/transformers/TASK, encoder and head as one model, for each task that a class of transformers computes.
+    """Write RUN/transformers/TASK, encoder and head as one model, for each task that a class of
+    transformers computes.
 
-    Of any other it is said that there is none: written all the same, the weights would compute something else.
+    Of any other it is said that there is none: written all the same, the weights would compute
+    something else.
     """
     for task in tasks:
         if task.transformers_class is None:
@@ -207,21 +263,35 @@ def save_for_transformers(
             )
             continue
         # A label may be called "stars/5", and no folder may be.
-        folder = run / "transformers" / re.sub(r"[/\\\0]", lambda found: f"%{ord(found[0]):02X}", task.name)
+        folder = (
+            run
+            / "transformers"
+            / re.sub(r"[/\\\0]", lambda found: f"%{ord(found[0]):02X}", task.name)
+        )
         bert, head = model.bert, model.heads[task.name]
-        used = [(name, p) for name, p in bert.named_parameters() if task.uses_pooler or not name.startswith("pooler.")]
-        names = task.labels or (task.name,)  # a number is one label to transformers, as if it were a class
+        used = [
+            (name, p)
+            for name, p in bert.named_parameters()
+            if task.uses_pooler or not name.startswith("pooler.")
+        ]
+        # a number is one label to transformers, as if it were a class
+        names = task.labels or (task.name,)
         save_model(
             task.transformers_class,
             bert.config,
-            {checkpoint_name(f"bert.{name}"): p for name, p in used} | dict(head.named_parameters()),
+            {checkpoint_name(f"bert.{name}"): p for name, p in used}
+            | dict(head.named_parameters()),
             folder,
             id2label={str(i): name for i, name in enumerate(names)},
             label2id={name: i for i, name in enumerate(names)},
             problem_type=None if task.labels else "regression",
         )
         tokenizer.save(folder)
-        about = {"library_name": "transformers", "pipeline_tag": PIPELINES[task.transformers_class], "tags": ["bert"]}
+        about = {
+            "library_name": "transformers",
+            "pipeline_tag": PIPELINES[task.transformers_class],
+            "tags": ["bert"],
+        }
         write_card(folder / "README.md", about | dict(facts), f"# {task.name}\n\n{training}")
 
 
@@ -248,7 +318,11 @@ def load_run(run: Path, device: torch.device | str = "cpu") -> Run:
         raise InputError(f"{run / 'tasks.json'} does not describe tasks: {error!r}") from error
     encoder = SentenceEncoder.from_pretrained(run / "model", device=device)
     model = JointModel(encoder.bert, tasks)
-    fill(dict(model.heads.named_parameters()), read_tensors(run / "heads.safetensors"), f"{run / 'heads.safetensors'}")
+    fill(
+        dict(model.heads.named_parameters()),
+        read_tensors(run / "heads.safetensors"),
+        f"{run / 'heads.safetensors'}",
+    )
     settings = Settings(**read_settings(run / "settings.toml"))
     return Run(model.to(device).eval(), encoder, tasks, split_words, settings)
 
@@ -264,10 +338,12 @@ def append_log(run: Path, entry: Mapping[str, Any]) -> None:
 
 
 def cut_log(run: Path, step: int) -> None:
-    """Drop what RUN/log.jsonl says of steps after a checkpoint: they are about to be taken again."""
+    """Drop what RUN/log.jsonl says of steps after a checkpoint: they are about to be taken
+    again."""
     file = run / "log.jsonl"
     if file.exists():
-        lines = read_text(file).split("\n")[:-1]  # what follows the last \n a killed program did not finish
+        # what follows the last \n a killed program did not finish
+        lines = read_text(file).split("\n")[:-1]
         kept = [line for line in lines if json.loads(line)["step"] <= step]
         with replacing(file) as beside:
             beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

@@ -65,10 +65,12 @@ class Batch:
     items: list[Item]
     input_ids: Tensor  # (N) int64
     layout: Packed
-    sentences: list[tuple[int, int]]  # for each sentence of the layout: its item, and which of its parts it is
+    # for each sentence of the layout: its item, and which of its parts it is
+    sentences: list[tuple[int, int]]
     rows: list[tuple[int, ...]]  # for each item: the sentences of the layout that are its parts
     starts: list[int]  # for each sentence of the layout: its first token
-    places: dict[str, Tensor] = field(default_factory=dict)  # for each task: which scores have a target (K) or (K, 2)
+    # for each task: which scores have a target (K) or (K, 2)
+    places: dict[str, Tensor] = field(default_factory=dict)
     values: dict[str, Tensor] = field(default_factory=dict)  # for each task: the targets (K)
 
     @property
@@ -81,17 +83,23 @@ def prepare(examples: Sequence[Example], tokenizer: Tokenizer, first_number: int
     ours: list[tuple[int, Tokens]] = []
     split = [i for i, example in enumerate(examples) if example.words is not None]
     whole = [i for i, example in enumerate(examples) if example.words is None]
-    ours += zip(split, tokenizer.encode_words([examples[i].words or () for i in split]), strict=True)
+    ours += zip(
+        split, tokenizer.encode_words([examples[i].words or () for i in split]), strict=True
+    )
     ours += zip(whole, tokenizer.encode([examples[i].text for i in whole]), strict=True)
     pairs = [i for i, example in enumerate(examples) if example.second is not None]
-    seconds = dict(zip(pairs, tokenizer.encode([examples[i].second or "" for i in pairs]), strict=True))
+    seconds = dict(
+        zip(pairs, tokenizer.encode([examples[i].second or "" for i in pairs]), strict=True)
+    )
     return [
         Item(examples[i], (tokens, seconds[i]) if i in seconds else (tokens,), first_number + i)
         for i, tokens in sorted(ours, key=lambda pair: pair[0])
     ]
 
 
-def collate(items: Sequence[Item], tasks: Sequence["Task"], device: torch.device | str = "cpu") -> Batch:
+def collate(
+    items: Sequence[Item], tasks: Sequence["Task"], device: torch.device | str = "cpu"
+) -> Batch:
     """Pack items into a batch, with the targets of every task that has a label here.
 
     Sentences are sorted by length, so that those of equal length share one attention call.
@@ -105,8 +113,17 @@ def collate(items: Sequence[Item], tasks: Sequence["Task"], device: torch.device
         starts.append(len(ids))
         ids += items[i].parts[part].ids
     lengths = [len(items[i].parts[part].ids) for i, part in sentences]
-    rows = [tuple(row_of[i, part] for part in range(len(item.parts))) for i, item in enumerate(items)]
-    batch = Batch(list(items), torch.tensor(ids, device=device), Packed(lengths, device), sentences, rows, starts)
+    rows = [
+        tuple(row_of[i, part] for part in range(len(item.parts))) for i, item in enumerate(items)
+    ]
+    batch = Batch(
+        list(items),
+        torch.tensor(ids, device=device),
+        Packed(lengths, device),
+        sentences,
+        rows,
+        starts,
+    )
     for task in tasks:
         places: list[Any] = []
         values: list[Any] = []
@@ -121,7 +138,8 @@ def collate(items: Sequence[Item], tasks: Sequence["Task"], device: torch.device
 
 
 def evaluation_batches(items: Sequence[Item], batch_tokens: int = 2048) -> Iterator[list[Item]]:
-    """All items once, those of equal length together: the order does not matter when nothing is learnt."""
+    """All items once, those of equal length together: the order does not matter when nothing is
+    learnt."""
     for batch in batches([item.num_tokens for item in items], batch_tokens):
         yield [items[i] for i in batch]
 
@@ -136,10 +154,11 @@ def plan_epoch(
 ) -> list[list[Place]]:
     """The batches of one epoch, each from one source: lists of (source, number of its item).
 
-    An epoch has as many batches as the sources have together. "proportional" takes each batch of each source once;
-    the others choose each batch's source by size ** (1 / temperature), evenly at random, or in turns, and a source
-    that runs out is shuffled anew. lengths: of each source's items, where batches are to be of items of similar length.
-    The plan follows from the arguments alone, which is what makes a run resumable.
+    An epoch has as many batches as the sources have together. "proportional" takes each batch of
+    each source once; the others choose each batch's source by size ** (1 / temperature), evenly at
+    random, or in turns, and a source that runs out is shuffled anew. lengths: of each source's
+    items, where batches are to be of items of similar length. The plan follows from the arguments
+    alone, which is what makes a run resumable.
     """
     random = torch.Generator().manual_seed(seed)
     counts = [math.ceil(size / batch_size) for size in sizes]
@@ -168,7 +187,8 @@ def _shuffled_batches(
         if lengths is None:
             yield from windows(order, batch_size)
             continue
-        # Sorted within some pools, not as a whole: an item then has other neighbours in every epoch.
+        # Sorted within some pools, not as a whole: an item then has other neighbours in every
+        # epoch.
         in_pool = max(1, min(MOST_IN_POOL, size // (4 * batch_size))) * batch_size
         pools = (sorted(pool, key=lengths.__getitem__) for pool in windows(order, in_pool))
         alike = [batch for pool in pools for batch in windows(pool, batch_size)]

@@ -1,4 +1,5 @@
-"""python -m train.evaluate RUN --data PATH: the metrics of a finished run on any data with its labels."""
+"""python -m train.evaluate RUN --data PATH: the metrics of a finished run on any data with its
+labels."""
 
 import argparse
 import json
@@ -25,7 +26,8 @@ def predict(
     device: torch.device | str = "cpu",
     hidden: Callable[[Batch], Tensor] | None = None,
 ) -> list[dict[str, Prediction]]:
-    """What each task says of each item, in the items' order; the model is left in the mode that it was in.
+    """What each task says of each item, in the items' order; the model is left in the mode that it
+    was in.
 
     hidden: how a batch becomes its last hidden state, if not by the whole model.
     """
@@ -41,7 +43,9 @@ def predict(
                 if not asked:
                     continue
                 places = [task.places(batch, i) for i in asked]
-                flat = torch.tensor([p for places_of_item in places for p in places_of_item], dtype=torch.long)
+                flat = torch.tensor(
+                    [p for places_of_item in places for p in places_of_item], dtype=torch.long
+                )
                 scores = task.scores(model, states, batch.layout, flat.to(device)).float().cpu()
                 for i, part in zip(asked, scores.split([len(p) for p in places]), strict=True):
                     found.setdefault(chosen[i].number, {})[task.name] = task.decode(part, chosen[i])
@@ -49,18 +53,30 @@ def predict(
     return [found.get(item.number, {}) for item in items]
 
 
-def measure(tasks: Sequence[Task], items: Sequence[Item], predictions: Sequence[dict[str, Prediction]]) -> Metrics:
-    """Each task's metrics over the items that have its label; and `frame`, the share of sentences with tags and
-    classes of which every one is right (a number never is, exactly)."""
+def measure(
+    tasks: Sequence[Task], items: Sequence[Item], predictions: Sequence[dict[str, Prediction]]
+) -> Metrics:
+    """Each task's metrics over the items that have its label; and `frame`, the share of sentences
+    with tags and classes of which every one is right (a number never is, exactly)."""
     result: Metrics = {}
     for task in tasks:
-        pairs = [(i, p[task.name]) for i, p in zip(items, predictions, strict=True) if task.name in i.example.labels]
+        pairs = [
+            (i, p[task.name])
+            for i, p in zip(items, predictions, strict=True)
+            if task.name in i.example.labels
+        ]
         if pairs:
-            result[task.name] = task.measure([item for item, _ in pairs], [prediction for _, prediction in pairs])
+            result[task.name] = task.measure(
+                [item for item, _ in pairs], [prediction for _, prediction in pairs]
+            )
     names = {task.name for task in tasks}
     frames = []
     for item, prediction in zip(items, predictions, strict=True):
-        labels = {n: label for n, label in item.example.labels.items() if n in names and not isinstance(label, float)}
+        labels = {
+            n: label
+            for n, label in item.example.labels.items()
+            if n in names and not isinstance(label, float)
+        }
         if len(labels) > 1 and any(isinstance(label, tuple) for label in labels.values()):
             frames.append(all(prediction[name].label == label for name, label in labels.items()))
     if frames:
@@ -72,8 +88,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Evaluate a run; the exit status is 0, or 2 for input that cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m train.evaluate", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
-    parser.add_argument("--data", required=True, metavar="PATH", help="as of train.run: a data folder, a file ...")
-    parser.add_argument("--split", default="test", help="train, dev or test (the default); a single file is train")
+    parser.add_argument(
+        "--data", required=True, metavar="PATH", help="as of train.run: a data folder, a file ..."
+    )
+    parser.add_argument(
+        "--split", default="test", help="train, dev or test (the default); a single file is train"
+    )
     options = parser.parse_args(arguments)
     try:
         run = load_run(options.run)
@@ -81,10 +101,16 @@ def main(arguments: list[str] | None = None) -> int:
         split = "train" if Path(options.data).is_file() else options.split
         if split not in splits:
             raise InputError(f"{options.data} has no {split} split; it has {', '.join(splits)}")
-        examples = repair_tags(splits[split], f"{options.data}, {split}", lambda text: print(text, file=sys.stderr))
-        names = {name for example in examples for name in example.labels} & {task.name for task in run.tasks}
+        examples = repair_tags(
+            splits[split], f"{options.data}, {split}", lambda text: print(text, file=sys.stderr)
+        )
+        names = {name for example in examples for name in example.labels} & {
+            task.name for task in run.tasks
+        }
         if not names:
-            raise InputError(f"{options.data} has no label of {', '.join(task.name for task in run.tasks)}")
+            raise InputError(
+                f"{options.data} has no label of {', '.join(task.name for task in run.tasks)}"
+            )
         check_labels(examples, run.tasks)
         items = prepare(examples, run.encoder.tokenizer)
         print(json.dumps(measure(run.tasks, items, predict(run.model, run.tasks, items)), indent=2))

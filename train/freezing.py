@@ -1,9 +1,9 @@
 """Which parameters learn, and when.
 
-A model's units are named as people say them: `embeddings`, `layers.0` ... , `pooler`, `head.slots` ... A text names
-some of them: "embeddings, layers.0-5", "backbone" (all but the heads), "heads", "all".
-What is frozen has no gradient, stands in no optimizer, has no dropout, and below the lowest unit that learns autograd
-does not run at all.
+A model's units are named as people say them: `embeddings`, `layers.0` ... , `pooler`, `head.slots`
+... A text names some of them: "embeddings, layers.0-5", "backbone" (all but the heads), "heads",
+"all". What is frozen has no gradient, stands in no optimizer, has no dropout, and below the lowest
+unit that learns autograd does not run at all.
 """
 
 import re
@@ -32,18 +32,24 @@ def select(text: str, units: Sequence[str], setting: str) -> set[str]:
         else:
             named = {word} & set(units)
         if not named:
-            raise InputError(f"{setting} = {text!r}: {word!r} matches nothing; there are {', '.join(units)}")
+            raise InputError(
+                f"{setting} = {text!r}: {word!r} matches nothing; there are {', '.join(units)}"
+            )
         chosen |= named
     return chosen
 
 
 class FreezingPlan:
-    """What is frozen in each epoch: everything that `freeze` names, less what `unfreeze` has named up to then.
+    """What is frozen in each epoch: everything that `freeze` names, less what `unfreeze` has named
+    up to then.
 
-    freeze: "backbone", "embeddings, layers.0-5", ... unfreeze: "2: layers.4-5; 3: layers.0-3", epochs counted from 1.
+    freeze: "backbone", "embeddings, layers.0-5", ... unfreeze: "2: layers.4-5; 3: layers.0-3",
+    epochs counted from 1.
     """
 
-    def __init__(self, model: JointModel, freeze: str, unfreeze: str, tasks: Sequence[Task]) -> None:
+    def __init__(
+        self, model: JointModel, freeze: str, unfreeze: str, tasks: Sequence[Task]
+    ) -> None:
         self.model = model
         names = list(model.units())
         # A pooler that no task uses has no gradient: it stays frozen, whatever is asked.
@@ -53,10 +59,14 @@ class FreezingPlan:
         for part in filter(None, map(str.strip, unfreeze.split(";"))):
             epoch, colon, text = part.partition(":")
             if not colon or not epoch.strip().isdecimal() or int(epoch) < 1:
-                raise InputError(f"unfreeze = {unfreeze!r}: {part!r} should read EPOCH: UNITS, epochs counted from 1")
+                raise InputError(
+                    f"unfreeze = {unfreeze!r}: {part!r} should read EPOCH: UNITS, epochs counted from 1"
+                )
             thawed = select(text, names, "unfreeze") - unused
             if not thawed:
-                raise InputError(f"unfreeze = {unfreeze!r}: {part!r} names nothing that any task uses")
+                raise InputError(
+                    f"unfreeze = {unfreeze!r}: {part!r} names nothing that any task uses"
+                )
             if needless := thawed - self.frozen:
                 raise InputError(
                     f"unfreeze = {unfreeze!r}: {', '.join(sorted(needless))} is not frozen by freeze = {freeze!r}"
@@ -64,11 +74,15 @@ class FreezingPlan:
             self.thawed[int(epoch)] = self.thawed.get(int(epoch), set()) | thawed
         with_parameters = {name for name, unit in model.units().items() if list(unit.parameters())}
         if self.thawed and self.frozen_in(1) >= with_parameters:
-            raise InputError(f"freeze = {freeze!r}, unfreeze = {unfreeze!r}: nothing would learn in the first epoch")
+            raise InputError(
+                f"freeze = {freeze!r}, unfreeze = {unfreeze!r}: nothing would learn in the first epoch"
+            )
 
     def frozen_in(self, epoch: int) -> set[str]:
         """The frozen units in an epoch, counted from 1."""
-        return self.frozen - {unit for start, units in self.thawed.items() if start <= epoch for unit in units}
+        return self.frozen - {
+            unit for start, units in self.thawed.items() if start <= epoch for unit in units
+        }
 
     def apply(self, epoch: int) -> None:
         """Make an epoch's frozen units frozen, and all others learn."""
@@ -78,8 +92,8 @@ class FreezingPlan:
         self.model.train(self.model.training)
 
     def prefix(self, epoch: int) -> int:
-        """How much of the encoder below all that learns is frozen in an epoch: 0 for none of it, 1 for the
-        embeddings, 1 + k for the lowest k layers too."""
+        """How much of the encoder below all that learns is frozen in an epoch: 0 for none of it, 1
+        for the embeddings, 1 + k for the lowest k layers too."""
         frozen = self.frozen_in(epoch)
         bottom_up = ["embeddings", *(f"layers.{i}" for i in range(len(self.model.bert.layers)))]
         return next((i for i, unit in enumerate(bottom_up) if unit not in frozen), len(bottom_up))

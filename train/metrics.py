@@ -12,29 +12,37 @@ def accuracy(gold: Sequence[object], predicted: Sequence[object]) -> float:
     return sum(g == p for g, p in zip(gold, predicted, strict=True)) / max(len(gold), 1)
 
 
-def per_label(gold: Sequence[str], predicted: Sequence[str]) -> dict[str, tuple[float, float, float]]:
+def per_label(
+    gold: Sequence[str], predicted: Sequence[str]
+) -> dict[str, tuple[float, float, float]]:
     """Precision, recall and F1 of each label that occurs in either; 0 where a denominator is 0."""
     _check_lengths(gold, predicted)
     result = {}
     for label in sorted({*gold, *predicted}):
         hits = sum(g == p == label for g, p in zip(gold, predicted, strict=True))
-        result[label] = precision_recall_f1(hits, list(predicted).count(label), list(gold).count(label))
+        result[label] = precision_recall_f1(
+            hits, list(predicted).count(label), list(gold).count(label)
+        )
     return result
 
 
 def macro_f1(gold: Sequence[str], predicted: Sequence[str]) -> float:
-    """The mean F1 of the labels that occur, each counting the same however rare: TweetEval's metric for emotion."""
+    """The mean F1 of the labels that occur, each counting the same however rare: TweetEval's metric
+    for emotion."""
     return float(np.mean([f1 for _, _, f1 in per_label(gold, predicted).values()] or [0.0]))
 
 
 def macro_recall(gold: Sequence[str], predicted: Sequence[str]) -> float:
     """The mean recall of the labels that occur in gold: TweetEval's metric for sentiment."""
-    recalls = [recall for label, (_, recall, _) in per_label(gold, predicted).items() if label in set(gold)]
+    recalls = [
+        recall for label, (_, recall, _) in per_label(gold, predicted).items() if label in set(gold)
+    ]
     return float(np.mean(recalls or [0.0]))
 
 
 def precision_recall_f1(hits: int, predicted: int, gold: int) -> tuple[float, float, float]:
-    """From counts: how many predictions are right, how many were made, how many there are to find."""
+    """From counts: how many predictions are right, how many were made, how many there are to
+    find."""
     precision = hits / predicted if predicted else 0.0
     recall = hits / gold if gold else 0.0
     return precision, recall, 2 * hits / (predicted + gold) if predicted + gold else 0.0
@@ -57,15 +65,20 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     return found
 
 
-def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> tuple[float, float, float]:
-    """Precision, recall and F1 of whole entities over all sentences: right means the same type and the same words.
+def entity_scores(
+    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
+) -> tuple[float, float, float]:
+    """Precision, recall and F1 of whole entities over all sentences: right means the same type and
+    the same words.
 
     Source: Tjong Kim Sang and De Meulder 2003 (CoNLL-2003), micro-averaged.
     """
     _check_lengths(gold, predicted)
     pairs = [(entities(g), entities(p)) for g, p in zip(gold, predicted, strict=True)]
     return precision_recall_f1(
-        sum(len(g & p) for g, p in pairs), sum(len(p) for _, p in pairs), sum(len(g) for g, _ in pairs)
+        sum(len(g & p) for g, p in pairs),
+        sum(len(p) for _, p in pairs),
+        sum(len(g) for g, _ in pairs),
     )
 
 
@@ -75,9 +88,11 @@ def pearson(x: ArrayLike, y: ArrayLike) -> float:
     _check_lengths(a, b)
     if a.size < 2:
         return 0.0
-    if np.ptp(a) == 0 or np.ptp(b) == 0:  # the differences from a mean are not always 0 then: rounding
+    # the differences from a mean are not always 0 then: rounding
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
-    a, b = (side / np.abs(side).max() for side in (a - a.mean(), b - b.mean()))  # so that no square is 0 or infinite
+    # so that no square is 0 or infinite
+    a, b = (side / np.abs(side).max() for side in (a - a.mean(), b - b.mean()))
     return float(np.clip((a @ b) / np.sqrt((a @ a) * (b @ b)), -1, 1))
 
 

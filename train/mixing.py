@@ -1,4 +1,5 @@
-"""How the losses of several tasks become one, and whether the tasks pull the encoder the same way."""
+"""How the losses of several tasks become one, and whether the tasks pull the encoder the same
+way."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
@@ -14,9 +15,9 @@ from train.tasks import Task
 class LossMixer(nn.Module):
     """A factor for each task's loss.
 
-    "sum": 1 each. "fixed": as `loss_weights` says; alpha * A + (1 - alpha) * B is "A=0.7, B=0.3". "uncertainty":
-    learnt, exp(-s) * loss + s / 2 with s the logarithm of the task's noise variance, 0 at first
-    (Kendall, Gal and Cipolla 2018, section 3, arXiv:1705.07115).
+    "sum": 1 each. "fixed": as `loss_weights` says; alpha * A + (1 - alpha) * B is "A=0.7, B=0.3".
+    "uncertainty": learnt, exp(-s) * loss + s / 2 with s the logarithm of the task's noise variance,
+    0 at first (Kendall, Gal and Cipolla 2018, section 3, arXiv:1705.07115).
     """
 
     def __init__(self, tasks: Sequence[Task], settings: Settings) -> None:
@@ -26,10 +27,14 @@ class LossMixer(nn.Module):
         if (settings.loss == "fixed") != bool(given):
             raise InputError("loss = fixed needs loss_weights, and loss_weights needs loss = fixed")
         if given and set(given) != set(names):
-            raise InputError(f"loss_weights = {settings.loss_weights!r}: give each task one: {', '.join(names)}")
+            raise InputError(
+                f"loss_weights = {settings.loss_weights!r}: give each task one: {', '.join(names)}"
+            )
         self.fixed = {name: parse_number(given.get(name, "1"), "loss_weights") for name in names}
         learns = settings.loss == "uncertainty"
-        self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in names if learns})
+        self.log_variances = nn.ParameterDict(
+            {name: nn.Parameter(torch.zeros(())) for name in names if learns}
+        )
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The sum of some tasks' losses, each times its factor: () each -> ()."""
@@ -37,14 +42,18 @@ class LossMixer(nn.Module):
         return torch.stack([loss * factors[name] for name, loss in losses.items()]).sum()
 
     def add_penalty_gradient(self, names: Iterable[str]) -> None:
-        """Add the gradient of s / 2, which keeps the variances from growing, for each task of a step, once a step."""
+        """Add the gradient of s / 2, which keeps the variances from growing, for each task of a
+        step, once a step."""
         for name in names:
             if name in self.log_variances:
                 (self.log_variances[name] / 2).backward()
 
 
-def add_gradients(sums: dict[str, Tensor], losses: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]) -> None:
-    """Add each task's gradient on the shared parameters, as one long vector, to its sum over a step's batches.
+def add_gradients(
+    sums: dict[str, Tensor], losses: Mapping[str, Tensor], parameters: Sequence[nn.Parameter]
+) -> None:
+    """Add each task's gradient on the shared parameters, as one long vector, to its sum over a
+    step's batches.
 
     Costs a backward pass for each task, and leaves the graph for the one that counts.
     """
@@ -52,13 +61,17 @@ def add_gradients(sums: dict[str, Tensor], losses: Mapping[str, Tensor], paramet
         if parameters and loss.requires_grad:
             gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
             pairs = zip(parameters, gradients, strict=True)
-            flat = torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs])
+            flat = torch.cat(
+                [(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs]
+            )
             sums[name] = sums[name] + flat if name in sums else flat
 
 
 def gradient_report(gradients: Mapping[str, Tensor]) -> dict[str, float]:
     """The norm of each task's gradient, and the cosine of each two: below 0, the tasks fight."""
-    report = {f"gradient_norm.{name}": float(gradient.norm()) for name, gradient in gradients.items()}
+    report = {
+        f"gradient_norm.{name}": float(gradient.norm()) for name, gradient in gradients.items()
+    }
     for (a, first), (b, second) in combinations(gradients.items(), 2):
         scale = first.norm() * second.norm()
         report[f"gradient_cosine.{a}.{b}"] = float(first @ second / scale) if scale > 0 else 0.0

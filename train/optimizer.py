@@ -15,13 +15,20 @@ from train.tasks import JointModel
 def learning_rates(model: JointModel, settings: Settings) -> dict[str, float]:
     """The highest learning rate of each unit.
 
-    Layer k of L has lr * layer_decay ** (L - k), the embeddings counting as layer 0: the lower, the more general, the
-    slower (Howard and Ruder 2018, section 3.2, arXiv:1801.06146). Heads and pooler have theirs; `group_lr` overrides.
+    Layer k of L has lr * layer_decay ** (L - k), the embeddings counting as layer 0: the lower, the
+    more general, the slower (Howard and Ruder 2018, section 3.2, arXiv:1801.06146). Heads and
+    pooler have theirs; `group_lr` overrides.
     """
     rates = {}
     depth = len(model.bert.layers)
     for name in model.units():
-        level = 0 if name == "embeddings" else int(name[7:]) + 1 if name.startswith("layers.") else depth
+        level = (
+            0
+            if name == "embeddings"
+            else int(name[7:]) + 1
+            if name.startswith("layers.")
+            else depth
+        )
         rates[name] = settings.lr * settings.layer_decay ** (depth - level)
         if name.startswith("head."):
             rates[name] = settings.head_lr
@@ -32,7 +39,8 @@ def learning_rates(model: JointModel, settings: Settings) -> dict[str, float]:
 
 
 def no_decay(unit: nn.Module) -> set[int]:
-    """The ids of the parameters that weight decay leaves alone: biases, and all of a norm (by the module's type)."""
+    """The ids of the parameters that weight decay leaves alone: biases, and all of a norm (by the
+    module's type)."""
     return {
         id(parameter)
         for module in unit.modules()
@@ -44,7 +52,8 @@ def no_decay(unit: nn.Module) -> set[int]:
 def new_groups(
     model: JointModel, settings: Settings, optimizer: torch.optim.Optimizer | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Two groups for each unit that learns and is not in the optimizer yet: matrices, and what is not decayed."""
+    """Two groups for each unit that learns and is not in the optimizer yet: matrices, and what is
+    not decayed."""
     rates = learning_rates(model, settings)
     present = {group["unit"] for group in optimizer.param_groups} if optimizer else set()
     for name, unit in model.units().items():
@@ -52,26 +61,44 @@ def new_groups(
             continue
         free = no_decay(unit)
         for decays in (True, False):
-            parameters = [p for p in unit.parameters() if p.requires_grad and (id(p) not in free) == decays]
+            parameters = [
+                p for p in unit.parameters() if p.requires_grad and (id(p) not in free) == decays
+            ]
             decay = settings.weight_decay if decays else 0.0
             if parameters:
-                yield {"params": parameters, "unit": name, "peak_lr": rates[name], "lr": 0.0, "weight_decay": decay}
+                yield {
+                    "params": parameters,
+                    "unit": name,
+                    "peak_lr": rates[name],
+                    "lr": 0.0,
+                    "weight_decay": decay,
+                }
 
 
 def build_optimizer(model: JointModel, mixer: nn.Module, settings: Settings) -> torch.optim.AdamW:
-    """AdamW over all that learns now (Loshchilov and Hutter 2019, arXiv:1711.05101), in one fused kernel."""
+    """AdamW over all that learns now (Loshchilov and Hutter 2019, arXiv:1711.05101), in one fused
+    kernel."""
     groups = list(new_groups(model, settings))
     if parameters := list(mixer.parameters()):
         groups.append(
-            {"params": parameters, "unit": "loss", "peak_lr": settings.head_lr, "lr": 0.0, "weight_decay": 0.0}
+            {
+                "params": parameters,
+                "unit": "loss",
+                "peak_lr": settings.head_lr,
+                "lr": 0.0,
+                "weight_decay": 0.0,
+            }
         )
     if not groups:  # torch refuses an empty optimizer, and a later unfreezing may fill it
-        groups.append({"params": [], "unit": "nothing", "peak_lr": 0.0, "lr": 0.0, "weight_decay": 0.0})
+        groups.append(
+            {"params": [], "unit": "nothing", "peak_lr": 0.0, "lr": 0.0, "weight_decay": 0.0}
+        )
     return torch.optim.AdamW(groups, fused=True)
 
 
 def rate_factor(step: int, total: int, settings: Settings) -> float:
-    """What share of its highest rate each group has in a step, counted from 0: up over the warm-up, then down to 0."""
+    """What share of its highest rate each group has in a step, counted from 0: up over the warm-up,
+    then down to 0."""
     warmup = round(settings.warmup * total)
     if step < warmup:
         return (step + 1) / (warmup + 1)

@@ -19,8 +19,8 @@ from train.tasks import Prediction, Task
 def examples(texts: Iterable[str], split_words: str, tasks: Sequence[Task]) -> list[Example]:
     """Texts as examples without labels, split into words as the training data was.
 
-    Where a task compares pairs, a tab separates the two texts. Raises InputError, naming the text's number, for a
-    blank one, and for one that is no pair where pairs are all that the tasks know.
+    Where a task compares pairs, a tab separates the two texts. Raises InputError, naming the text's
+    number, for a blank one, and for one that is no pair where pairs are all that the tasks know.
     """
     kinds = {task.kind for task in tasks}
     result = []
@@ -70,7 +70,10 @@ def as_lines(record: dict[str, Any]) -> str:
         if name in ("text", "second"):
             continue
         if isinstance(value, list):
-            shown = "; ".join(f"{e['type']}: {e['text']} ({e['probability']:.2f})" for e in value) or "none"
+            shown = (
+                "; ".join(f"{e['type']}: {e['text']} ({e['probability']:.2f})" for e in value)
+                or "none"
+            )
         elif "score" in value:
             shown = f"{value['score']:.4f}"
         else:

@@ -22,19 +22,26 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows as aligned columns; the first row is the head. Columns of numbers align right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     numeric = [
-        all(row[i].lstrip("-")[:1].isdigit() or row[i] in ("", "-") for row in rows[1:]) for i in range(len(rows[0]))
+        all(row[i].lstrip("-")[:1].isdigit() or row[i] in ("", "-") for row in rows[1:])
+        for i in range(len(rows[0]))
     ]
     lines = []
     for row in rows:
-        cells = (c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, numeric, strict=True))
+        cells = (
+            c.rjust(w) if right else c.ljust(w)
+            for c, w, right in zip(row, widths, numeric, strict=True)
+        )
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
 
 def groups_table(model: JointModel, plan: FreezingPlan, settings: Settings) -> str:
-    """Every unit: its parameters, whether they learn, how fast, with what decay. Equal layers share a row."""
+    """Every unit: its parameters, whether they learn, how fast, with what decay. Equal layers share
+    a row."""
     rates = learning_rates(model, settings)
-    starts = {unit: epoch for epoch, units in sorted(plan.thawed.items(), reverse=True) for unit in units}
+    starts = {
+        unit: epoch for epoch, units in sorted(plan.thawed.items(), reverse=True) for unit in units
+    }
     merged: list[tuple[list[str], tuple[str, ...]]] = []
     for name, unit in model.units().items():
         size = sum(parameter.numel() for parameter in unit.parameters())
@@ -47,13 +54,22 @@ def groups_table(model: JointModel, plan: FreezingPlan, settings: Settings) -> s
         rate = "-" if learns == "frozen" else f"{rates[name]:.3g}"
         decay = "-" if learns == "frozen" else f"{settings.weight_decay:g}"
         row = (f"{size:,}", learns, rate, decay)
-        if merged and merged[-1][1] == row and name.startswith("layers.") and merged[-1][0][0].startswith("layers."):
+        if (
+            merged
+            and merged[-1][1] == row
+            and name.startswith("layers.")
+            and merged[-1][0][0].startswith("layers.")
+        ):
             merged[-1][0].append(name)
         else:
             merged.append(([name], row))
     rows: list[Sequence[str]] = [("unit", "parameters", "state", "learning rate", "weight decay")]
     for names, cells in merged:
-        first = names[0] if len(names) == 1 else f"{names[0]}-{names[-1].removeprefix('layers.')} (each)"
+        first = (
+            names[0]
+            if len(names) == 1
+            else f"{names[0]}-{names[-1].removeprefix('layers.')} (each)"
+        )
         rows.append((first, *cells))
     return table(rows)
 
@@ -63,7 +79,10 @@ def shown(metrics: Metrics, tasks: Sequence[Task]) -> str:
     parts = []
     for task in tasks:
         if isinstance(values := metrics.get(task.name), dict):
-            parts += [f"{task.name} " + " ".join(f"{m} {number(m, values[m])}" for m in task.shown_metrics)]
+            parts += [
+                f"{task.name} "
+                + " ".join(f"{m} {number(m, values[m])}" for m in task.shown_metrics)
+            ]
     if isinstance(frame := metrics.get("frame"), float):
         parts.append(f"frame {number('frame', frame)}")
     return "  ".join(parts)
@@ -82,25 +101,37 @@ def final_table(results: Mapping[str, Metrics], tasks: Sequence[Task]) -> str:
                 value[metric] if isinstance(value := result.get(task.name), dict) else None
                 for result in results.values()
             ]
-            rows.append((f"{task.name} {metric}", *("-" if c is None else number(metric, c) for c in cells)))
+            rows.append(
+                (f"{task.name} {metric}", *("-" if c is None else number(metric, c) for c in cells))
+            )
     if any("frame" in result for result in results.values()):
         frames = [result.get("frame") for result in results.values()]
-        rows.append(("frame accuracy", *(number("frame", f) if isinstance(f, float) else "-" for f in frames)))
+        rows.append(
+            (
+                "frame accuracy",
+                *(number("frame", f) if isinstance(f, float) else "-" for f in frames),
+            )
+        )
     return table(rows)
 
 
 def card_facts(settings: Settings) -> dict[str, Any]:
-    """What a model card tells the Hub of a run: the base model and the data sets, if they are from there."""
+    """What a model card tells the Hub of a run: the base model and the data sets, if they are from
+    there."""
     base = hub_id(settings.model)
-    sets = ["/".join(name[4:].split("/")[:2]) for name in settings.data if name.startswith("hub:")]  # without a CONFIG
+    # without a CONFIG
+    sets = ["/".join(name[4:].split("/")[:2]) for name in settings.data if name.startswith("hub:")]
     return ({"base_model": base} if base else {}) | ({"datasets": sets} if sets else {})
 
 
 def training_card(settings: Settings, tasks: Sequence[Task], results: Mapping[str, Metrics]) -> str:
-    """What it tells people, in Markdown: base model, data, tasks, metrics, settings; no paths of this machine."""
+    """What it tells people, in Markdown: base model, data, tasks, metrics, settings; no paths of
+    this machine."""
     base = hub_id(settings.model) or Path(settings.model).name
     data = ", ".join(name if name.startswith("hub:") else Path(name).name for name in settings.data)
-    names = ", ".join(f"{task.name} ({task.kind}, {len(task.labels) or 'no'} labels)" for task in tasks)
+    names = ", ".join(
+        f"{task.name} ({task.kind}, {len(task.labels) or 'no'} labels)" for task in tasks
+    )
     chosen = settings.toml(without=("data", "model", "output", "device"))
     return (
         f"## Training\n\nBy minibert, from {base} on {data}. Tasks: {names}.\n\n"
@@ -122,7 +153,10 @@ def prediction_records(
         for task in tasks:
             if task.name in item.example.labels:
                 found = predicted[task.name]
-                record[task.name] = {"gold": item.example.labels[task.name], "predicted": found.label}
+                record[task.name] = {
+                    "gold": item.example.labels[task.name],
+                    "predicted": found.label,
+                }
                 if isinstance(found.probability, float):
                     record[task.name]["probability"] = found.probability
         records.append(record)
@@ -135,7 +169,10 @@ def readable(label: Label, item: Item) -> str:
         return str(label)
     words = item.example.words or ()
     found = sorted(entities(label), key=lambda entity: entity[1])
-    return "; ".join(f"{kind} = {' '.join(words[start:end])}" for kind, start, end in found) or "nothing"
+    return (
+        "; ".join(f"{kind} = {' '.join(words[start:end])}" for kind, start, end in found)
+        or "nothing"
+    )
 
 
 def write_json_lines(file: Path, records: Sequence[Mapping[str, Any]]) -> None:
@@ -145,8 +182,8 @@ def write_json_lines(file: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def draw_curves(run: Path, history: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> bool:
-    """RUN/curves.png: each task's training loss and main dev metric. False where matplotlib is not installed, or
-    nothing was trained."""
+    """RUN/curves.png: each task's training loss and main dev metric. False where matplotlib is not
+    installed, or nothing was trained."""
     if not history:
         return False
     try:
@@ -158,12 +195,20 @@ def draw_curves(run: Path, history: Sequence[Mapping[str, Any]], tasks: Sequence
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     for task in tasks:
-        losses = [(entry["step"], entry["loss"][task.name]) for entry in history if task.name in entry["loss"]]
+        losses = [
+            (entry["step"], entry["loss"][task.name])
+            for entry in history
+            if task.name in entry["loss"]
+        ]
         scores = [
-            (entry["step"], entry["dev"][task.name][task.main_metric]) for entry in history if task.name in entry["dev"]
+            (entry["step"], entry["dev"][task.name][task.main_metric])
+            for entry in history
+            if task.name in entry["dev"]
         ]
         left.plot(*zip(*losses, strict=True), marker="o", label=task.name) if losses else None
-        right.plot(*zip(*scores, strict=True), marker="o", label=f"{task.name} {task.main_metric}") if scores else None
+        right.plot(
+            *zip(*scores, strict=True), marker="o", label=f"{task.name} {task.main_metric}"
+        ) if scores else None
     left.set(title="training loss", xlabel="step")
     right.set(title="dev", xlabel="step")
     for axes in (left, right):
@@ -176,8 +221,8 @@ def draw_curves(run: Path, history: Sequence[Mapping[str, Any]], tasks: Sequence
 
 
 def tensorboard(run: Path, step: int) -> Any:
-    """A writer of RUN/tensorboard, from after this step on: what was written of later steps before a resumption is
-    void. Raises InputError where TensorBoard is not installed."""
+    """A writer of RUN/tensorboard, from after this step on: what was written of later steps before
+    a resumption is void. Raises InputError where TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -188,7 +233,8 @@ def tensorboard(run: Path, step: int) -> Any:
 
 
 def add_scalars(board: Any, name: str, values: Mapping[str, Any], step: int) -> None:
-    """Write numbers to TensorBoard; a mapping inside a mapping is a folder there: "dev/intent/accuracy"."""
+    """Write numbers to TensorBoard; a mapping inside a mapping is a folder there:
+    "dev/intent/accuracy"."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             add_scalars(board, f"{name}/{key}", value, step)

@@ -1,4 +1,5 @@
-"""python -m train.run: fine-tune one encoder for all the tasks that the data has. Read `train` from top to bottom."""
+"""python -m train.run: fine-tune one encoder for all the tasks that the data has. Read `train` from
+top to bottom."""
 
 import math
 import sys
@@ -61,9 +62,11 @@ class Interrupted(Exception):  # noqa: N818 (not an error)
 
 
 def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
-    """One whole run, into the folder `run`: returns the test metrics (dev's, where there is no test split).
+    """One whole run, into the folder `run`: returns the test metrics (dev's, where there is no test
+    split).
 
-    Raises InputError for data, weights or settings that cannot be used, and Interrupted on SIGINT or SIGTERM.
+    Raises InputError for data, weights or settings that cannot be used, and Interrupted on SIGINT
+    or SIGTERM.
     """
     progress = read_progress(run, settings) if resume else Progress()
     started = time.perf_counter() - progress.seconds
@@ -92,7 +95,9 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
     # What learns, and how fast; on resuming, what had been unfrozen by then is so again.
     plan = FreezingPlan(model, settings.freeze, settings.unfreeze, tasks)
     if 0 < settings.epochs < (latest := max(plan.thawed, default=0)):
-        raise InputError(f"unfreeze = {settings.unfreeze!r}: there is no epoch {latest}, as epochs = {settings.epochs}")
+        raise InputError(
+            f"unfreeze = {settings.unfreeze!r}: there is no epoch {latest}, as epochs = {settings.epochs}"
+        )
     plan.apply(progress.epoch)
     optimizer = build_optimizer(model, mixer, settings)
     best: dict[str, Tensor] = {}  # the parameters' values at the best evaluation
@@ -102,9 +107,16 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
         cut_log(run, progress.step)
     else:
         settings.save(run / "settings.toml")
-    print(f"{sum(map(len, sources))} train, {len(dev)} dev, {len(test)} test examples; tasks:", end=" ")
-    print(", ".join(f"{task.name} ({task.kind}, {len(task.labels) or 'no'} labels)" for task in tasks))
-    print(f"{len(words.used):,} of {encoder.bert.config.vocab_size:,} words occur; only their rows are held")
+    print(
+        f"{sum(map(len, sources))} train, {len(dev)} dev, {len(test)} test examples; tasks:",
+        end=" ",
+    )
+    print(
+        ", ".join(f"{task.name} ({task.kind}, {len(task.labels) or 'no'} labels)" for task in tasks)
+    )
+    print(
+        f"{len(words.used):,} of {encoder.bert.config.vocab_size:,} words occur; only their rows are held"
+    )
     print(groups_table(model, plan, settings), flush=True)
 
     # The loop.
@@ -118,7 +130,9 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
             if not any(p.requires_grad for p in model.parameters()):
                 print("everything is frozen: nothing is trained, only evaluated")
                 break
-            cache = PrefixCache.renewed(cache, model, plan.prefix(progress.epoch), [*sources, dev], settings, run)
+            cache = PrefixCache.renewed(
+                cache, model, plan.prefix(progress.epoch), [*sources, dev], settings, run
+            )
             hidden: Hidden = cache.hidden if cache else model
             steps = plan_steps(lengths, settings, progress.epoch)
             bar = progress_bar(progress, len(steps))
@@ -126,7 +140,10 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
 
             for step in steps[progress.position :]:
                 set_rates(optimizer, rate_factor(progress.step, total_steps, settings))
-                batches = [collate([sources[source][i] for source, i in batch], tasks, device) for batch in step]
+                batches = [
+                    collate([sources[source][i] for source, i in batch], tasks, device)
+                    for batch in step
+                ]
                 sums, counts, notes = backward(batches, model, hidden, mixer, tasks, settings)
                 learning = [p for p in parameters.values() if p.grad is not None]
                 norm = float(nn.utils.clip_grad_norm_(learning, settings.clip or float("inf")))
@@ -146,7 +163,10 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
                 if settings.tensorboard:
                     add_scalars(board, "train", noted, progress.step)
                 speed = tokens / (time.perf_counter() - clock)
-                bar.set_postfix({n: f"{x:.3f}" for n, x in losses.items()} | {"tok/s": f"{speed:,.0f}"}, refresh=False)
+                bar.set_postfix(
+                    {n: f"{x:.3f}" for n, x in losses.items()} | {"tok/s": f"{speed:,.0f}"},
+                    refresh=False,
+                )
                 bar.update()
 
                 ends_epoch = progress.position == len(steps)
@@ -157,7 +177,10 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
                     if settings.tensorboard:
                         add_scalars(board, "dev", metrics, progress.step)
                     if progress.best_step == progress.step:
-                        best = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+                        best = {
+                            name: parameter.detach().clone()
+                            for name, parameter in parameters.items()
+                        }
                 if ends_epoch:
                     progress.start_next_epoch()
                 stops = stop_asked()
@@ -174,7 +197,8 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
             bar.close()
 
     # The best weights by dev are tested, once.
-    if best and not settings.overfit_batch:  # what is to be memorised is memorised at the end, if at all
+    # what is to be memorised is memorised at the end, if at all
+    if best and not settings.overfit_batch:
         fill(parameters, best, "the best weights")
     model.eval()
     results: dict[str, Metrics] = {"dev": measure(tasks, dev, predict(model, tasks, dev, device))}
@@ -202,9 +226,12 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
         "history": progress.history,
     }
     draw_curves(run, progress.history, tasks)
-    write_json(run / "metrics.json", {**results, **facts})  # the last file: where it stands, the run is finished
+    # the last file: where it stands, the run is finished
+    write_json(run / "metrics.json", {**results, **facts})
     print(final_table(results, tasks))
-    print(f"best step {progress.best_step} of {progress.step}, {progress.seconds:.0f} s; all of it is in {run}")
+    print(
+        f"best step {progress.best_step} of {progress.step}, {progress.seconds:.0f} s; all of it is in {run}"
+    )
     if settings.overfit_batch:
         check_memorised(tasks, last, predictions)
     return results.get("test", results["dev"])
@@ -218,12 +245,17 @@ def backward(
     tasks: Sequence[Task],
     settings: Settings,
 ) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
-    """Add up the gradients of one step's batches: each task's summed loss, its number of targets, and notes.
+    """Add up the gradients of one step's batches: each task's summed loss, its number of targets,
+    and notes.
 
-    The targets of all batches are counted first, and every batch's sum is divided by that count: so the gradient is
-    that of one large batch, however unevenly sentences and words fall into the batches.
+    The targets of all batches are counted first, and every batch's sum is divided by that count: so
+    the gradient is that of one large batch, however unevenly sentences and words fall into the
+    batches.
     """
-    counts = {t.name: sum(t.weight(b.values[t.name]) for b in batches if t.name in b.values) for t in tasks}
+    counts = {
+        t.name: sum(t.weight(b.values[t.name]) for b in batches if t.name in b.values)
+        for t in tasks
+    }
     counts = {name: count for name, count in counts.items() if count}
     sums = dict.fromkeys(counts, 0.0)
     gradients: dict[str, Tensor] = {}  # each task's on the encoder, if they are to be logged
@@ -232,7 +264,10 @@ def backward(
         with torch.autocast(device, torch.bfloat16, enabled=settings.bf16 and device == "cuda"):
             states = hidden(batch)
             losses = {
-                t.name: t.loss(t.scores(model, states, batch.layout, batch.places[t.name]), batch.values[t.name])
+                t.name: t.loss(
+                    t.scores(model, states, batch.layout, batch.places[t.name]),
+                    batch.values[t.name],
+                )
                 for t in tasks
                 if t.name in counts and t.name in batch.values
             }
@@ -240,7 +275,9 @@ def backward(
             continue
         shares = {name: loss / counts[name] for name, loss in losses.items()}
         if settings.log_gradients:
-            add_gradients(gradients, shares, [p for p in model.bert.parameters() if p.requires_grad])
+            add_gradients(
+                gradients, shares, [p for p in model.bert.parameters() if p.requires_grad]
+            )
         loss = mixer(shares)
         if loss.requires_grad:  # not where all that this batch's tasks use is frozen
             loss.backward()
@@ -263,7 +300,11 @@ def skip(progress: Progress, batches: Sequence[Batch]) -> None:
 
 
 def unfreeze(
-    plan: FreezingPlan, epoch: int, model: JointModel, optimizer: torch.optim.Optimizer, settings: Settings
+    plan: FreezingPlan,
+    epoch: int,
+    model: JointModel,
+    optimizer: torch.optim.Optimizer,
+    settings: Settings,
 ) -> None:
     """Let an epoch's units learn, and add to the optimizer those that did not before."""
     plan.apply(epoch)
@@ -271,20 +312,31 @@ def unfreeze(
         optimizer.add_param_group(group)
 
 
-def plan_steps(lengths: Sequence[Sequence[int]], settings: Settings, epoch: int) -> list[list[list[Place]]]:
-    """An epoch's steps: lists of batches, which are lists of (source, number). Follows from its arguments alone.
+def plan_steps(
+    lengths: Sequence[Sequence[int]], settings: Settings, epoch: int
+) -> list[list[list[Place]]]:
+    """An epoch's steps: lists of batches, which are lists of (source, number). Follows from its
+    arguments alone.
 
-    lengths: the tokens of each source's items; how many they are counts only where batches are grouped by it.
+    lengths: the tokens of each source's items; how many they are counts only where batches are
+    grouped by it.
     """
     seed = settings.seed * 1_000_003 + epoch
     sizes = [len(source) for source in lengths]
     grouped = lengths if settings.group_by_length else None
-    plan = plan_epoch(sizes, settings.batch_size, settings.sampling, settings.temperature, seed, grouped)
+    plan = plan_epoch(
+        sizes, settings.batch_size, settings.sampling, settings.temperature, seed, grouped
+    )
     return windows(plan, settings.accumulate)
 
 
 def note_evaluation(
-    progress: Progress, metrics: Metrics, tasks: Sequence[Task], settings: Settings, run: Path, speed: float
+    progress: Progress,
+    metrics: Metrics,
+    tasks: Sequence[Task],
+    settings: Settings,
+    run: Path,
+    speed: float,
 ) -> None:
     """Print and log an evaluation, and note whether it is the best so far."""
     losses = progress.mean_losses()
@@ -297,14 +349,22 @@ def note_evaluation(
     append_log(run, entry)
     loss = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
     best = "  (best)" if progress.best_step == progress.step else ""
-    print(f"epoch {progress.epoch}  step {progress.step}  loss {loss}  dev {shown(metrics, tasks)}", end="  ")
+    print(
+        f"epoch {progress.epoch}  step {progress.step}  loss {loss}  dev {shown(metrics, tasks)}",
+        end="  ",
+    )
     print(f"{speed:,.0f} tokens/s{best}", flush=True)
 
 
 def monitored_value(metrics: Metrics, tasks: Sequence[Task], monitor: str) -> float:
-    """One number to choose the best weights by, the higher the better: a task's metric ("slots.f1"), "frame", or the
-    main metrics' mean."""
-    values = {f"{name}.{key}": x for name, v in metrics.items() if isinstance(v, dict) for key, x in v.items()}
+    """One number to choose the best weights by, the higher the better: a task's metric
+    ("slots.f1"), "frame", or the main metrics' mean."""
+    values = {
+        f"{name}.{key}": x
+        for name, v in metrics.items()
+        if isinstance(v, dict)
+        for key, x in v.items()
+    }
     values |= {name: v for name, v in metrics.items() if not isinstance(v, dict)}
     if monitor == "mean":
         main = [values[f"{task.name}.{task.main_metric}"] for task in tasks if task.name in metrics]
@@ -316,7 +376,9 @@ def monitored_value(metrics: Metrics, tasks: Sequence[Task], monitor: str) -> fl
 
 def check_monitor(tasks: Sequence[Task], dev: Sequence[Item], monitor: str) -> None:
     """Raise InputError before training, not after its first epoch, if dev has no such metric."""
-    ideal = [{name: Prediction(label) for name, label in item.example.labels.items()} for item in dev]
+    ideal = [
+        {name: Prediction(label) for name, label in item.example.labels.items()} for item in dev
+    ]
     monitored_value(measure(tasks, dev, ideal), tasks, monitor)
 
 
@@ -331,29 +393,37 @@ def is_finite(value: float) -> bool:
 def tokenize(
     sets: Sequence[DataSet], tasks: Sequence[Task], encoder: SentenceEncoder
 ) -> tuple[list[list[Item]], list[Item], list[Item]]:
-    """The items of each source's train split, of all dev splits and of all test splits: those with a task's label."""
+    """The items of each source's train split, of all dev splits and of all test splits: those with
+    a task's label."""
     names = {task.name for task in tasks}
     number = 0
 
     def items(data: DataSet, split: str) -> list[Item]:
         nonlocal number
-        wanted = [example for example in data.splits.get(split, ()) if names & example.labels.keys()]
+        wanted = [
+            example for example in data.splits.get(split, ()) if names & example.labels.keys()
+        ]
         made = prepare(wanted, encoder.tokenizer, number)
         number += len(made)
         return made
 
     train_items = [made for data in sets if (made := items(data, "train"))]
-    dev, test = ([item for data in sets for item in items(data, split)] for split in ("dev", "test"))
+    dev, test = (
+        [item for data in sets for item in items(data, split)] for split in ("dev", "test")
+    )
     return train_items, dev, test
 
 
 def used_ids(splits: Iterable[Iterable[Item]]) -> set[int]:
     """The ids of all words in some items."""
-    return {number for items in splits for item in items for part in item.parts for number in part.ids}
+    return {
+        number for items in splits for item in items for part in item.parts for number in part.ids
+    }
 
 
 def set_dropout(model: nn.Module, dropout: float | None) -> None:
-    """Replace every dropout of the model, that of the attention probabilities included; None leaves them."""
+    """Replace every dropout of the model, that of the attention probabilities included; None leaves
+    them."""
     if dropout is None:
         return
     for module in model.modules():
@@ -364,13 +434,15 @@ def set_dropout(model: nn.Module, dropout: float | None) -> None:
 
 
 def word_splitting(sets: Sequence[DataSet]) -> str:
-    """How the training data's texts were split into words: at white space, or at punctuation too."""
+    """How the training data's texts were split into words: at white space, or at punctuation
+    too."""
     given = (e for data in sets for e in data.splits["train"] if e.words is not None)
     return "whitespace" if all(e.text == " ".join(e.words or ()) for e in given) else "punctuation"
 
 
 def first_examples(data: DataSet, count: int) -> DataSet:
-    """The first examples of train as train, dev and test alike: what the sanity check must memorise."""
+    """The first examples of train as train, dev and test alike: what the sanity check must
+    memorise."""
     examples = data.splits["train"][:count]
     return DataSet(data.name, {"train": examples, "dev": examples, "test": examples})
 
@@ -378,16 +450,26 @@ def first_examples(data: DataSet, count: int) -> DataSet:
 def check_memorised(
     tasks: Sequence[Task], items: Sequence[Item], predictions: Sequence[Mapping[str, Prediction]]
 ) -> None:
-    """Print predictions beside labels. Raises InputError if one is wrong (a number: by more than 0.1)."""
+    """Print predictions beside labels. Raises InputError if one is wrong (a number: by more than
+    0.1)."""
     wrong = total = 0
     for item, predicted in zip(items, predictions, strict=True):
-        print(item.example.text if item.example.second is None else f"{item.example.text} | {item.example.second}")
+        print(
+            item.example.text
+            if item.example.second is None
+            else f"{item.example.text} | {item.example.second}"
+        )
         for task in tasks:
             if task.name in item.example.labels:
                 gold, found = item.example.labels[task.name], predicted[task.name].label
-                right = abs(gold - float(found)) <= 0.1 if isinstance(gold, float) else gold == found  # type: ignore[arg-type]
+                right = (
+                    abs(gold - float(found)) <= 0.1 if isinstance(gold, float) else gold == found
+                )  # type: ignore[arg-type]
                 wrong, total = wrong + (not right), total + 1
-                print(f"  {'right' if right else 'WRONG'}  {task.name}: {readable(gold, item)}", end="")
+                print(
+                    f"  {'right' if right else 'WRONG'}  {task.name}: {readable(gold, item)}",
+                    end="",
+                )
                 print("" if right else f", predicted {readable(found, item)}")
     if wrong:
         raise InputError(
@@ -412,14 +494,22 @@ def compare_single(settings: Settings, run: Path, joint: Metrics) -> None:
     write_json(run / "compare.json", results)
 
 
-def epochs_alone(settings: Settings, sets: Sequence[DataSet], tasks: Sequence[Task], task: Task) -> int:
-    """How many epochs of a task's own data have the most nearly as many batches of it as the joint run has.
+def epochs_alone(
+    settings: Settings, sets: Sequence[DataSet], tasks: Sequence[Task], task: Task
+) -> int:
+    """How many epochs of a task's own data have the most nearly as many batches of it as the joint
+    run has.
 
-    Sampling other than proportional shows a small source several times in an epoch, a large one in part.
+    Sampling other than proportional shows a small source several times in an epoch, a large one in
+    part.
     """
-    labels = [[example.labels.keys() & {t.name for t in tasks} for example in s.splits["train"]] for s in sets]
+    labels = [
+        [example.labels.keys() & {t.name for t in tasks} for example in s.splits["train"]]
+        for s in sets
+    ]
     sources = [names for of_set in labels if (names := [found for found in of_set if found])]
-    lengths = [[0] * len(source) for source in sources]  # only how many batches are of each source counts here
+    # only how many batches are of each source counts here
+    lengths = [[0] * len(source) for source in sources]
     plan = [batch for (batch,) in plan_steps(lengths, replace(settings, accumulate=1), epoch=1)]
     own = {i for i, names in enumerate(sources) if any(task.name in found for found in names)}
     jointly = sum(batch[0][0] in own for batch in plan)
@@ -428,12 +518,14 @@ def epochs_alone(settings: Settings, sets: Sequence[DataSet], tasks: Sequence[Ta
 
 
 def settings_alone(settings: Settings, task: Task, tasks: Sequence[Task], epochs: int) -> Settings:
-    """The settings by which one of several tasks is trained alone, for so many epochs: the same, less what names
-    another task's head, or an epoch that does not come."""
+    """The settings by which one of several tasks is trained alone, for so many epochs: the same,
+    less what names another task's head, or an epoch that does not come."""
     others = [f"head.{other.name}" for other in tasks if other is not task]
 
     def without_others(text: str) -> str:
-        return ", ".join(word for word in text.split(",") if word.partition("=")[0].strip() not in others).strip()
+        return ", ".join(
+            word for word in text.split(",") if word.partition("=")[0].strip() not in others
+        ).strip()
 
     parts = [part.partition(":") for part in settings.unfreeze.split(";") if part.strip()]
     schedule = [(epoch, without_others(text)) for epoch, _, text in parts if int(epoch) <= epochs]
@@ -454,26 +546,41 @@ def settings_alone(settings: Settings, task: Task, tasks: Sequence[Task], epochs
 def choose_device(name: str) -> torch.device:
     """The device to compute on. Raises InputError for one that there is not."""
     try:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
+        device = (
+            torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            if name == "auto"
+            else torch.device(name)
+        )
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter from a PyTorch that is built without CUDA
-        raise InputError(f"device = {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    # the latter from a PyTorch that is built without CUDA
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device = {name!r} cannot be used: {str(error).splitlines()[0]}"
+        ) from error
     return device
 
 
 def progress_bar(progress: Progress, steps: int) -> tqdm:
     """On stderr, and none where that is no terminal."""
     return tqdm(
-        total=steps, initial=progress.position, desc=f"epoch {progress.epoch}", unit="step", disable=None, leave=False
+        total=steps,
+        initial=progress.position,
+        desc=f"epoch {progress.epoch}",
+        unit="step",
+        disable=None,
+        leave=False,
     )
 
 
 def output_folder(settings: Settings) -> Path:
-    """The run's folder: as asked for, which must not hold another run, or the first free runs/NAME, runs/NAME-2 ..."""
+    """The run's folder: as asked for, which must not hold another run, or the first free runs/NAME,
+    runs/NAME-2 ..."""
     if settings.output is not None:
         folder = Path(settings.output)
         if (folder / "settings.toml").exists():
-            raise InputError(f"{folder} holds a run already: resume it (--resume {folder}), or choose another --output")
+            raise InputError(
+                f"{folder} holds a run already: resume it (--resume {folder}), or choose another --output"
+            )
         return folder
     base = Path("runs") / Path(settings.data[0]).name
     folder, number = base, 2
@@ -483,7 +590,8 @@ def output_folder(settings: Settings) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train; the exit status is 0, 2 for input that cannot be used, 130 if the run was interrupted."""
+    """Train; the exit status is 0, 2 for input that cannot be used, 130 if the run was
+    interrupted."""
     try:
         settings, resumed = command_line(arguments, "python -m train.run", __doc__ or "")
         run = resumed or output_folder(settings)

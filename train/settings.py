@@ -1,4 +1,5 @@
-"""Everything that can be set about a run: the command line's options, and a recipe's keys, are these fields."""
+"""Everything that can be set about a run: the command line's options, and a recipe's keys, are
+these fields."""
 
 import argparse
 import difflib
@@ -15,8 +16,11 @@ from minibert.heads import POOLINGS
 RECIPES = Path(__file__).parent / "recipes"
 
 
-def option(default: Any, help: str, choices: tuple[str, ...] | None = None, above: float | None = None) -> Any:
-    """A field with its help text, and what its values may be: some words, or numbers above a bound."""
+def option(
+    default: Any, help: str, choices: tuple[str, ...] | None = None, above: float | None = None
+) -> Any:
+    """A field with its help text, and what its values may be: some words, or numbers above a
+    bound."""
     return field(default=default, metadata={"help": help, "choices": choices, "above": above})
 
 
@@ -24,35 +28,58 @@ def option(default: Any, help: str, choices: tuple[str, ...] | None = None, abov
 class Settings:
     """One run. Raises InputError, naming the setting, for a value that it cannot have."""
 
-    data: tuple[str, ...] = option(("newsroom",), "a data folder, a file, newsroom, or hub:OWNER/NAME; may be repeated")
+    data: tuple[str, ...] = option(
+        ("newsroom",), "a data folder, a file, newsroom, or hub:OWNER/NAME; may be repeated"
+    )
     tasks: tuple[str, ...] = option((), "train only these of the data's tasks; may be repeated")
     model: str = option("minilm", "what to start from: a folder, minilm, or a Hub id")
     revision: str | None = option(None, "a branch, tag or commit on the Hub")
-    output: str | None = option(None, "the folder for all that the run leaves; if absent, the first free runs/NAME")
+    output: str | None = option(
+        None, "the folder for all that the run leaves; if absent, the first free runs/NAME"
+    )
 
     epochs: int = option(5, "passes over the training data", above=-1)
     batch_size: int = option(32, "sentences (or pairs) a batch", above=0)
-    group_by_length: bool = option(False, "make batches of sentences of similar length: faster, if less random")
+    group_by_length: bool = option(
+        False, "make batches of sentences of similar length: faster, if less random"
+    )
     accumulate: int = option(1, "batches whose gradients make one step", above=0)
-    max_length: int | None = option(None, "the most tokens of a sentence, [CLS] and [SEP] included", above=2)
-    seed: int = option(0, "of the heads' first weights, dropout and the order of the batches", above=-1)
+    max_length: int | None = option(
+        None, "the most tokens of a sentence, [CLS] and [SEP] included", above=2
+    )
+    seed: int = option(
+        0, "of the heads' first weights, dropout and the order of the batches", above=-1
+    )
 
     lr: float = option(1e-4, "the highest learning rate of the encoder's top layer", above=0)
     head_lr: float = option(1e-3, "the highest learning rate of the heads", above=0)
     layer_decay: float = option(
         1.0, "layer k of L learns at lr * layer_decay ** (L - k), the embeddings as k = 0", above=0
     )
-    group_lr: str = option("", 'rates for parts, in place of the above: "layers.0-5=1e-5, head.slots=1e-4"')
-    weight_decay: float = option(0.01, "AdamW's, on matrices only: never on biases and norms", above=-1)
-    schedule: str = option("linear", "how the rates fall after the warm-up", choices=("linear", "cosine", "constant"))
+    group_lr: str = option(
+        "", 'rates for parts, in place of the above: "layers.0-5=1e-5, head.slots=1e-4"'
+    )
+    weight_decay: float = option(
+        0.01, "AdamW's, on matrices only: never on biases and norms", above=-1
+    )
+    schedule: str = option(
+        "linear", "how the rates fall after the warm-up", choices=("linear", "cosine", "constant")
+    )
     warmup: float = option(0.1, "the share of all steps in which the rates rise from 0", above=-1)
-    clip: float = option(1.0, "the most that the norm of all gradients may be; 0 for no limit", above=-1)
-    dropout: float | None = option(None, "in place of the model's own dropout, everywhere", above=-1)
+    clip: float = option(
+        1.0, "the most that the norm of all gradients may be; 0 for no limit", above=-1
+    )
+    dropout: float | None = option(
+        None, "in place of the model's own dropout, everywhere", above=-1
+    )
 
     pooling: str = option(
-        "mean", f'how sentence heads pool, {"|".join(POOLINGS)}|pooler, or by task: "mean, emotion=cls"'
+        "mean",
+        f'how sentence heads pool, {"|".join(POOLINGS)}|pooler, or by task: "mean, emotion=cls"',
     )
-    class_weights: str = option("", 'weights of a sentence task\'s labels: "emotion=auto", or "emotion=anger:2;joy:1"')
+    class_weights: str = option(
+        "", 'weights of a sentence task\'s labels: "emotion=auto", or "emotion=anger:2;joy:1"'
+    )
     label_smoothing: float = option(
         0.0, "of sentence tasks: the share of the target that is spread over all labels", above=-1
     )
@@ -63,19 +90,37 @@ class Settings:
         choices=("proportional", "temperature", "uniform", "round-robin"),
     )
     temperature: float = option(2.0, "of the sampling: size ** (1 / temperature)", above=0)
-    loss: str = option("sum", "how the tasks' losses become one", choices=("sum", "fixed", "uncertainty"))
+    loss: str = option(
+        "sum", "how the tasks' losses become one", choices=("sum", "fixed", "uncertainty")
+    )
     loss_weights: str = option("", 'for loss fixed: "intent=0.7, slots=0.3"')
-    log_gradients: bool = option(False, "log each task's gradient norm on the encoder, and their cosine (slower)")
-    compare_single: bool = option(False, "then train each task alone too, and print joint against single")
+    log_gradients: bool = option(
+        False, "log each task's gradient norm on the encoder, and their cosine (slower)"
+    )
+    compare_single: bool = option(
+        False, "then train each task alone too, and print joint against single"
+    )
 
-    freeze: str = option("", 'what does not learn: "all", "backbone", "embeddings,layers.0-5", "head.slots"')
+    freeze: str = option(
+        "", 'what does not learn: "all", "backbone", "embeddings,layers.0-5", "head.slots"'
+    )
     unfreeze: str = option("", 'what learns from which epoch on: "2: layers.4-5; 3: layers.0-3"')
-    cache: bool = option(True, "compute the frozen lowest layers once a sentence, and keep their output")
-    cache_mib: int = option(1024, "the most memory for that; above it, a file in the run's folder", above=-1)
+    cache: bool = option(
+        True, "compute the frozen lowest layers once a sentence, and keep their output"
+    )
+    cache_mib: int = option(
+        1024, "the most memory for that; above it, a file in the run's folder", above=-1
+    )
 
-    monitor: str = option("mean", 'the dev metric that chooses the best weights: "mean", or one such as "slots.f1"')
-    eval_steps: int = option(0, "evaluate on dev every so many steps; 0: at the end of each epoch", above=-1)
-    patience: int = option(0, "stop after so many evaluations without a better metric; 0: never", above=-1)
+    monitor: str = option(
+        "mean", 'the dev metric that chooses the best weights: "mean", or one such as "slots.f1"'
+    )
+    eval_steps: int = option(
+        0, "evaluate on dev every so many steps; 0: at the end of each epoch", above=-1
+    )
+    patience: int = option(
+        0, "stop after so many evaluations without a better metric; 0: never", above=-1
+    )
     save_steps: int = option(
         500, "write a checkpoint every so many steps, besides on interrupts and at the end", above=0
     )
@@ -86,7 +131,9 @@ class Settings:
     overfit_batch: int = option(
         0, "sanity check: train on this many sentences alone, which must be memorised", above=-1
     )
-    tensorboard: bool = option(False, "write TensorBoard's files too (needs the tensorboard package)")
+    tensorboard: bool = option(
+        False, "write TensorBoard's files too (needs the tensorboard package)"
+    )
 
     def __post_init__(self) -> None:
         hints = get_type_hints(Settings)
@@ -105,7 +152,8 @@ class Settings:
             if not fits:
                 raise InputError(f"{f.name} = {value!r}: must be {_type_name(wanted)}")
             if isinstance(value, str | tuple) and re.search("[\ud800-\udfff]", "".join(value)):
-                raise InputError(f"{f.name} = {value!r}: not UTF-8 text")  # which settings.toml must be
+                # which settings.toml must be
+                raise InputError(f"{f.name} = {value!r}: not UTF-8 text")
             choices, above = f.metadata["choices"], f.metadata["above"]
             if choices and value not in choices:
                 raise InputError(f"{f.name} = {value!r}: must be one of {', '.join(choices)}")
@@ -113,7 +161,9 @@ class Settings:
                 raise InputError(f"{f.name} = {value!r}: must be a number above {above}")
         for name in ("warmup", "label_smoothing", "dropout"):
             if not 0 <= (getattr(self, name) or 0) < 1:
-                raise InputError(f"{name} = {getattr(self, name)!r}: must be at least 0 and below 1")
+                raise InputError(
+                    f"{name} = {getattr(self, name)!r}: must be at least 0 and below 1"
+                )
         for name in ("weight_decay", "clip"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} = {getattr(self, name)!r}: must be at least 0")
@@ -127,12 +177,17 @@ class Settings:
 
     def toml(self, without: tuple[str, ...] = ()) -> str:
         """The settings as TOML, one a line, but for those left out."""
-        kept = {key: value for key, value in asdict(self).items() if value is not None and key not in without}
+        kept = {
+            key: value
+            for key, value in asdict(self).items()
+            if value is not None and key not in without
+        }
         return "".join(f"{key} = {_toml(value)}\n" for key, value in kept.items())
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """The keys of a recipe or settings.toml. Raises InputError for a key that is no setting, naming the nearest."""
+    """The keys of a recipe or settings.toml. Raises InputError for a key that is no setting, naming
+    the nearest."""
     try:
         content = tomllib.loads(read_text(file))
     except tomllib.TOMLDecodeError as error:
@@ -153,15 +208,24 @@ def recipe_file(name: str) -> Path:
     if name.endswith(".toml") and Path(name).exists():
         return Path(name)
     names = sorted(file.stem for file in RECIPES.glob("*.toml"))
-    raise InputError(f"there is no recipe {name!r}; there are {', '.join(names)}, or name a .toml file")
+    raise InputError(
+        f"there is no recipe {name!r}; there are {', '.join(names)}, or name a .toml file"
+    )
 
 
-def command_line(arguments: list[str] | None, program: str, description: str) -> tuple[Settings, Path | None]:
-    """The settings that the command line asks for, over those of its recipe; and the run folder to resume, if any."""
-    parser = argparse.ArgumentParser(prog=program, description=description, argument_default=argparse.SUPPRESS)
+def command_line(
+    arguments: list[str] | None, program: str, description: str
+) -> tuple[Settings, Path | None]:
+    """The settings that the command line asks for, over those of its recipe; and the run folder to
+    resume, if any."""
+    parser = argparse.ArgumentParser(
+        prog=program, description=description, argument_default=argparse.SUPPRESS
+    )
     help = "settings to start from, a name or a TOML file; newsroom, where there is no --data"
     parser.add_argument("--recipe", default=None, metavar="NAME", help=help)
-    parser.add_argument("--resume", default=None, type=Path, metavar="RUN", help="go on with an interrupted run")
+    parser.add_argument(
+        "--resume", default=None, type=Path, metavar="RUN", help="go on with an interrupted run"
+    )
     hints = get_type_hints(Settings)
     for f in fields(Settings):
         flag, wanted, help = (
@@ -175,7 +239,9 @@ def command_line(arguments: list[str] | None, program: str, description: str) ->
             parser.add_argument(flag, action="append", metavar="NAME", help=help)
         else:
             kind = next(t for t in (*get_args(wanted), wanted) if t is not type(None))
-            parser.add_argument(flag, type=kind, choices=f.metadata["choices"], metavar=_metavar(f), help=help)
+            parser.add_argument(
+                flag, type=kind, choices=f.metadata["choices"], metavar=_metavar(f), help=help
+            )
     given = vars(parser.parse_args(arguments))
     recipe, resume = given.pop("recipe"), given.pop("resume")
     if resume is not None:
@@ -189,12 +255,15 @@ def command_line(arguments: list[str] | None, program: str, description: str) ->
 
 
 def parse_pairs(text: str, setting: str) -> dict[str, str]:
-    """ "a=1, b=2" -> {"a": "1", "b": "2"}. Raises InputError, naming the setting, for anything else."""
+    """ "a=1, b=2" -> {"a": "1", "b": "2"}. Raises InputError, naming the setting, for anything
+    else."""
     pairs = {}
     for part in filter(None, map(str.strip, text.split(","))):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not (key and equals and value) or key in pairs:
-            raise InputError(f"{setting} = {text!r}: {part!r} should read name=value, each name once")
+            raise InputError(
+                f"{setting} = {text!r}: {part!r} should read name=value, each name once"
+            )
         pairs[key] = value
     return pairs
 
@@ -211,7 +280,13 @@ def parse_number(text: str, setting: str) -> float:
 
 
 def _type_name(wanted: Any) -> str:
-    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", type(None): "absent"}
+    names = {
+        str: "a text",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        type(None): "absent",
+    }
     return (
         "a list of texts"
         if get_origin(wanted) is tuple
@@ -231,7 +306,8 @@ def _shown(default: Any) -> str:
 
 def _toml(value: Any) -> str:
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # which only TOML wants escaped
+        # which only TOML wants escaped
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
     return str(value).lower() if isinstance(value, bool) else repr(value)

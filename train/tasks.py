@@ -1,9 +1,11 @@
 """A task: its labels, its head, its loss and its metrics; and the model that all tasks share.
 
-A kind of task is one class with the attributes and methods of `Task`. To add a kind, write its class here and let
-`build_tasks` choose it by the labels that it is for; nothing else in the program knows the kinds apart.
+A kind of task is one class with the attributes and methods of `Task`. To add a kind, write its
+class here and let `build_tasks` choose it by the labels that it is for; nothing else in the program
+knows the kinds apart.
 
-Shapes: B sentences, D hidden, C labels, K targets in a batch. `*` stands for the tokens, (N) packed.
+Shapes: B sentences, D hidden, C labels, K targets in a batch. `*` stands for the tokens, (N)
+packed.
 """
 
 from collections import Counter
@@ -27,7 +29,8 @@ from train.settings import Settings, parse_number, parse_pairs
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a task says of one item: the label, the tags of its words, or a number; and how sure it is."""
+    """What a task says of one item: the label, the tags of its words, or a number; and how sure it
+    is."""
 
     label: Label
     probability: float | tuple[float, ...] | None = None
@@ -42,7 +45,8 @@ class Task(Protocol):
     main_metric: str  # the one of `measure` that the best epoch is chosen by
     shown_metrics: tuple[str, ...]  # those of `measure` that are printed
     uses_pooler: bool
-    transformers_class: str | None  # the class of transformers that computes exactly these scores, if there is one
+    # the class of transformers that computes exactly these scores, if there is one
+    transformers_class: str | None
 
     def build_head(self, config: BertConfig) -> nn.Module:
         """The parameters of this task alone."""
@@ -60,7 +64,8 @@ class Task(Protocol):
         """What the head says at the places: (*, D) -> (K, C), or (K) for a number."""
 
     def loss(self, scores: Tensor, values: Tensor) -> Tensor:
-        """The losses at the places, summed: (K, C), (K) -> (). Summed, so that batches can be added up exactly."""
+        """The losses at the places, summed: (K, C), (K) -> (). Summed, so that batches can be added
+        up exactly."""
 
     def weight(self, values: Tensor) -> float:
         """What to divide that sum by: how many targets, each with its class's weight."""
@@ -111,8 +116,12 @@ class SentenceClassification:
         return model.heads[self.name](hidden, layout, model.bert.pooler)[places]  # (*, D) -> (K, C)
 
     def loss(self, scores: Tensor, values: Tensor) -> Tensor:
-        weights = None if self.class_weights is None else scores.new_tensor(self.class_weights)  # (C)
-        return F.cross_entropy(scores, values, weights, label_smoothing=self.label_smoothing, reduction="sum")
+        weights = (
+            None if self.class_weights is None else scores.new_tensor(self.class_weights)
+        )  # (C)
+        return F.cross_entropy(
+            scores, values, weights, label_smoothing=self.label_smoothing, reduction="sum"
+        )
 
     def weight(self, values: Tensor) -> float:
         if self.class_weights is None:
@@ -135,8 +144,9 @@ class SentenceClassification:
 
 
 class TokenTagging:
-    """A BIO tag for each word. A word's first piece is labelled and predicted; its other pieces carry no loss
-    (Devlin et al. 2019, section 5.3). A word without a piece, or cut off, is predicted O, and counts as it is."""
+    """A BIO tag for each word. A word's first piece is labelled and predicted; its other pieces
+    carry no loss (Devlin et al. 2019, section 5.3). A word without a piece, or cut off, is
+    predicted O, and counts as it is."""
 
     kind = "tokens"
     main_metric = "f1"
@@ -245,8 +255,9 @@ class SentenceRegression:
 
 
 class PairSimilarity(SentenceRegression):
-    """One number for a pair of sentences: the cosine of their vectors, by squared error, without a head
-    (Reimers and Gurevych 2019, section 3, "regression objective function"). Scores must lie in -1 to 1."""
+    """One number for a pair of sentences: the cosine of their vectors, by squared error, without a
+    head (Reimers and Gurevych 2019, section 3, "regression objective function"). Scores must lie in
+    -1 to 1."""
 
     kind = "similarity"
 
@@ -273,10 +284,13 @@ class JointModel(nn.Module):
         self.bert = bert
         self.heads = nn.ModuleDict({task.name: task.build_head(bert.config) for task in tasks})
         if any(task.uses_pooler for task in tasks) and bert.pooler is None:
-            raise InputError("pooling by the pooler was asked for, and this model's files have none")
+            raise InputError(
+                "pooling by the pooler was asked for, and this model's files have none"
+            )
 
     def units(self) -> dict[str, nn.Module]:
-        """The parts that learn or are frozen together, from the bottom up: embeddings, layers, pooler, heads."""
+        """The parts that learn or are frozen together, from the bottom up: embeddings, layers,
+        pooler, heads."""
         parts: dict[str, nn.Module] = {"embeddings": self.bert.embeddings}
         parts |= {f"layers.{i}": layer for i, layer in enumerate(self.bert.layers)}
         if self.bert.pooler is not None:
@@ -284,7 +298,8 @@ class JointModel(nn.Module):
         return parts | {f"head.{name}": head for name, head in self.heads.items()}
 
     def train(self, mode: bool = True) -> "JointModel":
-        """Dropout on, but not in what is frozen: its output is then a function of its input alone."""
+        """Dropout on, but not in what is frozen: its output is then a function of its input
+        alone."""
         super().train(mode)
         for unit in self.units().values():
             unit.train(mode and any(parameter.requires_grad for parameter in unit.parameters()))
@@ -298,9 +313,9 @@ class JointModel(nn.Module):
 def build_tasks(sets: Sequence[DataSet], settings: Settings) -> list[Task]:
     """The tasks are the labels that the training data has; `settings.tasks` keeps some of them.
 
-    Labels of one name are one task, whichever sources they are from: their values are taken together.
-    Raises InputError, naming file and line, for a label in dev or test that train lacks, labels of mixed kinds, tags
-    that are not BIO, or a name that no task can have.
+    Labels of one name are one task, whichever sources they are from: their values are taken
+    together. Raises InputError, naming file and line, for a label in dev or test that train lacks,
+    labels of mixed kinds, tags that are not BIO, or a name that no task can have.
     """
     found: dict[str, list[Example]] = {}
     for example in (example for data in sets for example in data.splits["train"]):
@@ -310,17 +325,27 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings) -> list[Task]:
         raise InputError(f"tasks = {', '.join(missing)}: the data's tasks are {', '.join(found)}")
     if not found:
         raise InputError("the training data has texts, but no labels")
-    chosen = {name: examples for name, examples in found.items() if not settings.tasks or name in settings.tasks}
+    chosen = {
+        name: examples
+        for name, examples in found.items()
+        if not settings.tasks or name in settings.tasks
+    }
     pooling = _by_task(settings.pooling, list(found), "pooling")
     weighting = parse_pairs(settings.class_weights, "class_weights")
     if unknown := [name for name in weighting if name not in found]:
-        raise InputError(f"class_weights: there is no task {unknown[0]!r}; the tasks are {', '.join(found)}")
+        raise InputError(
+            f"class_weights: there is no task {unknown[0]!r}; the tasks are {', '.join(found)}"
+        )
     tasks: list[Task] = []
     for name, examples in chosen.items():
         if "." in name or name == "frame" or hasattr(nn.ModuleDict(), name):
-            raise InputError(f"a task cannot be named {name!r}: rename it in the data, or leave it out with --tasks")
+            raise InputError(
+                f"a task cannot be named {name!r}: rename it in the data, or leave it out with --tasks"
+            )
         values = [example.labels[name] for example in examples]
-        kinds_of = [(type(example.labels[name]), example.second is not None) for example in examples]
+        kinds_of = [
+            (type(example.labels[name]), example.second is not None) for example in examples
+        ]
         if other := next((i for i, kind in enumerate(kinds_of) if kind != kinds_of[0]), 0):
             first, second = (f"{values[i]!r:.80} ({examples[i].where})" for i in (0, other))
             raise InputError(f"the task {name} has labels of several kinds: {first}, but {second}")
@@ -337,11 +362,16 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings) -> list[Task]:
                     )
                 types |= {tag[2:] for tag in tags if tag != "O"}
             tasks.append(
-                TokenTagging(name, ("O", *(f"{prefix}-{type_}" for type_ in sorted(types) for prefix in "BI")))
+                TokenTagging(
+                    name,
+                    ("O", *(f"{prefix}-{type_}" for type_ in sorted(types) for prefix in "BI")),
+                )
             )
         elif kind is float and is_pair:
             if not all(-1 <= float(value) <= 1 for value in values):  # type: ignore[arg-type]
-                raise InputError(f"the task {name} scores pairs, and a cosine lies in -1 to 1: scale its scores")
+                raise InputError(
+                    f"the task {name} scores pairs, and a cosine lies in -1 to 1: scale its scores"
+                )
             tasks.append(PairSimilarity(name, _pooling(pooling[name], name, allow_pooler=False)))
         elif kind is float:
             tasks.append(SentenceRegression(name, _pooling(pooling[name], name)))
@@ -352,23 +382,36 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings) -> list[Task]:
         else:
             labels = tuple(sorted({str(value) for value in values}))
             counts = Counter(str(value) for value in values)
-            weights = class_weights(weighting[name], labels, counts, name) if name in weighting else None
-            tasks.append(
-                SentenceClassification(name, labels, _pooling(pooling[name], name), weights, settings.label_smoothing)
+            weights = (
+                class_weights(weighting[name], labels, counts, name) if name in weighting else None
             )
-    check_labels([e for data in sets for split, es in data.splits.items() if split != "train" for e in es], tasks)
+            tasks.append(
+                SentenceClassification(
+                    name, labels, _pooling(pooling[name], name), weights, settings.label_smoothing
+                )
+            )
+    check_labels(
+        [e for data in sets for split, es in data.splits.items() if split != "train" for e in es],
+        tasks,
+    )
     return tasks
 
 
-def class_weights(text: str, labels: tuple[str, ...], counts: Mapping[str, int], name: str) -> tuple[float, ...]:
-    """The weight of each label in the loss: "auto" makes all labels count the same, n / (labels * count); or given
-    as "anger:2;joy:1", 1 for what is left out."""
+def class_weights(
+    text: str, labels: tuple[str, ...], counts: Mapping[str, int], name: str
+) -> tuple[float, ...]:
+    """The weight of each label in the loss: "auto" makes all labels count the same, n / (labels *
+    count); or given as "anger:2;joy:1", 1 for what is left out."""
     if text == "auto":
         return tuple(sum(counts.values()) / (len(labels) * counts[label]) for label in labels)
     given = parse_pairs(text.replace(":", "=").replace(";", ","), f"class_weights of {name}")
     if unknown := [label for label in given if label not in labels]:
-        raise InputError(f"class_weights: {name} has no label {unknown[0]!r}; it has {', '.join(labels)}")
-    return tuple(parse_number(given.get(label, "1"), f"class_weights of {name}") for label in labels)
+        raise InputError(
+            f"class_weights: {name} has no label {unknown[0]!r}; it has {', '.join(labels)}"
+        )
+    return tuple(
+        parse_number(given.get(label, "1"), f"class_weights of {name}") for label in labels
+    )
 
 
 def _by_task(text: str, names: Sequence[str], setting: str) -> dict[str, str]:
@@ -376,10 +419,14 @@ def _by_task(text: str, names: Sequence[str], setting: str) -> dict[str, str]:
     parts = [part.strip() for part in text.split(",")]
     default, *more = [part for part in parts if "=" not in part] or ["mean"]
     if more:
-        raise InputError(f"{setting} = {text!r}: both {default!r} and {more[0]!r} are for all tasks")
+        raise InputError(
+            f"{setting} = {text!r}: both {default!r} and {more[0]!r} are for all tasks"
+        )
     given = parse_pairs(",".join(part for part in parts if "=" in part), setting)
     if unknown := [name for name in given if name not in names]:
-        raise InputError(f"{setting} = {text!r}: there is no task {unknown[0]!r}; the tasks are {', '.join(names)}")
+        raise InputError(
+            f"{setting} = {text!r}: there is no task {unknown[0]!r}; the tasks are {', '.join(names)}"
+        )
     return {name: given.get(name, default) for name in names}
 
 
@@ -391,7 +438,8 @@ def _pooling(word: str, name: str, allow_pooler: bool = True) -> str:
 
 
 def check_labels(examples: Iterable[Example], tasks: Sequence[Task]) -> None:
-    """Raises InputError, naming file, line and value, for a label that the tasks cannot have been trained on."""
+    """Raises InputError, naming file, line and value, for a label that the tasks cannot have been
+    trained on."""
     known = {task.name: (task.kind, set(task.labels)) for task in tasks}
     for example in examples:
         for name, label in example.labels.items():
@@ -409,14 +457,24 @@ def check_labels(examples: Iterable[Example], tasks: Sequence[Task]) -> None:
                 raise InputError(
                     f"{example.where}: {name} = {label!r:.80} of {of} is of another kind than in the training data"
                 )
-            unseen = [tag for tag in (label if isinstance(label, tuple) else (label,)) if tag not in labels]
+            unseen = [
+                tag
+                for tag in (label if isinstance(label, tuple) else (label,))
+                if tag not in labels
+            ]
             if labels and unseen:
-                raise InputError(f"{example.where}: the {name} label {unseen[0]!r} does not occur in the training data")
+                raise InputError(
+                    f"{example.where}: the {name} label {unseen[0]!r} does not occur in the training data"
+                )
 
 
 def describe(task: Task) -> dict[str, Any]:
     """What a run's tasks.json keeps of a task: enough to predict with it."""
-    return {key: getattr(task, key) for key in ("kind", "name", "labels", "pooling") if hasattr(task, key)}
+    return {
+        key: getattr(task, key)
+        for key in ("kind", "name", "labels", "pooling")
+        if hasattr(task, key)
+    }
 
 
 def task_from(description: Mapping[str, Any]) -> Task:

@@ -1,7 +1,9 @@
-"""A file of bert-base-uncased's exact shape, written by tools/make_bert_base, loaded by us and by transformers.
+"""A file of bert-base-uncased's exact shape, written by tools/make_bert_base, loaded by us and by
+transformers.
 
-Evidence: the published file's facts (bytes, tensors, values, names, config's SHA-256), and transformers' own names and
-shapes and hidden states. The real weights are tested in test_golden.py, where they can be had.
+Evidence: the published file's facts (bytes, tensors, values, names, config's SHA-256), and
+transformers' own names and shapes and hidden states. The real weights are tested in test_golden.py,
+where they can be had.
 """
 
 import json
@@ -34,7 +36,8 @@ def bert_base_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_the_published_facts_hold(bert_base_file: Path) -> None:
-    """Facts of google-bert/bert-base-uncased at revision 86b5e0934494bd15c9632b12f734a8a67f723594."""
+    """Facts of google-bert/bert-base-uncased at revision
+    86b5e0934494bd15c9632b12f734a8a67f723594."""
     file, config = bert_base_file / "model.safetensors", bert_base_file / "config.json"
     assert file.stat().st_size == 440449768
     assert config.stat().st_size == 570
@@ -59,12 +62,15 @@ def test_the_published_facts_hold(bert_base_file: Path) -> None:
 
 
 def test_names_and_shapes_are_transformers_own(bert_base_file: Path) -> None:
-    """All but the decoder, whose weight is the word embeddings and whose bias is `cls.predictions.bias`."""
+    """All but the decoder, whose weight is the word embeddings and whose bias is
+    `cls.predictions.bias`."""
     config = transformers.BertConfig(**json.loads((bert_base_file / "config.json").read_text()))
     with torch.device("meta"):
         theirs = transformers.BertForPreTraining(config).state_dict()
     expected = {
-        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): [*tensor.shape]
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): [*tensor.shape]
         for name, tensor in theirs.items()
         if "predictions.decoder" not in name
     }
@@ -73,7 +79,8 @@ def test_names_and_shapes_are_transformers_own(bert_base_file: Path) -> None:
 
 
 def test_it_loads_whole_and_computes_what_transformers_computes(bert_base_file: Path) -> None:
-    """Nothing missing, unexpected or of a wrong shape; every hidden state within 1e-5, in both layouts."""
+    """Nothing missing, unexpected or of a wrong shape; every hidden state within 1e-5, in both
+    layouts."""
     ours, report = load_bert(bert_base_file)
     assert not {"missing", "unexpected", "wrong shape"} & report.counts.keys()
     filled = [entry for entry in report.entries if entry.status in ("loaded", "renamed")]
@@ -115,7 +122,9 @@ def test_all_206_tensors_are_used_and_give_the_scores_of_transformers(bert_base_
     torch.testing.assert_close(follows, expected.seq_relationship_logits, rtol=0, atol=1e-5)
 
 
-def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_cannot_be_written_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").touch()
     assert main([str(tmp_path / "file" / "folder")]) == 2
     assert capsys.readouterr().err.startswith("error: cannot write")

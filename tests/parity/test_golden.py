@@ -1,7 +1,9 @@
-"""Our numbers against numbers that others wrote down: tools/golden.py has them, each with its source.
+"""Our numbers against numbers that others wrote down: tools/golden.py has them, each with its
+source.
 
-Evidence: none of them was computed by this project. MiniLM's always run. bert-base-uncased's need its weights, from
-the folder that the environment variable MINIBERT_BERT_BASE names or from the Hub's cache; nothing is downloaded.
+Evidence: none of them was computed by this project. MiniLM's always run. bert-base-uncased's need
+its weights, from the folder that the environment variable MINIBERT_BERT_BASE names or from the
+Hub's cache; nothing is downloaded.
 """
 
 from pathlib import Path
@@ -14,7 +16,9 @@ from tools import golden
 from tools.golden import RECORDS, Record
 
 
-@pytest.mark.parametrize("record", RECORDS, ids=lambda record: f"{record.model.partition('/')[2]}: {record.what}")
+@pytest.mark.parametrize(
+    "record", RECORDS, ids=lambda record: f"{record.model.partition('/')[2]}: {record.what}"
+)
 def test_a_recorded_value(record: Record) -> None:
     folder, missing = golden.folder_of(record.model)
     if folder is None:

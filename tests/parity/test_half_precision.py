@@ -1,8 +1,9 @@
-"""Half precision: what bfloat16 and float16 cost us, layer by layer, beside what they cost transformers.
+"""Half precision: what bfloat16 and float16 cost us, layer by layer, beside what they cost
+transformers.
 
-Evidence: each side's distance from MiniLM in float32. A bfloat16 has 8 bits, so one rounding is off by up to 0.4 %;
-errors grow from there, layer by layer, and another order of the same sums moves them. So neither side is right, and
-ours must be no larger than theirs.
+Evidence: each side's distance from MiniLM in float32. A bfloat16 has 8 bits, so one rounding is off
+by up to 0.4 %; errors grow from there, layer by layer, and another order of the same sums moves
+them. So neither side is right, and ours must be no larger than theirs.
 """
 
 from pathlib import Path
@@ -24,8 +25,9 @@ def test_the_error_of_each_layer_is_as_theirs(
 ) -> None:
     """At most 1.1 times theirs after the embeddings and each layer.
 
-    Measured on a CPU: 1.00 times padded, 0.99 to 1.00 packed; in bfloat16 from 0.0039 after the embeddings to 0.0115
-    after layer 6, in float16 from 0.0005 to 0.0015. transformers' "eager" attention is up to 1.06 times as far off.
+    Measured on a CPU: 1.00 times padded, 0.99 to 1.00 packed; in bfloat16 from 0.0039 after the
+    embeddings to 0.0115 after layer 6, in float16 from 0.0005 to 0.0015. transformers' "eager"
+    attention is up to 1.06 times as far off.
     """
     sentences = newsroom_batch(Tokenizer.from_folder(minilm), 12).sentences
     batch = Batch([ids.to(device) for ids in sentences])

@@ -1,7 +1,9 @@
-"""The pre-training heads against transformers, and checkpoints of all its BERT classes, in both directions.
+"""The pre-training heads against transformers, and checkpoints of all its BERT classes, in both
+directions.
 
-Evidence: tiny models with random weights, made and saved by transformers and opened by us, or saved by us and opened by
-transformers: tensors bit for bit, scores and gradients within float32's rounding, words against its own pipeline.
+Evidence: tiny models with random weights, made and saved by transformers and opened by us, or saved
+by us and opened by transformers: tensors bit for bit, scores and gradients within float32's
+rounding, words against its own pipeline.
 """
 
 from pathlib import Path
@@ -29,11 +31,16 @@ BOUND = 1e-5
 
 def config(**changes: Any) -> BertConfig:
     sizes = {"vocab_size": 60, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}
-    return BertConfig(**{**sizes, "intermediate_size": 40, "max_position_embeddings": 20, **changes})
+    return BertConfig(
+        **{**sizes, "intermediate_size": 40, "max_position_embeddings": 20, **changes}
+    )
 
 
-def made_by_transformers(name: str, folder: Path, dtype: torch.dtype = torch.float32, **options: Any) -> nn.Module:
-    """A random model of a class, every parameter shaken, saved; returned with its values as stored, in float32."""
+def made_by_transformers(
+    name: str, folder: Path, dtype: torch.dtype = torch.float32, **options: Any
+) -> nn.Module:
+    """A random model of a class, every parameter shaken, saved; returned with its values as stored,
+    in float32."""
     model = getattr(transformers, name)(transformers.BertConfig(**vars(config()))).eval()
     shake(model, 0.1).to(dtype).save_pretrained(folder, **options)
     return model.float()
@@ -42,7 +49,11 @@ def made_by_transformers(name: str, folder: Path, dtype: torch.dtype = torch.flo
 def inputs() -> tuple[Tensor, Tensor, Tensor]:
     """Ids, mask and token types of three sentences of 11, 7 and 1 tokens."""
     ids = torch.randint(1, 60, (3, 11))
-    return ids, (torch.arange(11) < torch.tensor([[11], [7], [1]])).long(), torch.randint(2, (3, 11))
+    return (
+        ids,
+        (torch.arange(11) < torch.tensor([[11], [7], [1]])).long(),
+        torch.randint(2, (3, 11)),
+    )
 
 
 def expected(theirs: nn.Module, ids: Tensor, mask: Tensor, types: Tensor) -> dict[str, Tensor]:
@@ -50,11 +61,16 @@ def expected(theirs: nn.Module, ids: Tensor, mask: Tensor, types: Tensor) -> dic
     output = theirs(ids, attention_mask=mask, token_type_ids=types)
     names = {"BertForMaskedLM": WORDS, "BertForNextSentencePrediction": NEXT}
     name = names.get(type(theirs).__name__)
-    return {name: output.logits} if name else {key: output[key] for key in (WORDS, NEXT) if key in output}
+    return (
+        {name: output.logits}
+        if name
+        else {key: output[key] for key in (WORDS, NEXT) if key in output}
+    )
 
 
 def assert_same_scores(ours: BertForPreTraining, theirs: nn.Module) -> None:
-    """Both heads, or the one that is there, in both layouts; and there is no head that transformers does not have."""
+    """Both heads, or the one that is there, in both layouts; and there is no head that transformers
+    does not have."""
     ids, mask, types = inputs()
     real = mask.bool()
     wanted = expected(theirs, ids, mask, types)
@@ -75,27 +91,39 @@ def assert_same_scores(ours: BertForPreTraining, theirs: nn.Module) -> None:
 @pytest.mark.parametrize("sharded", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", CLASSES)
-def test_what_transformers_saves_is_opened(name: str, dtype: torch.dtype, sharded: bool, tmp_path: Path) -> None:
+def test_what_transformers_saves_is_opened(
+    name: str, dtype: torch.dtype, sharded: bool, tmp_path: Path
+) -> None:
     options = {"max_shard_size": "8KB"} if sharded else {}
     theirs = made_by_transformers(name, tmp_path, dtype, **options)
     assert len(list(tmp_path.glob("*.safetensors"))) == 1 or sharded
     ids, mask, types = inputs()
     encoder, report = load_bert(tmp_path)
     hidden = getattr(theirs, "bert", theirs)(ids, mask, types).last_hidden_state
-    torch.testing.assert_close(encoder(ids, mask, types)[mask.bool()], hidden[mask.bool()], rtol=0, atol=BOUND)
+    torch.testing.assert_close(
+        encoder(ids, mask, types)[mask.bool()], hidden[mask.bool()], rtol=0, atol=BOUND
+    )
     assert (encoder.pooler is None) == (getattr(theirs, "bert", theirs).pooler is None)
     heads = [entry.name for entry in report.entries if entry.status == "ignored"]
     assert all(head.startswith(("cls.", "classifier.")) for head in heads)
     assert bool(heads) == (name != "BertModel")
-    assert all(entry.note == "a head, no part of the encoder" for entry in report.entries if entry.status == "ignored")
+    assert all(
+        entry.note == "a head, no part of the encoder"
+        for entry in report.entries
+        if entry.status == "ignored"
+    )
 
     whole, report = load_pretraining(tmp_path)
     assert_same_scores(whole, theirs)
-    assert {e.name for e in report.entries if e.status == "ignored"} == {h for h in heads if h.startswith("classifier")}
+    assert {e.name for e in report.entries if e.status == "ignored"} == {
+        h for h in heads if h.startswith("classifier")
+    }
     stored = dict(theirs.named_parameters())
     for key, parameter in whole.named_parameters():
         theirs_name = checkpoint_name(key)
-        assert torch.equal(parameter, stored[theirs_name if hasattr(theirs, "bert") else theirs_name[5:]])
+        assert torch.equal(
+            parameter, stored[theirs_name if hasattr(theirs, "bert") else theirs_name[5:]]
+        )
 
 
 # What we save
@@ -103,8 +131,11 @@ def test_what_transformers_saves_is_opened(name: str, dtype: torch.dtype, sharde
 
 @pytest.mark.parametrize("heads", ARCHITECTURES)
 def test_ours_to_theirs_to_ours(heads: tuple[bool, bool], tmp_path: Path) -> None:
-    """transformers' class of these heads misses nothing, finds nothing that it does not know, and saves the same."""
-    ours = BertForPreTraining(config(), pooler=not heads[0], masked_words=heads[0], next_sentence=heads[1])
+    """transformers' class of these heads misses nothing, finds nothing that it does not know, and
+    saves the same."""
+    ours = BertForPreTraining(
+        config(), pooler=not heads[0], masked_words=heads[0], next_sentence=heads[1]
+    )
     shake(ours, 0.1).eval().save_pretrained(tmp_path / "ours")
     auto = transformers.AutoConfig.from_pretrained(tmp_path / "ours").architectures
     assert auto == [ARCHITECTURES[heads]]
@@ -118,7 +149,9 @@ def test_ours_to_theirs_to_ours(heads: tuple[bool, bool], tmp_path: Path) -> Non
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("ours", "again"))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert (tmp_path / "ours/config.json").read_bytes() == (tmp_path / "again/config.json").read_bytes()
+    assert (tmp_path / "ours/config.json").read_bytes() == (
+        tmp_path / "again/config.json"
+    ).read_bytes()
     for one, other in zip(ours(*inputs_of_one_seed()), again(*inputs_of_one_seed()), strict=True):
         assert one is other is None or torch.equal(one, other)
 
@@ -132,7 +165,8 @@ def inputs_of_one_seed() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_the_decoder_is_the_word_embeddings(tmp_path: Path) -> None:
-    """The gradients are those of transformers' tied model, the table's summed over both of its uses."""
+    """The gradients are those of transformers' tied model, the table's summed over both of its
+    uses."""
     theirs = made_by_transformers("BertForPreTraining", tmp_path)
     ours = BertForPreTraining.from_pretrained(tmp_path)
     ids, mask, types = inputs()
@@ -161,13 +195,22 @@ def test_the_bias_is_applied_once() -> None:
 
 
 @pytest.mark.parametrize("spelling", ["", "bert."])
-def test_a_decoder_in_the_file_is_held_against_what_it_is_tied_to(spelling: str, tmp_path: Path) -> None:
-    """As in checkpoints that were once pickles. The encoder's names stand after the decoder's, or before."""
+def test_a_decoder_in_the_file_is_held_against_what_it_is_tied_to(
+    spelling: str, tmp_path: Path
+) -> None:
+    """As in checkpoints that were once pickles. The encoder's names stand after the decoder's, or
+    before."""
     made_by_transformers("BertForMaskedLM", tmp_path)
     file = tmp_path / "model.safetensors"
     tensors = {name.replace("bert.", spelling): tensor for name, tensor in load_file(file).items()}
-    words, bias = (tensors[name] for name in (f"{spelling}embeddings.word_embeddings.weight", "cls.predictions.bias"))
-    decoder = {"cls.predictions.decoder.weight": words.clone(), "cls.predictions.decoder.bias": bias.clone()}
+    words, bias = (
+        tensors[name]
+        for name in (f"{spelling}embeddings.word_embeddings.weight", "cls.predictions.bias")
+    )
+    decoder = {
+        "cls.predictions.decoder.weight": words.clone(),
+        "cls.predictions.decoder.bias": bias.clone(),
+    }
     save_file(tensors | decoder, file)
     _, report = load_pretraining(tmp_path, torch.bfloat16)
     tied = {entry.name: entry.note for entry in report.entries if entry.status == "tied"}
@@ -178,7 +221,9 @@ def test_a_decoder_in_the_file_is_held_against_what_it_is_tied_to(spelling: str,
     for name, tensor in decoder.items():
         tensor[0] += 1
         save_file(tensors | decoder, file)
-        with pytest.raises(InputError, match=rf"unexpected: {name} .*tied to .* but its values are others"):
+        with pytest.raises(
+            InputError, match=rf"unexpected: {name} .*tied to .* but its values are others"
+        ):
             load_pretraining(tmp_path)
         tensor[0] -= 1
     load_bert(tmp_path)  # to which no decoder matters
@@ -207,7 +252,8 @@ def test_half_a_head_is_refused(name: str, lost: str, tmp_path: Path) -> None:
     made_by_transformers(name, tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     save_file(
-        {key: tensor for key, tensor in tensors.items() if not key.endswith(lost)}, tmp_path / "model.safetensors"
+        {key: tensor for key, tensor in tensors.items() if not key.endswith(lost)},
+        tmp_path / "model.safetensors",
     )
     with pytest.raises(InputError, match=f"missing: {lost}"):
         load_pretraining(tmp_path)
@@ -219,7 +265,9 @@ def test_half_a_head_is_refused(name: str, lost: str, tmp_path: Path) -> None:
 def test_fill_masks_finds_what_transformers_pipeline_finds(tmp_path: Path) -> None:
     """One mask and three, words and probabilities."""
     write_vocabulary(tmp_path, UNCASED)
-    model = BertForPreTraining(config(vocab_size=len(UNCASED)), next_sentence=False, pooler=False).eval()
+    model = BertForPreTraining(
+        config(vocab_size=len(UNCASED)), next_sentence=False, pooler=False
+    ).eval()
     shake(model, 0.5).save_pretrained(tmp_path)
     theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path)
     tokenizer = transformers.BertTokenizer.from_pretrained(tmp_path)
@@ -242,7 +290,11 @@ def test_an_embedding_without_a_token_has_a_name(tmp_path: Path) -> None:
     write_vocabulary(tmp_path, UNCASED)
     model = BertForPreTraining(config(vocab_size=len(UNCASED) + 2)).eval()
     [words] = fill_masks(model, Tokenizer.from_folder(tmp_path), "[MASK]", top=len(UNCASED) + 2)
-    assert {word for word, _ in words} == {*UNCASED, f"[no token {len(UNCASED)}]", f"[no token {len(UNCASED) + 1}]"}
+    assert {word for word, _ in words} == {
+        *UNCASED,
+        f"[no token {len(UNCASED)}]",
+        f"[no token {len(UNCASED) + 1}]",
+    }
     assert sum(probability for _, probability in words) == pytest.approx(1)
 
 
@@ -254,4 +306,6 @@ def test_the_encoder_alone_is_bert(tmp_path: Path) -> None:
     assert not any(problems.values())
     ids, mask, types = inputs()
     hidden = theirs.eval()(ids, mask, types).last_hidden_state
-    torch.testing.assert_close(Bert.from_pretrained(tmp_path)(ids, mask, types), hidden, rtol=0, atol=BOUND)
+    torch.testing.assert_close(
+        Bert.from_pretrained(tmp_path)(ids, mask, types), hidden, rtol=0, atol=BOUND
+    )

@@ -1,8 +1,8 @@
 """Sentence vectors against sentence_transformers.SentenceTransformer, from text to vector.
 
-Evidence: the same folder opened by both, on real texts of 3 tokens up to more than the limit of 256; then folders that
-our `save_pretrained` wrote opened by them, and folders that theirs wrote opened by us. Both tokenize, batch and pool
-in their own way; ours packed, theirs padded.
+Evidence: the same folder opened by both, on real texts of 3 tokens up to more than the limit of
+256; then folders that our `save_pretrained` wrote opened by them, and folders that theirs wrote
+opened by us. Both tokenize, batch and pool in their own way; ours packed, theirs padded.
 """
 
 import shutil
@@ -20,10 +20,12 @@ BOUND = 1e-6
 
 @pytest.fixture(scope="module")
 def texts(sentences: list[str]) -> list[str]:
-    """102 short texts, and 18 long ones: from two to thirty of the short ones in one, some over 256 tokens."""
+    """102 short texts, and 18 long ones: from two to thirty of the short ones in one, some over 256
+    tokens."""
     short = sentences[:102]
     return short + [
-        " ".join(sentences[i : i + count]) for i, count in enumerate([2, 3, 4, 5, 8, 13] * 2 + [20, 25, 30] * 2)
+        " ".join(sentences[i : i + count])
+        for i, count in enumerate([2, 3, 4, 5, 8, 13] * 2 + [20, 25, 30] * 2)
     ]
 
 
@@ -37,7 +39,9 @@ def theirs(minilm: Path) -> SentenceTransformer:
     return SentenceTransformer(str(minilm), device="cpu")
 
 
-def test_vectors_of_real_texts(encoder: SentenceEncoder, theirs: SentenceTransformer, texts: list[str]) -> None:
+def test_vectors_of_real_texts(
+    encoder: SentenceEncoder, theirs: SentenceTransformer, texts: list[str]
+) -> None:
     """Each number within 1e-6, and every vector of length 1."""
     lengths = [len(tokens.ids) for tokens in encoder.tokenizer.encode(texts, "silent")]
     assert len(texts) == 120
@@ -48,7 +52,9 @@ def test_vectors_of_real_texts(encoder: SentenceEncoder, theirs: SentenceTransfo
     np.testing.assert_allclose(np.linalg.norm(ours, axis=1), 1, rtol=0, atol=BOUND)
 
 
-def test_vectors_do_not_depend_on_the_neighbours(encoder: SentenceEncoder, texts: list[str]) -> None:
+def test_vectors_do_not_depend_on_the_neighbours(
+    encoder: SentenceEncoder, texts: list[str]
+) -> None:
     """A text alone, with 119 others, and in batches of other sizes: each number within 1e-6."""
     together = encoder.encode(texts, truncation="silent")
     alone = np.stack([encoder.encode(text, truncation="silent") for text in texts[::6]])
@@ -82,11 +88,14 @@ def test_what_we_save_they_open_and_back(
     shutil.rmtree(tmp_path)  # two models of 90 MB
 
 
-@pytest.mark.parametrize(("pooling", "include_prompt"), [("mean", True), ("mean", False), ("cls", False)])
+@pytest.mark.parametrize(
+    ("pooling", "include_prompt"), [("mean", True), ("mean", False), ("cls", False)]
+)
 def test_prompts_and_truncated_vectors(
     minilm: Path, sentences: list[str], tmp_path: Path, pooling: str, include_prompt: bool
 ) -> None:
-    """A folder that they saved with prompts and a truncate_dim: the same vectors by default, by name, in words."""
+    """A folder that they saved with prompts and a truncate_dim: the same vectors by default, by
+    name, in words."""
     texts, folder = [*sentences[:12], "", " ".join(sentences[:40])], tmp_path / "theirs"
     theirs = SentenceTransformer(
         str(minilm),

@@ -1,8 +1,8 @@
 """Token ids against transformers' tokenizers, on 2,000 real texts and on texts made to be hard.
 
-Evidence: `AutoTokenizer`, which reads the same tokenizer.json; `BertTokenizerLegacy`, which is the original algorithm
-in plain Python and shares no code with what we run; and ids that other projects recorded. Our tokenizer is built
-twice, from tokenizer.json and from vocab.txt alone.
+Evidence: `AutoTokenizer`, which reads the same tokenizer.json; `BertTokenizerLegacy`, which is the
+original algorithm in plain Python and shares no code with what we run; and ids that other projects
+recorded. Our tokenizer is built twice, from tokenizer.json and from vocab.txt alone.
 """
 # ruff: noqa: RUF001 - letters that look like others are what is tested
 
@@ -79,7 +79,9 @@ def check(texts: list[str], found: list[Tokens], expected: list[list[int]]) -> N
         assert tokens.ids == ids, f"{text[:100]!r}"
 
 
-def test_ids_of_real_texts(ours: Tokenizer, theirs: PreTrainedTokenizerBase, sentences: list[str]) -> None:
+def test_ids_of_real_texts(
+    ours: Tokenizer, theirs: PreTrainedTokenizerBase, sentences: list[str]
+) -> None:
     assert len(set(sentences)) == 2000
     check(sentences, ours.encode(sentences), theirs(sentences)["input_ids"])
 
@@ -96,17 +98,30 @@ def test_ids_of_the_original_algorithm(ours: Tokenizer, minilm: Path, sentences:
 @pytest.mark.parametrize(
     ("text", "ours_like", "original_like"),
     [
-        ("ΣΊΣΥΦΟΣ", "σισυφοσ", "σισυφος"),  # Python's lower() knows a word's last sigma, Rust's takes each letter alone
-        ("a\U0010ffffb", "[UNK]", "ab"),  # a code point that will never be a character: only the original drops it
+        # Python's lower() knows a word's last sigma, Rust's takes each letter alone
+        ("ΣΊΣΥΦΟΣ", "σισυφοσ", "σισυφος"),
+        # a code point that will never be a character: only the original drops it
+        ("a\U0010ffffb", "[UNK]", "ab"),
     ],
 )
 def test_where_the_library_departs_from_the_original(
-    ours: Tokenizer, theirs: PreTrainedTokenizerBase, minilm: Path, text: str, ours_like: str, original_like: str
+    ours: Tokenizer,
+    theirs: PreTrainedTokenizerBase,
+    minilm: Path,
+    text: str,
+    ours_like: str,
+    original_like: str,
 ) -> None:
     """The two departures known to us; transformers has them too."""
     original = BertTokenizerLegacy(str(minilm / "vocab.txt"))
-    assert ours.encode([text])[0].ids == theirs(text)["input_ids"] == ours.encode([ours_like])[0].ids
-    assert original(text)["input_ids"] == original(original_like)["input_ids"] != ours.encode([text])[0].ids
+    assert (
+        ours.encode([text])[0].ids == theirs(text)["input_ids"] == ours.encode([ours_like])[0].ids
+    )
+    assert (
+        original(text)["input_ids"]
+        == original(original_like)["input_ids"]
+        != ours.encode([text])[0].ids
+    )
 
 
 def test_the_vocabulary_alone_gives_the_same_ids(
@@ -166,8 +181,11 @@ def test_texts_cut_to_a_limit(
     assert [tokens.lost for tokens in found] == [max(0, len(ids) - limit) for ids in whole]
 
 
-def test_words_that_are_split_already(ours: Tokenizer, theirs: PreTrainedTokenizerBase, sentences: list[str]) -> None:
-    """Ids, and the word that each token is a piece of; a word of control characters alone has none."""
+def test_words_that_are_split_already(
+    ours: Tokenizer, theirs: PreTrainedTokenizerBase, sentences: list[str]
+) -> None:
+    """Ids, and the word that each token is a piece of; a word of control characters alone has
+    none."""
     texts = [text.split(" ") for text in sentences[:800]] + [
         ["\x00", "a", "", "\u200d", "Québec's", "[MASK]", "x" * 101]
     ]

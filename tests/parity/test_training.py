@@ -1,7 +1,9 @@
-"""Joint training by train/ against a plain loop with transformers.BertModel and torch.optim: the same curve.
+"""Joint training by train/ against a plain loop with transformers.BertModel and torch.optim: the
+same curve.
 
-Evidence: `their_course` in tools/training_parity.py shares with ours the sentences, their order, the first weights and
-the hyperparameters, and no code: it tokenizes, numbers labels, pads, and schedules by itself. The data is newsroom's.
+Evidence: `their_course` in tools/training_parity.py shares with ours the sentences, their order,
+the first weights and the hyperparameters, and no code: it tokenizes, numbers labels, pads, and
+schedules by itself. The data is newsroom's.
 """
 
 from pathlib import Path
@@ -30,7 +32,9 @@ def lesson(tmp_path_factory: pytest.TempPathFactory) -> Lesson:
     """200 steps, on a small random model in float64; rates high enough that it learns."""
     folder, examples = tmp_path_factory.mktemp("small"), newsroom(100)
     write_small_model(folder, examples)
-    return Lesson(folder, examples, 200, Settings(batch_size=8, lr=1e-2, head_lr=1e-2), torch.float64)
+    return Lesson(
+        folder, examples, 200, Settings(batch_size=8, lr=1e-2, head_lr=1e-2), torch.float64
+    )
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +66,8 @@ def test_200_steps_in_float64(lesson: Lesson, reference: Course, options: dict) 
 def test_minilm_in_float32(minilm: Path) -> None:
     """Every loss within 1e-3 relative.
 
-    50 steps of four short sentences: 200 took transformers' side five minutes on one busy thread, and differed by up to
-    3.6e-6, these 50 by 3.3e-7.
+    50 steps of four short sentences: 200 took transformers' side five minutes on one busy thread,
+    and differed by up to 3.6e-6, these 50 by 3.3e-7.
     """
     lesson = Lesson(minilm, newsroom(200), 50, Settings(batch_size=4), torch.float32)
     assert loss_difference(our_course(lesson), their_course(lesson)) < 1e-3

@@ -1,9 +1,10 @@
 """Our encoder against transformers.BertModel, run side by side on the same weights.
 
-Evidence: transformers opens a folder that our `save_pretrained` wrote, so the values below also say that what we save
-is what others read. Bounds on values are absolute, and hold at real positions: what stands in the padding means
-nothing. MiniLM's hidden states reach 10, where one float32 step is 1e-6; measured: up to 7.2e-6 (after layer 5), and
-our own and transformers' distance from the same model in float64 is as large, 7.0e-6 and 6.8e-6.
+Evidence: transformers opens a folder that our `save_pretrained` wrote, so the values below also say
+that what we save is what others read. Bounds on values are absolute, and hold at real positions:
+what stands in the padding means nothing. MiniLM's hidden states reach 10, where one float32 step is
+1e-6; measured: up to 7.2e-6 (after layer 5), and our own and transformers' distance from the same
+model in float64 is as large, 7.0e-6 and 6.8e-6.
 """
 
 import copy
@@ -40,7 +41,9 @@ LONGEST = 256
 
 
 @pytest.fixture(scope="module")
-def real(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bert, BertModel]]:
+def real(
+    minilm: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Bert, BertModel]]:
     folder = tmp_path_factory.mktemp("minilm")
     yield both(Bert.from_pretrained(minilm), folder)
     shutil.rmtree(folder)  # 90 MB
@@ -48,7 +51,8 @@ def real(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
 
 @pytest.fixture(scope="module")
 def batches(minilm: Path, sentences: list[str]) -> list[Batch]:
-    """Five batches of 24 real texts, each batch with texts of 1 to 4 tokens; the longest of all has 256.
+    """Five batches of 24 real texts, each batch with texts of 1 to 4 tokens; the longest of all has
+    256.
 
     A text too short for its place is joined by the next one; what is too long loses its end.
     """
@@ -81,7 +85,8 @@ def expected(real: tuple[Bert, BertModel], batches: list[Batch]) -> list[list[Te
 def test_every_hidden_state_of_minilm(
     real: tuple[Bert, BertModel], batches: list[Batch], expected: list[list[Tensor]], packed: bool
 ) -> None:
-    """Within 1e-5 after the embeddings and after each of six layers, on 120 real texts of 1 to 256 tokens."""
+    """Within 1e-5 after the embeddings and after each of six layers, on 120 real texts of 1 to 256
+    tokens."""
     for batch, theirs in zip(batches, expected, strict=True):
         with torch.inference_mode():
             ours = our_states(real[0], batch, packed)
@@ -93,7 +98,8 @@ def test_every_hidden_state_of_minilm(
 def test_every_hidden_state_of_minilm_by_fast_linear_layers(
     minilm: Path, batches: list[Batch], expected: list[list[Tensor]], packed: bool
 ) -> None:
-    """What a SentenceEncoder computes with. With AVX-512 its sums are added up in another order: measured, 1.4e-5."""
+    """What a SentenceEncoder computes with. With AVX-512 its sums are added up in another order:
+    measured, 1.4e-5."""
     encoder = SentenceEncoder.from_pretrained(minilm, device="cpu")
     for batch, theirs in zip(batches, expected, strict=True):
         with torch.inference_mode():
@@ -101,8 +107,11 @@ def test_every_hidden_state_of_minilm_by_fast_linear_layers(
         assert worst(differences(ours, theirs)) <= 2e-5
 
 
-def test_every_attention_probability_of_minilm(real: tuple[Bert, BertModel], batches: list[Batch]) -> None:
-    """Within 1e-5 for every layer, head and real query, over all keys; masked keys have exactly 0 on both sides."""
+def test_every_attention_probability_of_minilm(
+    real: tuple[Bert, BertModel], batches: list[Batch]
+) -> None:
+    """Within 1e-5 for every layer, head and real query, over all keys; masked keys have exactly 0
+    on both sides."""
     for batch in batches:
         with torch.inference_mode():
             ours, theirs = our_looks(real[0], batch), their_looks(real[1], batch)
@@ -110,8 +119,11 @@ def test_every_attention_probability_of_minilm(real: tuple[Bert, BertModel], bat
         assert worst(differences(ours, theirs)) <= BOUND
 
 
-def test_in_float64_minilm_differs_in_the_last_digits_only(real: tuple[Bert, BertModel], batches: list[Batch]) -> None:
-    """What differs above is float32's rounding: in float64 hidden states agree to 1e-12, and all gradients to 1e-11."""
+def test_in_float64_minilm_differs_in_the_last_digits_only(
+    real: tuple[Bert, BertModel], batches: list[Batch]
+) -> None:
+    """What differs above is float32's rounding: in float64 hidden states agree to 1e-12, and all
+    gradients to 1e-11."""
     batch = batches[2]
     ours, theirs = (copy.deepcopy(model).double() for model in real)
     expected = their_states(theirs, batch)
@@ -120,22 +132,28 @@ def test_in_float64_minilm_differs_in_the_last_digits_only(real: tuple[Bert, Ber
     for packed in (False, True):
         states = our_states(ours, batch, packed)
         assert worst(differences(states, expected)) <= 1e-12
-    assert worst(gradient_differences(gradients(ours, (states[-1] * weights).sum()), slopes).values()) <= 1e-11
+    assert (
+        worst(gradient_differences(gradients(ours, (states[-1] * weights).sum()), slopes).values())
+        <= 1e-11
+    )
 
 
 @pytest.mark.parametrize("number", range(30))
 def test_random_configs(number: int, tmp_path: Path) -> None:
-    """Hidden states and pooler within 1e-5, and the gradient of every parameter, in both layouts."""
+    """Hidden states and pooler within 1e-5, and the gradient of every parameter, in both
+    layouts."""
     assert worst(random_model_differences(number, tmp_path)) <= BOUND
 
 
 def test_dropout_drops_what_transformers_drops(
     tiny_config: BertConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In training, from the same random state: both draw the same masks in the same places, so values are the same.
+    """In training, from the same random state: both draw the same masks in the same places, so
+    values are the same.
 
-    One mask more, less, elsewhere, of another chance or another shape would shift all that is drawn after it. Ours
-    draws as PyTorch does here: our own dropout, which needs fewer random numbers, is tested in tests/test_dropout.py.
+    One mask more, less, elsewhere, of another chance or another shape would shift all that is drawn
+    after it. Ours draws as PyTorch does here: our own dropout, which needs fewer random numbers, is
+    tested in tests/test_dropout.py.
     """
     monkeypatch.setattr("minibert.dropout.dropout", F.dropout)
     monkeypatch.setattr("minibert.layout.drop", F.dropout)
@@ -149,19 +167,26 @@ def test_dropout_drops_what_transformers_drops(
     for model in (ours.train(), theirs.train()):
         torch.manual_seed(1)
         hidden = model(ids, mask) if model is ours else model(ids, mask).last_hidden_state
-        results.append((hidden, torch.rand(1), gradients(model, (hidden[mask.bool()] * weights).sum())))
+        results.append(
+            (hidden, torch.rand(1), gradients(model, (hidden[mask.bool()] * weights).sum()))
+        )
     assert (results[0][0] - steady).abs().max() > 0.1
     assert torch.equal(results[0][1], results[1][1])  # as many random numbers were drawn
-    torch.testing.assert_close(results[0][0][mask.bool()], results[1][0][mask.bool()], rtol=0, atol=BOUND)
+    torch.testing.assert_close(
+        results[0][0][mask.bool()], results[1][0][mask.bool()], rtol=0, atol=BOUND
+    )
     assert worst(gradient_differences(results[0][2], results[1][2]).values()) <= BOUND
 
 
 @pytest.mark.parametrize("types", [False, True])
 def test_holes_and_left_padding(tiny_config: BertConfig, tmp_path: Path, types: bool) -> None:
-    """A mask with zeros anywhere means the same to both: those columns are not looked at, and count as positions."""
+    """A mask with zeros anywhere means the same to both: those columns are not looked at, and count
+    as positions."""
     ours, theirs = both(shake(Bert(tiny_config), 0.1), tmp_path)
     ids, mask = torch.randint(1, tiny_config.vocab_size, (6, 24)), torch.rand(6, 24) < 0.5
     mask[:, 7] = True
     token_types = torch.randint_like(ids, 2) if types else None
     expected = theirs(ids, mask.long(), token_types).last_hidden_state[mask]
-    torch.testing.assert_close(ours(ids, Padded(mask), token_types)[mask], expected, rtol=0, atol=BOUND)
+    torch.testing.assert_close(
+        ours(ids, Padded(mask), token_types)[mask], expected, rtol=0, atol=BOUND
+    )

@@ -1,7 +1,9 @@
-"""python -m tools.benchmark encode | train | frozen | start | scale | products | gpu: ours beside the peers.
+"""python -m tools.benchmark encode | train | frozen | start | scale | products | gpu: ours beside
+the peers.
 
-All engines do the same work in one run, by turns, with the same texts and as many threads. What counts are the ratios:
-absolute times move from machine to machine, so they stand beside the machine's own rate of matrix products.
+All engines do the same work in one run, by turns, with the same texts and as many threads. What
+counts are the ratios: absolute times move from machine to machine, so they stand beside the
+machine's own rate of matrix products.
 """
 
 import argparse
@@ -32,7 +34,8 @@ class Outcome:
 
 
 def run_encode(options: argparse.Namespace) -> Outcome:
-    """texts to vectors, against sentence-transformers, transformers, onnxruntime, OpenVINO and CTranslate2"""
+    """texts to vectors, against sentence-transformers, transformers, onnxruntime, OpenVINO and
+    CTranslate2"""
     with tempfile.TemporaryDirectory() as folder:
         model = encode.prepare(Path(folder), options.model, options.data_root, options.count)
         engines = encode.engines(Path(folder), model, options.threads)
@@ -49,7 +52,8 @@ def run_train(options: argparse.Namespace) -> Outcome:
 
 
 def run_frozen(options: argparse.Namespace) -> Outcome:
-    """five epochs of ours with none, half and all of the backbone frozen, with and without the prefix cache"""
+    """five epochs of ours with none, half and all of the backbone frozen, with and without the
+    prefix cache"""
     return measure(train.frozen_engines(options.data, options.count), ["frozen"], options)
 
 
@@ -68,7 +72,8 @@ def run_scale(options: argparse.Namespace) -> Outcome:
 
 
 def run_products(options: argparse.Namespace) -> Outcome:
-    """the rate of the float32 products of a MiniLM layer, by each way that PyTorch has to compute them"""
+    """the rate of the float32 products of a MiniLM layer, by each way that PyTorch has to compute
+    them"""
     with ready([machine.limit(read_config(find_model("minilm").path))], options.threads) as workers:
         results = {job: race(workers, options.rounds, job) for job in machine.PRODUCTS}
     print(table(show.products(results)))
@@ -81,7 +86,9 @@ def run_gpu(options: argparse.Namespace) -> Outcome:
         raise InputError("gpu measures on a CUDA card, and PyTorch finds none on this machine")
     with tempfile.TemporaryDirectory() as folder:
         model = encode.prepare(Path(folder), options.model, options.data_root, options.count)
-        outcome = measure(encode.gpu_engines(Path(folder), model), list(SIZES), options, model, device="cuda")
+        outcome = measure(
+            encode.gpu_engines(Path(folder), model), list(SIZES), options, model, device="cuda"
+        )
     engines = train.engines(options.data, options.count or 4096, device="cuda")
     trained = measure(engines, ["train"], options, device="cuda")
     return Outcome(outcome.results | trained.results, outcome.ratios | trained.ratios)
@@ -105,9 +112,13 @@ def measure(
         for job in jobs:
             found = outcome.results[job] = race(workers, options.rounds, job)
             results = [result for result in found if result.engine != limit.name]
-            most = max((result for result in found if result.engine == limit.name), key=Result.speed)
+            most = max(
+                (result for result in found if result.engine == limit.name), key=Result.speed
+            )
             outcome.ratios[job] = show.ratios(results)
-            print(f"\n{job}: matrix products run at {most.speed() / 1e9:,.0f} GFLOP/s, by {most.batch}")
+            print(
+                f"\n{job}: matrix products run at {most.speed() / 1e9:,.0f} GFLOP/s, by {most.batch}"
+            )
             print(table(show.rows(results, most)), flush=True)
     print()
     return outcome
@@ -117,21 +128,37 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="python -m tools.benchmark", description=__doc__)
     commands = whole.add_subparsers(required=True, metavar="WHAT")
 
-    def command(run: Callable[[argparse.Namespace], Outcome], rounds: int = 3) -> argparse.ArgumentParser:
-        one = commands.add_parser(run.__name__.removeprefix("run_"), help=run.__doc__, description=run.__doc__)
+    def command(
+        run: Callable[[argparse.Namespace], Outcome], rounds: int = 3
+    ) -> argparse.ArgumentParser:
+        one = commands.add_parser(
+            run.__name__.removeprefix("run_"), help=run.__doc__, description=run.__doc__
+        )
         one.set_defaults(run=run, what=run.__name__.removeprefix("run_"), plot=None)
-        one.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of every engine (all cores)")
+        one.add_argument(
+            "--threads", type=int, default=os.cpu_count() or 1, help="of every engine (all cores)"
+        )
         one.add_argument("--json", type=Path, metavar="FILE", help="write all measurements there")
         if run is not run_scale:
-            one.add_argument("--rounds", type=int, default=rounds, help=f"of turns, after one to warm up ({rounds})")
+            one.add_argument(
+                "--rounds",
+                type=int,
+                default=rounds,
+                help=f"of turns, after one to warm up ({rounds})",
+            )
         if run not in (run_scale, run_products):
-            one.add_argument("--plot", type=Path, metavar="FILE", help="draw time over ours as a PNG")
+            one.add_argument(
+                "--plot", type=Path, metavar="FILE", help="draw time over ours as a PNG"
+            )
         return one
 
     encoding, gpu = command(run_encode), command(run_gpu)
     for one in (encoding, gpu):
         one.add_argument(
-            "--model", choices=("minilm", "base"), default="minilm", help="base: BERT-base's sizes, seeded"
+            "--model",
+            choices=("minilm", "base"),
+            default="minilm",
+            help="base: BERT-base's sizes, seeded",
         )
         one.add_argument(
             "--data-root",
@@ -141,13 +168,19 @@ def parser() -> argparse.ArgumentParser:
         )
         one.add_argument("--count", type=int, help="at most so many texts of a corpus")
     for one in (training := command(run_train), frozen := command(run_frozen), gpu):
-        one.add_argument("--data", default="newsroom", help="a data folder with a sentence task and a token task")
+        one.add_argument(
+            "--data", default="newsroom", help="a data folder with a sentence task and a token task"
+        )
     for one in (training, frozen):
         one.add_argument("--count", type=int, default=1024, help="training sentences (1024)")
     command(run_start, rounds=5)
     command(run_products)
     command(run_scale).add_argument(
-        "--counts", type=int, nargs="+", default=[1000, 10_000, 100_000], help="sentences (1000 10000 100000)"
+        "--counts",
+        type=int,
+        nargs="+",
+        default=[1000, 10_000, 100_000],
+        help="sentences (1000 10000 100000)",
     )
     return whole
 
@@ -162,7 +195,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.plot:
             show.plot(outcome.ratios, options.plot)
         if options.json:
-            results = {job: [vars(result) for result in found] for job, found in outcome.results.items()}
+            results = {
+                job: [vars(result) for result in found] for job, found in outcome.results.items()
+            }
             write_json(options.json, {"what": options.what, "machine": facts, "results": results})
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

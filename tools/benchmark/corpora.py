@@ -1,4 +1,5 @@
-"""The texts that are encoded: from SNIPS and TweetEval where they are at hand, else made from newsroom."""
+"""The texts that are encoded: from SNIPS and TweetEval where they are at hand, else made from
+newsroom."""
 
 import math
 import random
@@ -13,7 +14,9 @@ SIZES = {"short": 2000, "tweets": 1500, "mixed": 400}
 SHORT, TWEET, MIXED = (5, 20), (8, 42), (4, 256)  # tokens, the least and the most
 
 
-def corpora(tokenizer: Tokenizer, data_root: Path | None, count: int | None = None) -> dict[str, list[str]]:
+def corpora(
+    tokenizer: Tokenizer, data_root: Path | None, count: int | None = None
+) -> dict[str, list[str]]:
     """Short utterances, tweets, and texts of mixed lengths; no two texts of a corpus are the same.
 
     data_root: a folder with snips/ and tweeteval/. count: at most so many texts of each.
@@ -30,13 +33,19 @@ def corpora(tokenizer: Tokenizer, data_root: Path | None, count: int | None = No
         words = stream(newsroom(), tokenizer, seeded)
         short = cut(words, [seeded.randint(*SHORT) for _ in range(sizes["short"])])
         tweets = cut(words, [seeded.randint(*TWEET) for _ in range(sizes["tweets"])])
-    return {"short": short, "tweets": tweets, "mixed": cut(words, log_uniform(*MIXED, sizes["mixed"], seeded))}
+    return {
+        "short": short,
+        "tweets": tweets,
+        "mixed": cut(words, log_uniform(*MIXED, sizes["mixed"], seeded)),
+    }
 
 
 def sentences(tokenizer: Tokenizer, count: int) -> list[str]:
     """As many short sentences as asked for, made from newsroom."""
     seeded = random.Random(0)
-    return cut(stream(newsroom(), tokenizer, seeded), [seeded.randint(*SHORT) for _ in range(count)])
+    return cut(
+        stream(newsroom(), tokenizer, seeded), [seeded.randint(*SHORT) for _ in range(count)]
+    )
 
 
 def newsroom() -> list[str]:
@@ -53,8 +62,11 @@ def log_uniform(least: int, most: int, count: int, seeded: random.Random) -> lis
     return [round(math.exp(seeded.uniform(math.log(least), math.log(most)))) for _ in range(count)]
 
 
-def stream(texts: Sequence[str], tokenizer: Tokenizer, seeded: random.Random) -> Iterator[tuple[str, int]]:
-    """The words of all texts with their numbers of pieces, over and over, the texts in ever another order."""
+def stream(
+    texts: Sequence[str], tokenizer: Tokenizer, seeded: random.Random
+) -> Iterator[tuple[str, int]]:
+    """The words of all texts with their numbers of pieces, over and over, the texts in ever another
+    order."""
     words = sorted({word for text in texts for word in text.split()})
     encoded = tokenizer.backend.encode_batch(words, add_special_tokens=False)
     pieces: Mapping[str, int] = dict(zip(words, map(len, encoded), strict=True))

@@ -1,8 +1,8 @@
 """Engines that encode: ours and the peers', each in its own best way.
 
-All get the same texts and give the mean over a text's tokens, scaled to length 1, for at most as many tokens.
-Tokenizing is part of the work; exporting a model to another format is not. All peers but sentence-transformers, which
-sorts by length itself, are fed by `in_batches`.
+All get the same texts and give the mean over a text's tokens, scaled to length 1, for at most as
+many tokens. Tokenizing is part of the work; exporting a model to another format is not. All peers
+but sentence-transformers, which sorts by length itself, are fed by `in_batches`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,8 @@ MAX_LENGTH = 256  # MiniLM's own
 BATCHES = ("32 texts", "1024 tokens")
 LEAST_COSINE = 0.9999  # of a float32 peer's vectors to ours
 Vectors = NDArray[np.float32]
-Run = Callable[[NDArray[np.int64], NDArray[np.int64]], Vectors]  # ids and mask, (B, S) each -> (B, D)
+# ids and mask, (B, S) each -> (B, D)
+Run = Callable[[NDArray[np.int64], NDArray[np.int64]], Vectors]
 
 
 def engines(folder: Path, model: Path, threads: int) -> list[Engine]:
@@ -51,7 +52,13 @@ def engines(folder: Path, model: Path, threads: int) -> list[Engine]:
         Engine("OpenVINO", openvino, threaded, BATCHES, (*export[:2], "openvino")),
         Engine("CTranslate2", ctranslate2, threaded, BATCHES, ("transformers", "ctranslate2")),
         Engine("onnxruntime int8", onnxruntime, threaded | {"int8": True}, BATCHES, export),
-        Engine("CTranslate2 int8", ctranslate2, threaded | {"int8": True}, BATCHES, ("transformers", "ctranslate2")),
+        Engine(
+            "CTranslate2 int8",
+            ctranslate2,
+            threaded | {"int8": True},
+            BATCHES,
+            ("transformers", "ctranslate2"),
+        ),
     ]
 
 
@@ -84,19 +91,27 @@ def prepare(folder: Path, name: str, data_root: Path | None, count: int | None) 
         model = folder / "base"
         make_bert_base(folder / "seeded")
         bert, _ = load_bert(folder / "seeded")
-        SentenceEncoder(bert, tokenizer, normalize=True, max_length=MAX_LENGTH).save_pretrained(model)
+        SentenceEncoder(bert, tokenizer, normalize=True, max_length=MAX_LENGTH).save_pretrained(
+            model
+        )
     tokenizer.max_length = MAX_LENGTH
     config = read_config(model)
     counted = {}
     for corpus, found in texts.items():
         lengths = [len(tokens.ids) for tokens in tokenizer.encode(found, "silent")]
-        counted[corpus] = {"texts": found, "done": sum(lengths), "flop": useful_flop(config, lengths)}
+        counted[corpus] = {
+            "texts": found,
+            "done": sum(lengths),
+            "flop": useful_flop(config, lengths),
+        }
     write_json(folder / "corpora.json", counted)
     return model
 
 
 def ours(folder: str, model: str, device: str = "cpu", dtype: str = "float32") -> Work:
-    encoder = SentenceEncoder.from_pretrained(model, device=device, dtype=getattr(torch, dtype), max_length=MAX_LENGTH)
+    encoder = SentenceEncoder.from_pretrained(
+        model, device=device, dtype=getattr(torch, dtype), max_length=MAX_LENGTH
+    )
 
     def encode(texts: list[str], batch: str) -> Vectors:
         size = int(batch.removesuffix(" tokens")) if batch else BATCH_TOKENS
@@ -113,12 +128,16 @@ def sentence_transformers(folder: str, model: str) -> Work:
 
     def encode(texts: list[str], batch: str) -> Vectors:
         size = int(batch.removesuffix(" texts"))
-        return encoder.encode(texts, batch_size=size, normalize_embeddings=True, show_progress_bar=False)
+        return encoder.encode(
+            texts, batch_size=size, normalize_embeddings=True, show_progress_bar=False
+        )
 
     return encode_work(encode, folder)
 
 
-def transformers(folder: str, model: str, device: str = "cpu", dtype: str = "float32", attention: str = "sdpa") -> Work:
+def transformers(
+    folder: str, model: str, device: str = "cpu", dtype: str = "float32", attention: str = "sdpa"
+) -> Work:
     bert = MeanOfTokens(model, attention).to(device, getattr(torch, dtype))
 
     @torch.inference_mode()
@@ -138,7 +157,9 @@ def onnxruntime(folder: str, model: str, threads: int, int8: bool = False) -> Wo
 
         file, exact = file.with_name("int8.onnx"), file
         # reduce_range: without it, sums of products overflow 16 bits on a CPU that has no VNNI
-        quantize_dynamic(exact, file, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
+        quantize_dynamic(
+            exact, file, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8
+        )
     options = SessionOptions()
     options.intra_op_num_threads = threads
     session = InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
@@ -152,7 +173,11 @@ def onnxruntime(folder: str, model: str, threads: int, int8: bool = False) -> Wo
 def openvino(folder: str, model: str, threads: int) -> Work:
     from openvino import Core
 
-    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
     compiled = Core().compile_model(str(onnx_file(folder, model)), "CPU", settings)
 
     def run(input_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Vectors:
@@ -174,7 +199,9 @@ def ctranslate2(folder: str, model: str, threads: int, int8: bool = False) -> Wo
     def run(input_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Vectors:
         lengths = mask.sum(1)
         ids = StorageView.from_array(input_ids.astype(np.int32))
-        states = encoder.forward_batch(ids, StorageView.from_array(lengths.astype(np.int32))).last_hidden_state
+        states = encoder.forward_batch(
+            ids, StorageView.from_array(lengths.astype(np.int32))
+        ).last_hidden_state
         hidden = np.asarray(states)  # (B, S, D)
         means = np.einsum("bsd,bs->bd", hidden, mask.astype(np.float32)) / lengths[:, None]
         return means / np.linalg.norm(means, axis=1, keepdims=True)
@@ -183,13 +210,16 @@ def ctranslate2(folder: str, model: str, threads: int, int8: bool = False) -> Wo
 
 
 class MeanOfTokens(nn.Module):
-    """transformers' BERT, and the mean over the real tokens, scaled to length 1: (B, S), (B, S) -> (B, D)."""
+    """transformers' BERT, and the mean over the real tokens, scaled to length 1: (B, S), (B, S) ->
+    (B, D)."""
 
     def __init__(self, model: str, attention: str = "sdpa") -> None:
         from transformers import AutoModel
 
         super().__init__()
-        self.bert = AutoModel.from_pretrained(model, add_pooling_layer=False, attn_implementation=attention).eval()
+        self.bert = AutoModel.from_pretrained(
+            model, add_pooling_layer=False, attn_implementation=attention
+        ).eval()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         hidden = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
@@ -204,7 +234,8 @@ def onnx_file(folder: str, model: str) -> Path:
         ids = torch.ones(2, 8, dtype=torch.int64)
         names = ["input_ids", "attention_mask"]
         axes = {name: {0: "texts", 1: "tokens"} for name in names}
-        # The exporter by tracing: it writes ten times faster than the newer one, and needs no further package.
+        # The exporter by tracing: it writes ten times faster than the newer one, and needs no
+        # further package.
         torch.onnx.export(
             MeanOfTokens(model),
             (ids, torch.ones_like(ids)),
@@ -218,7 +249,8 @@ def onnx_file(folder: str, model: str) -> Path:
 
 
 def encode_work(encode: Callable[[list[str], str], Vectors], folder: str) -> Work:
-    """Encode a corpus; tells its tokens, their FLOP, and the lowest cosine to the first engine's vectors."""
+    """Encode a corpus; tells its tokens, their FLOP, and the lowest cosine to the first engine's
+    vectors."""
     corpora = read_json(Path(folder) / "corpora.json")
     first: dict[str, Vectors] = {}
 
@@ -236,7 +268,8 @@ def encode_work(encode: Callable[[list[str], str], Vectors], folder: str) -> Wor
 
 
 def in_batches(run: Run, model: str) -> Callable[[list[str], str], Vectors]:
-    """Encode by a function of padded ids and mask: texts sorted by length, as many at once as the batch says."""
+    """Encode by a function of padded ids and mask: texts sorted by length, as many at once as the
+    batch says."""
     tokenizer = tokenizers.Tokenizer.from_file(str(Path(model) / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_LENGTH)
@@ -260,7 +293,8 @@ def in_batches(run: Run, model: str) -> Callable[[list[str], str], Vectors]:
 
 
 def sorted_batches(lengths: Sequence[int], batch: str) -> Iterator[list[int]]:
-    """The numbers of all texts, longest first, so many at once: "32 texts", or "1024 tokens" with their padding."""
+    """The numbers of all texts, longest first, so many at once: "32 texts", or "1024 tokens" with
+    their padding."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
     limit, unit = batch.split()
     while order:
@@ -270,10 +304,13 @@ def sorted_batches(lengths: Sequence[int], batch: str) -> Iterator[list[int]]:
 
 
 def check(results: Sequence[Result]) -> None:
-    """Raise InputError for a float32 engine whose vectors are others: its time would be that of other work."""
+    """Raise InputError for a float32 engine whose vectors are others: its time would be that of
+    other work."""
     for result in results:
         if "cosine" not in result.rounds[0] or "int8" in result.engine:
             continue
         lowest = min(result.values("cosine"))
         if lowest < LEAST_COSINE:
-            raise InputError(f"{result.label}: its vectors are not ours, the lowest cosine is {lowest:.5f}")
+            raise InputError(
+                f"{result.label}: its vectors are not ours, the lowest cosine is {lowest:.5f}"
+            )

@@ -61,9 +61,11 @@ def described(facts: dict[str, Any]) -> str:
 
 
 def useful_flop(config: BertConfig, lengths: Iterable[int]) -> int:
-    """What sentences of these numbers of tokens need, forward: the products of the linear layers, and attention's two.
+    """What sentences of these numbers of tokens need, forward: the products of the linear layers,
+    and attention's two.
 
-    Of a multiplication and an addition each, for real tokens alone, whatever an engine pads them to.
+    Of a multiplication and an addition each, for real tokens alone, whatever an engine pads them
+    to.
     """
     weights = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size
     products = sum(length * (weights + 2 * length * config.hidden_size) for length in lengths)
@@ -71,18 +73,22 @@ def useful_flop(config: BertConfig, lengths: Iterable[int]) -> int:
 
 
 def limit(config: BertConfig, device: str = "cpu", dtype: str = "float32") -> Engine:
-    """The engine that does nothing but matrix products, in all ways that there are: the fastest is the rate that all
-    other engines are held against."""
+    """The engine that does nothing but matrix products, in all ways that there are: the fastest is
+    the rate that all other engines are held against."""
     sizes = {"hidden": config.hidden_size, "feed_forward": config.intermediate_size}
     ways = tuple(WAYS) if device == "cpu" else ("F.linear",)
-    return Engine("matrix products", matrix_products, sizes | {"device": device, "dtype": dtype}, ways)
+    return Engine(
+        "matrix products", matrix_products, sizes | {"device": device, "dtype": dtype}, ways
+    )
 
 
-def matrix_products(hidden: int, feed_forward: int, device: str, dtype: str, seconds: float = 1.0) -> Work:
+def matrix_products(
+    hidden: int, feed_forward: int, device: str, dtype: str, seconds: float = 1.0
+) -> Work:
     """About a second of the products of a BERT layer; the work done is the FLOP of it.
 
-    The job is one of PRODUCTS; any other is a batch's products without gradients. With gradients there are two more of
-    the same size; where they cannot be had, nothing is done.
+    The job is one of PRODUCTS; any other is a batch's products without gradients. With gradients
+    there are two more of the same size; where they cannot be had, nothing is done.
     """
     kind: dict[str, Any] = {"device": device, "dtype": getattr(torch, dtype)}
     shapes = [(hidden, hidden)] * 4 + [(feed_forward, hidden), (hidden, feed_forward)]
@@ -92,7 +98,10 @@ def matrix_products(hidden: int, feed_forward: int, device: str, dtype: str, sec
         tokens, trains = PRODUCTS.get(job, (1024 if device == "cpu" else 65536, False))
         if trains and way == ARRANGED:
             return {"done": 0}
-        inputs = {size: torch.randn(tokens, size, **kind, requires_grad=True) for size in (hidden, feed_forward)}
+        inputs = {
+            size: torch.randn(tokens, size, **kind, requires_grad=True)
+            for size in (hidden, feed_forward)
+        }
         gradients = {size: torch.randn(tokens, size, **kind) for size in (hidden, feed_forward)}
         flop = sum(2 * tokens * layer.weight.numel() for layer in layers) * (3 if trains else 1)
         done = 0
@@ -104,7 +113,9 @@ def matrix_products(hidden: int, feed_forward: int, device: str, dtype: str, sec
                     x = inputs[layer.in_features]
                     y = product(x)
                     if trains:
-                        torch.autograd.grad(y, (x, *layer.parameters()), gradients[layer.out_features])
+                        torch.autograd.grad(
+                            y, (x, *layer.parameters()), gradients[layer.out_features]
+                        )
                 if device == "cuda":
                     torch.cuda.synchronize()
                 done += flop

@@ -1,4 +1,5 @@
-"""What whole processes take: from their start to the first vector, and for files of many sentences."""
+"""What whole processes take: from their start to the first vector, and for files of many
+sentences."""
 
 import os
 import subprocess
@@ -40,8 +41,8 @@ STARTS = {
 
 
 def starts(rounds: int, threads: int) -> list[Result]:
-    """Seconds from the start of a fresh process to its end, after one vector; in turns, after a first round that
-    brings the files into memory."""
+    """Seconds from the start of a fresh process to its end, after one vector; in turns, after a
+    first round that brings the files into memory."""
     results = {}
     for name, (package, _) in STARTS.items():
         if version(package) is None:
@@ -64,7 +65,9 @@ def scale(counts: Sequence[int], threads: int) -> list[Result]:
     with tempfile.TemporaryDirectory() as folder:
         for count in counts:
             texts, vectors = Path(folder) / "texts.txt", Path(folder) / "vectors.npy"
-            texts.write_text("".join(f"{text}\n" for text in sentences(tokenizer, count)), encoding="utf-8")
+            texts.write_text(
+                "".join(f"{text}\n" for text in sentences(tokenizer, count)), encoding="utf-8"
+            )
             command = ["-m", "minibert", "encode", "--input", str(texts), "--output", str(vectors)]
             measured = run(command, threads)
             found = len(np.load(vectors, mmap_mode="r"))

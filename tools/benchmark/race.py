@@ -1,8 +1,10 @@
-"""Engines that do the same work, each in a process of its own: they take turns (A B C, C A B ...), one at a time.
+"""Engines that do the same work, each in a process of its own: they take turns (A B C, C A B ...),
+one at a time.
 
-A process of its own, so that its memory is its own and no two libraries share a thread pool. In turns, since a
-machine's speed drifts: what is compared is then measured within seconds of each other. In another order each round,
-since what runs first has the caches and the clock rate that another left.
+A process of its own, so that its memory is its own and no two libraries share a thread pool. In
+turns, since a machine's speed drifts: what is compared is then measured within seconds of each
+other. In another order each round, since what runs first has the caches and the clock rate that
+another left.
 """
 
 import importlib
@@ -22,16 +24,18 @@ from typing import Any
 
 from minibert.files import InputError
 
-# Does a job with a way of batching, and tells how much is "done", tokens say, and perhaps the useful "flop" of it.
+# Does a job with a way of batching, and tells how much is "done", tokens say, and perhaps the
+# useful "flop" of it.
 Work = Callable[[str, str], dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A name for the table, and a function that gets ready, in the engine's own process, and returns the work.
+    """A name for the table, and a function that gets ready, in the engine's own process, and
+    returns the work.
 
-    arguments: of the function, as JSON. batches: ways of batching that the work is measured with, one by one; the
-    fastest counts. packages: what has to be installed.
+    arguments: of the function, as JSON. batches: ways of batching that the work is measured with,
+    one by one; the fastest counts. packages: what has to be installed.
     """
 
     name: str
@@ -43,7 +47,8 @@ class Engine:
 
 @dataclass
 class Result:
-    """What was measured of an engine with one way of batching: "seconds", "peak_mib" and "done" of each round."""
+    """What was measured of an engine with one way of batching: "seconds", "peak_mib" and "done" of
+    each round."""
 
     engine: str
     batch: str
@@ -67,9 +72,20 @@ class Worker:
     def __init__(self, engine: Engine, threads: int) -> None:
         self.engine = engine
         function = f"{engine.function.__module__}:{engine.function.__name__}"
-        command = [sys.executable, "-m", "tools.benchmark.race", function, json.dumps(engine.arguments)]
+        command = [
+            sys.executable,
+            "-m",
+            "tools.benchmark.race",
+            function,
+            json.dumps(engine.arguments),
+        ]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(threads), bufsize=1
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(threads),
+            bufsize=1,
         )
         self._answer()
 
@@ -92,9 +108,14 @@ class Worker:
 
 
 def environment(threads: int) -> dict[str, str]:
-    """A process's environment: as many threads for all libraries, no network, and none of their remarks."""
+    """A process's environment: as many threads for all libraries, no network, and none of their
+    remarks."""
     count = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), str(threads))
-    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONWARNINGS": "ignore"}
+    quiet = {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
     return os.environ | count | quiet | {"HF_HUB_OFFLINE": "1"}
 
 
@@ -133,9 +154,14 @@ def ready(engines: Sequence[Engine], threads: int) -> Iterator[list[Worker]]:
 
 def race(workers: Sequence[Worker], rounds: int, job: str) -> list[Result]:
     """Let workers do a job in turns: once to warm up, and then for `rounds` rounds."""
-    turns = [(worker, Result(worker.engine.name, batch)) for worker in workers for batch in worker.engine.batches]
+    turns = [
+        (worker, Result(worker.engine.name, batch))
+        for worker in workers
+        for batch in worker.engine.batches
+    ]
     for i in range(rounds + 1):
-        order = random.Random(i).sample(turns, len(turns)) if i else turns  # whoever warms up first leaves its vectors
+        # whoever warms up first leaves its vectors
+        order = random.Random(i).sample(turns, len(turns)) if i else turns
         for worker, result in order:
             measured = worker.work(job, result.batch)
             if i:

@@ -11,8 +11,11 @@ OURS, THEIRS, INT8 = "#d9480f", "#adb5bd", "#dee2e6"  # int8 gives other vectors
 
 
 def ratio(result: Result, ours: Result) -> float:
-    """Its time over ours: the median over the rounds, each by itself, so that what slows a round cancels out."""
-    return statistics.median(a / b for a, b in zip(result.values("seconds"), ours.values("seconds"), strict=True))
+    """Its time over ours: the median over the rounds, each by itself, so that what slows a round
+    cancels out."""
+    return statistics.median(
+        a / b for a, b in zip(result.values("seconds"), ours.values("seconds"), strict=True)
+    )
 
 
 def rows(results: Sequence[Result], limit: Result) -> list[Sequence[str]]:
@@ -21,9 +24,12 @@ def rows(results: Sequence[Result], limit: Result) -> list[Sequence[str]]:
     limit: the engine of matrix products, whose work done is FLOP.
     """
     ours = next(iter(fastest(results).values()))
-    compared = "cosine" in ours.rounds[0]  # where engines give vectors; their peak memory is then that of all jobs
+    # where engines give vectors; their peak memory is then that of all jobs
+    compared = "cosine" in ours.rounds[0]
     last = "lowest cosine" if compared else "peak MiB"
-    table: list[Sequence[str]] = [("engine", "seconds", "spread", "tokens/s", "of matmul rate", "time / ours", last)]
+    table: list[Sequence[str]] = [
+        ("engine", "seconds", "spread", "tokens/s", "of matmul rate", "time / ours", last)
+    ]
     for result in results:
         share = f"{result.speed('flop') / limit.speed():.0%}" if "flop" in result.rounds[0] else "-"
         table.append(
@@ -32,7 +38,9 @@ def rows(results: Sequence[Result], limit: Result) -> list[Sequence[str]]:
                 f"{result.speed():,.0f}",
                 share,
                 f"{ratio(result, ours):.2f}",
-                f"{min(result.values('cosine')):.5f}" if compared else f"{max(result.values('peak_mib')):,.0f}",
+                f"{min(result.values('cosine')):.5f}"
+                if compared
+                else f"{max(result.values('peak_mib')):,.0f}",
             )
         )
     return table
@@ -41,7 +49,9 @@ def rows(results: Sequence[Result], limit: Result) -> list[Sequence[str]]:
 def starts(results: Sequence[Result]) -> list[Sequence[str]]:
     """A row for each program; the first is ours, and the last is `import torch` alone."""
     alone = typical(results[-1])
-    table: list[Sequence[str]] = [("program", "seconds", "spread", "beyond import torch", "time / ours")]
+    table: list[Sequence[str]] = [
+        ("program", "seconds", "spread", "beyond import torch", "time / ours")
+    ]
     for result in results:
         beyond = typical(result) - alone
         table.append((*timing(result), f"{beyond:.2f}", f"{ratio(result, results[0]):.2f}"))
@@ -50,12 +60,20 @@ def starts(results: Sequence[Result]) -> list[Sequence[str]]:
 
 def scale(results: Sequence[Result]) -> list[Sequence[str]]:
     """A row for each file."""
-    table: list[Sequence[str]] = [("file", "seconds", "sentences/s", "peak MiB", "more than before")]
+    table: list[Sequence[str]] = [
+        ("file", "seconds", "sentences/s", "peak MiB", "more than before")
+    ]
     before = results[0].rounds[0]["peak_mib"]
     for result in results:
         seconds, peak = result.rounds[0]["seconds"], result.rounds[0]["peak_mib"]
         table.append(
-            (result.label, f"{seconds:.1f}", f"{result.speed():,.0f}", f"{peak:,.0f}", f"{peak - before:,.0f}")
+            (
+                result.label,
+                f"{seconds:.1f}",
+                f"{result.speed():,.0f}",
+                f"{peak:,.0f}",
+                f"{peak - before:,.0f}",
+            )
         )
         before = peak
     return table
@@ -66,7 +84,9 @@ def products(results: Mapping[str, Sequence[Result]]) -> list[Sequence[str]]:
     table: list[Sequence[str]] = [("GFLOP/s", *results)]
     for ways in zip(*results.values(), strict=True):
         speeds = [result.speed() for result in ways]
-        table.append((ways[0].batch, *(f"{speed / 1e9:,.0f}" if speed else "-" for speed in speeds)))
+        table.append(
+            (ways[0].batch, *(f"{speed / 1e9:,.0f}" if speed else "-" for speed in speeds))
+        )
     return table
 
 
@@ -100,12 +120,15 @@ def summary(panels: Mapping[str, Mapping[str, float]]) -> list[Sequence[str]]:
     """Time over ours: a row for each engine, a column for each corpus."""
     engines = next(iter(panels.values()))
     table: list[Sequence[str]] = [("time / ours", *panels)]
-    table += [(engine, *(f"{panel[engine]:.2f}" for panel in panels.values())) for engine in engines]
+    table += [
+        (engine, *(f"{panel[engine]:.2f}" for panel in panels.values())) for engine in engines
+    ]
     return table
 
 
 def plot(panels: Mapping[str, Mapping[str, float]], file: Path) -> None:
-    """Time over ours, a bar for each engine and a panel for each corpus. Raises InputError without matplotlib."""
+    """Time over ours, a bar for each engine and a panel for each corpus. Raises InputError without
+    matplotlib."""
     try:
         import matplotlib
     except ImportError as error:
@@ -116,7 +139,9 @@ def plot(panels: Mapping[str, Mapping[str, float]], file: Path) -> None:
     engines = list(next(iter(panels.values())))
     colors = [OURS, *(INT8 if "int8" in engine else THEIRS for engine in engines[1:])]
     size = (3 + 2.6 * len(panels), 1.1 + 0.34 * len(engines))
-    figure, axes = pyplot.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    figure, axes = pyplot.subplots(
+        1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
     for each, (name, panel) in zip(axes[0], panels.items(), strict=True):
         values = [panel[engine] for engine in engines]
         bars = each.barh(engines, values, color=colors, height=0.7)
@@ -132,7 +157,9 @@ def plot(panels: Mapping[str, Mapping[str, float]], file: Path) -> None:
     axes[0][0].invert_yaxis()
     for label in axes[0][0].get_yticklabels()[:1]:
         label.set(color=OURS, fontweight="bold")
-    figure.suptitle(f"Time relative to {engines[0]} (shorter is faster)", fontsize=12, x=0.01, ha="left")
+    figure.suptitle(
+        f"Time relative to {engines[0]} (shorter is faster)", fontsize=12, x=0.01, ha="left"
+    )
     with replacing(file) as beside:
         figure.savefig(beside, format="png", dpi=150, facecolor="white")
     pyplot.close(figure)

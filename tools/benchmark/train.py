@@ -1,4 +1,5 @@
-"""Engines that train: the joint step of a sentence task and a token task, ours and as people write it elsewhere.
+"""Engines that train: the joint step of a sentence task and a token task, ours and as people write
+it elsewhere.
 
 Batch 32, dropout on, clipping, fused AdamW, the same sentences and learning rates for all.
 """
@@ -36,14 +37,30 @@ def engines(data: str, count: int, device: str = "cpu") -> list[Engine]:
     return [
         Engine("minibert, packed", train_ours, same),
         Engine("minibert, packed, grouped by length", train_ours, same | {"grouped": True}),
-        Engine("transformers, padded per batch", train_transformers, same | {"padding": "batch"}, packages=needs),
-        Engine("transformers, grouped by length", train_transformers, same | {"padding": "grouped"}, packages=needs),
-        Engine("transformers, padded to 50", train_transformers, same | {"padding": "50"}, packages=needs),
+        Engine(
+            "transformers, padded per batch",
+            train_transformers,
+            same | {"padding": "batch"},
+            packages=needs,
+        ),
+        Engine(
+            "transformers, grouped by length",
+            train_transformers,
+            same | {"padding": "grouped"},
+            packages=needs,
+        ),
+        Engine(
+            "transformers, padded to 50",
+            train_transformers,
+            same | {"padding": "50"},
+            packages=needs,
+        ),
     ]
 
 
 def frozen_engines(data: str, count: int) -> list[Engine]:
-    """Five epochs with none, half and all of the backbone frozen, with and without the prefix cache."""
+    """Five epochs with none, half and all of the backbone frozen, with and without the prefix
+    cache."""
     same = {"data": data, "count": count, "epochs": 5}
     half = "embeddings, layers.0-2"
     return [
@@ -55,8 +72,11 @@ def frozen_engines(data: str, count: int) -> list[Engine]:
     ]
 
 
-def training_data(data: str, count: int, device: str) -> tuple[SentenceEncoder, list[Task], list[Item], set[int]]:
-    """The same first sentences for every engine, tokenized alike; and the words of all the data's splits."""
+def training_data(
+    data: str, count: int, device: str
+) -> tuple[SentenceEncoder, list[Task], list[Item], set[int]]:
+    """The same first sentences for every engine, tokenized alike; and the words of all the data's
+    splits."""
     encoder = SentenceEncoder.from_pretrained("minilm", device=device)
     sets = [load_data(data, seed=0, announce=lambda _: None)]
     tasks = build_tasks(sets, Settings())
@@ -70,7 +90,8 @@ def training_flop(encoder: SentenceEncoder, items: Sequence[Item]) -> int:
 
 
 def planned(items: Sequence[Item], grouped: bool) -> list[list[int]]:
-    """An epoch's batches, as train/run.py makes them: at random, or of sentences of similar length."""
+    """An epoch's batches, as train/run.py makes them: at random, or of sentences of similar
+    length."""
     settings = Settings(batch_size=BATCH, group_by_length=grouped)
     steps = plan_steps([[item.num_tokens for item in items]], settings, epoch=1)
     return [[number for _, number in batch] for (batch,) in steps]
@@ -87,7 +108,8 @@ def train_ours(
 ) -> Work:
     """Our own step, as train/run.py takes it, packed."""
     torch.manual_seed(0)
-    settings = Settings(lr=LR, head_lr=HEAD_LR, clip=CLIP, freeze=freeze, bf16=True)  # bf16: on a card only
+    # bf16: on a card only
+    settings = Settings(lr=LR, head_lr=HEAD_LR, clip=CLIP, freeze=freeze, bf16=True)
     encoder, tasks, items, words = training_data(data, count, device)
     encoder.bert.embeddings.word = UsedWords(encoder.bert.embeddings.word, words)
     model = JointModel(encoder.bert, tasks).to(device)
@@ -121,15 +143,21 @@ def train_ours(
 
 
 def train_transformers(data: str, count: int, padding: str, device: str = "cpu") -> Work:
-    """The step that people write with transformers' BertModel: linear heads on a masked mean and on first pieces.
+    """The step that people write with transformers' BertModel: linear heads on a masked mean and on
+    first pieces.
 
-    padding: "batch" (to the longest of each batch), "grouped" (that, with batches of similar lengths), or "50".
+    padding: "batch" (to the longest of each batch), "grouped" (that, with batches of similar
+    lengths), or "50".
     """
     torch.manual_seed(0)
     encoder, tasks, items, _ = training_data(data, count, device)
     flop = training_flop(encoder, items)
-    sentence, tokens_task = (next(t for t in tasks if t.kind == kind) for kind in ("sentence", "tokens"))
-    model = TransformersJoint(find_model("minilm").path, len(sentence.labels), len(tokens_task.labels)).to(device)
+    sentence, tokens_task = (
+        next(t for t in tasks if t.kind == kind) for kind in ("sentence", "tokens")
+    )
+    model = TransformersJoint(
+        find_model("minilm").path, len(sentence.labels), len(tokens_task.labels)
+    ).to(device)
     optimizer = torch.optim.AdamW(model.groups(LR, HEAD_LR, 0.01), fused=True)
     parameters = list(model.parameters())
     model.train()
