@@ -158,7 +158,7 @@ class Tokenizer:
         InputError for what is not text.
         """
         check_texts(texts)
-        return self._encode(texts, truncation)
+        return self._told(self.tokenize(texts), truncation)
 
     def encode_pairs(
         self, pairs: Sequence[tuple[str, str]], truncation: Truncation = "warn"
@@ -171,7 +171,9 @@ class Tokenizer:
                     f"pair number {i} (counted from 0) must be two texts, not {pair!r:.80}"
                 )
             check_texts(pair, f"pair number {i}, ")
-        return self._encode(pairs, truncation, is_pair=True)
+        pieces = iter(self._pieces([text for pair in pairs for text in pair]))
+        tokens = [self._within_limit(list(both)) for both in zip(pieces, pieces, strict=True)]
+        return self._told(tokens, truncation)
 
     def encode_words(
         self, sentences: Sequence[Sequence[str]], truncation: Truncation = "warn"
@@ -187,7 +189,8 @@ class Tokenizer:
                     f"sentence number {i} (counted from 0) must be a list of words, not {words!r:.80}"
                 )
             check_texts(words, f"sentence number {i}, ")
-        return self._encode(sentences, truncation, is_pretokenized=True)
+        pieces = self._pieces(sentences, are_words=True)
+        return self._told([self._within_limit([words]) for words in pieces], truncation)
 
     def token_id(self, token: str) -> int | None:
         """The id of one token, such as "[MASK]"."""
@@ -234,41 +237,57 @@ class Tokenizer:
         }
         write_json(folder / "tokenizer_config.json", settings | names)
 
-    def _encode(
-        self,
-        inputs: Sequence,
-        truncation: Truncation,
-        is_pair: bool = False,
-        is_pretokenized: bool = False,
-    ) -> list[Tokens]:
-        encodings = self.backend.encode_batch(list(inputs), is_pretokenized=is_pretokenized)
-        limit = self.max_length
-        lost = [0] * len(encodings)
-        too_long = (
-            []
-            if limit is None
-            else [i for i, encoding in enumerate(encodings) if len(encoding) > limit]
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """As `encode`, for texts that have been checked, and with no word about what was cut off."""
+        return [self._within_limit([encoding]) for encoding in self._pieces(texts)]
+
+    def _pieces(self, texts: Sequence, are_words: bool = False) -> list[tokenizers.Encoding]:
+        """The word pieces of each text, without [CLS] and [SEP]."""
+        return self.backend.encode_batch(
+            list(texts), is_pretokenized=are_words, add_special_tokens=False
         )
-        if limit is not None and too_long:
-            if limit <= self.backend.num_special_tokens_to_add(is_pair):
+
+    def _within_limit(self, parts: list[tokenizers.Encoding]) -> Tokens:
+        """One text's or one pair's tokens, cut to the limit, with [CLS] and [SEP].
+
+        The library could cut by itself, but only by a setting of the tokenizer, which other
+        threads would see.
+        """
+        special = self.backend.num_special_tokens_to_add(len(parts) == 2)
+        lengths = [len(part) for part in parts]
+        lost = 0
+        if self.max_length is not None and sum(lengths) + special > self.max_length:
+            room = self.max_length - special
+            if room < 1:
                 raise InputError(
-                    f"a limit of {limit} tokens leaves no room for text beside [CLS] and [SEP]"
+                    f"a limit of {self.max_length} tokens leaves no room for text beside [CLS] "
+                    "and [SEP]"
                 )
-            self.backend.enable_truncation(limit)
-            cut = self.backend.encode_batch(
-                [inputs[i] for i in too_long], is_pretokenized=is_pretokenized
-            )
-            self.backend.no_truncation()
-            for i, encoding in zip(too_long, cut, strict=True):
-                lost[i] = len(encodings[i]) - len(encoding)
-                encodings[i] = encoding
-        tokens = [
-            Tokens(e.ids, e.type_ids, e.word_ids, n) for e, n in zip(encodings, lost, strict=True)
-        ]
-        truncated = Truncated(limit)
+            lost = sum(lengths) - room
+            for part, length in zip(parts, longest_first(lengths, room), strict=True):
+                part.truncate(length)
+        whole = self.backend.post_process(*parts)
+        return Tokens(whole.ids, whole.type_ids, whole.word_ids, lost)
+
+    def _told(self, tokens: list[Tokens], truncation: Truncation) -> list[Tokens]:
+        """The same tokens, after saying how much the limit has cut off."""
+        truncated = Truncated(self.max_length)
         truncated.add(tokens)
         truncated.tell(truncation)
         return tokens
+
+
+def longest_first(lengths: Sequence[int], room: int) -> list[int]:
+    """The lengths of one or two texts after the longer one has lost tokens until both fit.
+
+    Once they are equally long, they lose tokens in turn; an odd token goes to the longer text.
+    This is "longest_first" of the tokenizers library.
+    """
+    if len(lengths) == 1:
+        return [room]
+    shorter = min(*lengths, room // 2)
+    kept = [shorter, room - shorter]
+    return kept if lengths[0] <= lengths[1] else kept[::-1]
 
 
 def word_piece(vocabulary: Path, settings: dict) -> tokenizers.Tokenizer:
