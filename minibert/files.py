@@ -5,11 +5,17 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 
 class InputError(ValueError):
@@ -179,9 +185,84 @@ def write_card(file: Path, facts: Mapping[str, Any], text: str) -> None:
 
 
 @contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Keep other processes and threads from writing the same file or folder until the block ends.
+
+    The lock is on an open file: `.lock` in a folder, `.NAME.lock` beside a file. The system
+    releases it when its process ends, even by SIGKILL, or by a power cut. It keeps out only those
+    who ask for it. Raises InputError if another holds the lock, naming the process; and if the lock
+    file cannot be written.
+    """
+    file = target / ".lock" if target.is_dir() else target.with_name(f".{target.name}.lock")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        stream = _take_lock(file)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {target}: {error.strerror or error}; what was there is unchanged"
+        ) from error
+    if stream is None:
+        raise InputError(f"{_holder(file)} is writing {target}: wait until it ends, or end it")
+    with stream:
+        try:
+            yield
+        finally:
+            # Removed while it is locked: afterwards it may be another's. (Windows does not remove
+            # an open file: there it stays, and nobody holds it.)
+            with suppress(OSError):
+                file.unlink()
+
+
+def _take_lock(file: Path) -> BinaryIO | None:
+    """The lock file, open and locked, with our process number in it; None if another holds it."""
+    while True:
+        stream = file.open("a+b", buffering=0)
+        if not _lock(stream):
+            stream.close()
+            return None
+        # The last holder may have removed the file after we opened it. A lock on a removed file
+        # keeps nobody out, so that we try again.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(stream.fileno()), file.stat()):
+                stream.truncate(0)
+                stream.write(str(os.getpid()).encode())
+                return stream
+        stream.close()
+
+
+def _lock(stream: BinaryIO) -> bool:
+    """Lock an open file without waiting; False if another holds the lock."""
+    try:
+        if sys.platform == "win32":
+            stream.seek(2**20)  # the locked byte: those before it can still be read
+            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # from flock, from msvcrt
+        return False
+    return True
+
+
+def _holder(file: Path) -> str:
+    """Who holds a lock file, in words; its process number may not have been written yet."""
+    try:
+        number = file.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        number = ""
+    return f"process {number}" if number else "another process"
+
+
+@contextmanager
 def signals() -> Iterator[Callable[[], bool]]:
     """While this is open, SIGINT and SIGTERM do not end the program but make the yielded function
-    true."""
+    true.
+
+    Python handles signals in the main thread only. In any other thread nothing is changed, and the
+    yielded function is always false.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
     asked: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
