@@ -1,4 +1,4 @@
-"""Reading what comes from outside, and writing so that nothing is lost."""
+"""Reading and writing files: errors name the place, and what was there before is never lost."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -59,60 +59,6 @@ def split_lines(text: str) -> list[str]:
 def read_lines(file: Path) -> list[str]:
     """The lines of a UTF-8 text file, without the byte order mark that some editors put first."""
     return split_lines(read_text(file).removeprefix("\ufeff"))
-
-
-def lazy_lines(stream: BinaryIO, source: str) -> Iterator[str]:
-    """The lines of `read_lines`, read one at a time from a file of any length, which is closed at
-    its end."""
-    try:
-        with stream:
-            for number, line in enumerate(stream, start=1):
-                if line.endswith(b"\n"):
-                    line = line[:-1].removesuffix(b"\r")
-                text = decode(line, source, number)
-                yield text.removeprefix("\ufeff") if number == 1 else text
-    except OSError as error:
-        raise InputError(f"cannot read {source}: {error.strerror}") from error
-
-
-def lazy_texts(texts: list[str], file: str | None) -> Iterator[str]:
-    """What a command works on: the texts of its arguments, else one a line of a file, else of
-    standard input ("-").
-
-    Raises InputError for both at once, and where nobody would type the texts; and as they are read,
-    for what is no UTF-8 text.
-    """
-    if texts:
-        if file is not None:
-            raise InputError("give texts as arguments or as --input, not both")
-        return iter(texts)
-    if file is not None and file != "-":
-        try:
-            return lazy_lines(open(file, "rb"), file)  # closed when it has been read
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {file}: {getattr(error, 'strerror', error)}") from error
-    if sys.stdin is None or (file is None and sys.stdin.isatty()):
-        raise InputError(
-            "no texts: give them as arguments, as --input FILE (one a line), or on standard input"
-        )
-    return lazy_lines(sys.stdin.buffer, "standard input")
-
-
-def read_texts(texts: list[str], file: str | None) -> list[str]:
-    """The same, all at once."""
-    return list(lazy_texts(texts, file))
-
-
-def count_lines(file: Path) -> int:
-    """How many lines a file has, in flat memory. Raises InputError if it cannot be read."""
-    count, block = 0, b"\n"
-    try:
-        with file.open("rb") as stream:
-            while more := stream.read(2**20):
-                count, block = count + more.count(b"\n"), more
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from error
-    return count + (not block.endswith(b"\n"))
 
 
 def read_json(file: Path) -> Any:
@@ -173,15 +119,6 @@ def write_json(file: Path, content: Any) -> None:
         beside.write_text(
             json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
-
-
-def write_card(file: Path, facts: Mapping[str, Any], text: str) -> None:
-    """Write a model card: facts for the Hub as YAML between two lines of dashes, then Markdown for
-    people."""
-    # which is YAML too
-    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in facts.items()]
-    with replacing(file) as beside:
-        beside.write_text("\n".join(["---", *lines, "---", "", text.strip(), ""]), encoding="utf-8")
 
 
 @contextmanager

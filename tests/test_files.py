@@ -16,10 +16,7 @@ import pytest
 
 from minibert import InputError
 from minibert.files import (
-    count_lines,
     decode,
-    lazy_lines,
-    lazy_texts,
     locked,
     read_json,
     read_lines,
@@ -30,6 +27,7 @@ from minibert.files import (
     split_lines,
     write_json,
 )
+from minibert.texts import count_lines, lazy_lines, lazy_texts
 
 
 @pytest.mark.parametrize("read", [read_text, read_json, read_object, sha256])
