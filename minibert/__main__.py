@@ -14,11 +14,12 @@ from torch import nn
 
 from minibert.bulk import Recipe, calibrate_ranges, json_lines, read_ranges, write_vectors
 from minibert.encoder import SentenceEncoder
-from minibert.files import InputError, count_lines, lazy_texts, read_texts, sha256
+from minibert.files import InputError, sha256
+from minibert.formats.hub import BERT_BASE, KNOWN_WEIGHTS, find_model
 from minibert.heads import POOLINGS
-from minibert.hub import BERT_BASE, KNOWN_WEIGHTS, find_model
 from minibert.pretraining import fill_masks, load_pretraining
 from minibert.quantize import PRECISIONS, quantize
+from minibert.texts import count_lines, lazy_texts, read_texts
 from minibert.tokenizer import Tokenizer, TruncationWarning
 
 

@@ -4,6 +4,7 @@ interrupted."""
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from minibert.encoder import SentenceEncoder
-from minibert.files import InputError, read_object, signals, write_json
+from minibert.files import InputError, locked, read_object, signals, write_json
 from minibert.quantize import find_ranges, quantize
 
 
@@ -70,69 +71,73 @@ def write_vectors(
     there are.
 
     Rows are written as they come, to TARGET.partial, which takes the target's place at the end.
-    TARGET.partial.json says after every window how far it has come, and with what. SIGINT or
-    SIGTERM ends the run after the window at hand, by KeyboardInterrupt. resume: go on there; the
-    result has the bits of a run that was never interrupted. Raises InputError if the disk refuses;
-    on resuming, if there is nothing to continue, or if texts, model or options are others; else, if
-    there is something that could be continued. What was computed is kept in any case.
+    TARGET.partial.json says after every window how far it has come, and with what. Meanwhile the
+    target is locked, so that a second process cannot write it too. SIGINT or SIGTERM ends the run
+    after the current window, by KeyboardInterrupt; what was computed is kept. resume: go on there;
+    the result has the bits of a run that was never interrupted. Raises InputError if another
+    process is writing the target or if the disk refuses; with resume, if there is nothing to
+    continue, or if texts, model or options are others; without, if there is something to continue.
     """
     partial, notes = (target.with_name(f"{target.name}.partial{end}") for end in ("", ".json"))
-    facts = recipe.facts()
+    facts, texts = recipe.facts(), iter(texts)
     if target.is_dir():
         raise InputError(f"cannot write {target}: it is a folder")
-    if partial.exists() and not resume:
-        raise InputError(
-            f"{partial} was left by a run that was interrupted: continue it (--resume), or delete it to begin again"
-        )
-    texts = iter(texts)
-    done, size, digest = (
-        take_up(partial, notes, texts, facts) if resume else (0, 0, hashlib.sha256())
-    )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with signals() as stop_asked, partial.open("r+b" if resume else "wb") as stream:
-            stream.truncate(size)
-            stream.seek(size)
-            write_rows(stream, target.suffix, [], empty_rows(recipe), done)
-            for window, vectors in recipe.encoder.stream(
-                texts, progress=True, prompt=recipe.prompt, first=done, total=total
-            ):
-                rows = quantize(vectors, recipe.precision, recipe.ranges)
-                write_rows(stream, target.suffix, window, rows, done + len(window))
-                stream.flush()
-                done += len(window)
-                add_texts(digest, window)
-                del vectors, rows  # two windows are never in memory at once
-                write_json(
-                    notes,
-                    {
+    if resume and not partial.exists():
+        raise InputError(f"there is nothing to resume: no file {partial}")
+    with locked(target):
+        if resume:
+            done, size, digest = take_up(partial, notes, texts, facts)
+        elif partial.exists():
+            raise InputError(
+                f"{partial} was left by a run that was interrupted: continue it (--resume), or "
+                "delete it to begin again"
+            )
+        else:
+            done, size, digest = 0, 0, hashlib.sha256()
+        try:
+            if not done:
+                notes.unlink(missing_ok=True)  # of another file that was here once
+            with signals() as stop_asked, partial.open("r+b" if resume else "wb") as stream:
+                stream.truncate(size)
+                stream.seek(size)
+                write_rows(stream, target.suffix, [], empty_rows(recipe), done)
+                for window, vectors in recipe.encoder.stream(
+                    texts, progress=True, prompt=recipe.prompt, first=done, total=total
+                ):
+                    rows = quantize(vectors, recipe.precision, recipe.ranges)
+                    write_rows(stream, target.suffix, window, rows, done + len(window))
+                    stream.flush()
+                    done += len(window)
+                    add_texts(digest, window)
+                    del vectors, rows  # two windows are never in memory at once
+                    progress = {
                         "texts": done,
                         "texts_sha256": digest.hexdigest(),
                         "bytes": stream.seek(0, os.SEEK_END),
-                        **facts,
-                    },
+                    }
+                    write_json(notes, progress | facts)
+                    if stop_asked():
+                        raise KeyboardInterrupt
+            os.replace(partial, target)
+            notes.unlink(missing_ok=True)
+        except (OSError, InputError, KeyboardInterrupt) as error:
+            kept = ""
+            if done:
+                kept = (
+                    f"{done} vectors are in {partial}: the same command with --resume goes on "
+                    "from there"
                 )
-                if stop_asked():
-                    raise KeyboardInterrupt
-        os.replace(partial, target)
-        notes.unlink(missing_ok=True)
-    except (OSError, InputError, KeyboardInterrupt) as error:
-        kept = (
-            f"{done} vectors are in {partial}: the same command with --resume goes on from there"
-            if done
-            else ""
-        )
-        if isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt(f"stopped; {kept}" if kept else "stopped") from error
-        if isinstance(error, OSError):
-            error = InputError(
-                f"cannot write {target}: {error.strerror or error}; what was there is unchanged"
-            )
-        raise InputError(f"{error}\n{kept}" if kept else str(error)) from error
-    finally:
-        if not done:  # nothing to continue
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(f"stopped; {kept}" if kept else "stopped") from error
+            if isinstance(error, OSError):
+                error = InputError(
+                    f"cannot write {target}: {error.strerror or error}; what was there is unchanged"
+                )
+            raise InputError(f"{error}\n{kept}" if kept else str(error)) from error
+        finally:
+            if not done:  # nothing to continue
+                with suppress(OSError):
+                    partial.unlink(missing_ok=True)
     return done
 
 
@@ -142,10 +147,12 @@ def take_up(
     """Where an interrupted run stands: its number of texts, which are taken off `texts`, of bytes,
     and their hash.
 
-    Raises InputError if these are not its texts, its model or its options, naming what differs.
+    A run that was killed before its first notes stands at the beginning, with a warning. Raises
+    InputError if these are not its texts, its model or its options, naming what differs.
     """
-    if not partial.exists():
-        raise InputError(f"there is nothing to resume: no file {partial}")
+    if not notes.exists():
+        warnings.warn(f"{partial} has no notes ({notes.name}): beginning again", stacklevel=3)
+        return 0, 0, hashlib.sha256()
     found = read_object(notes)
     done, size = found.get("texts"), found.get("bytes")
     if type(done) is not int or type(size) is not int or not 0 <= size <= partial.stat().st_size:
@@ -153,14 +160,15 @@ def take_up(
     for key, value in facts.items():
         if found.get(key) != value:
             raise InputError(
-                f"{partial} was made with {key} {found.get(key)!r}, and this run has {value!r}: give the same model "
-                "and options, or delete it to begin again"
+                f"{partial} was made with {key} {found.get(key)!r}, and this run has {value!r}: "
+                "give the same model and options, or delete it to begin again"
             )
     digest = hashlib.sha256()
     add_texts(digest, islice(texts, done))
     if digest.hexdigest() != found.get("texts_sha256"):
         raise InputError(
-            f"{partial} was made of other texts: its first {done} are not the first {done} of this input"
+            f"{partial} was made of other texts: its first {done} are not the first {done} of this "
+            "input"
         )
     return done, size, digest
 

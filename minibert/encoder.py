@@ -14,15 +14,21 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from minibert.files import InputError, write_card
+from minibert.files import InputError
+from minibert.formats.cards import write_card
+from minibert.formats.hub import find_model
+from minibert.formats.sentence_transformers import (
+    CARD_FACTS,
+    EncoderSettings,
+    describe,
+    read_encoder_folder,
+    write_encoder_settings,
+)
 from minibert.heads import POOLINGS, normalize, pool
-from minibert.hub import find_model
 from minibert.layout import Packed
 from minibert.linear import speed_up
 from minibert.model import Bert
-from minibert.modules import CARD_FACTS, Modules, card, read_modules, write_modules
 from minibert.tokenizer import Tokenizer, Truncated, Truncation, check_text, check_texts
-from minibert.weights import load_bert
 
 BATCH_TOKENS = 1024  # about what a CPU's caches like; see tools/benchmark
 WINDOW_CHARACTERS = 2**18  # of a stream, sorted and computed together: a few seconds' work
@@ -92,23 +98,24 @@ class SentenceEncoder:
         minibert/linear.py, with the same parameters. Raises InputError if the model cannot be had,
         or if its files are damaged or ask for what is not implemented.
         """
-        modules = read_modules(find_model(name, revision).path)
-        bert, _ = load_bert(modules.transformer, dtype)
+        found = read_encoder_folder(find_model(name, revision).path)
+        settings = found.settings
+        bert = Bert.from_pretrained(found.transformer, dtype=dtype)
         speed_up(bert)
         keep_freed_memory()
-        tokenizer = Tokenizer.from_folder(modules.transformer, bert.config.vocab_size)
-        if modules.lower_first:
+        tokenizer = Tokenizer.from_folder(found.transformer, bert.config.vocab_size)
+        if found.lower_first:
             tokenizer.lower_first()
         return cls(
             bert.to(device or ("cuda" if torch.cuda.is_available() else "cpu")),
             tokenizer,
-            pooling=pooling or modules.pooling,
-            normalize=modules.normalize,
-            max_length=modules.max_length if max_length is None else max_length,
-            prompts=modules.prompts,
-            default_prompt_name=modules.default_prompt_name,
-            include_prompt=modules.include_prompt,
-            truncate_dim=modules.truncate_dim if truncate_dim is None else truncate_dim,
+            pooling=pooling or settings.pooling,
+            normalize=settings.normalize,
+            max_length=settings.max_length if max_length is None else max_length,
+            prompts=settings.prompts,
+            default_prompt_name=settings.default_prompt_name,
+            include_prompt=settings.include_prompt,
+            truncate_dim=settings.truncate_dim if truncate_dim is None else truncate_dim,
         )
 
     def encode(
@@ -272,8 +279,7 @@ class SentenceEncoder:
         folder = Path(folder)
         self.bert.save_pretrained(folder)
         self.tokenizer.save(folder)
-        modules = Modules(
-            folder,
+        settings = EncoderSettings(
             pooling=self.pooling,
             include_prompt=self.include_prompt,
             normalize=self.normalize,
@@ -282,11 +288,12 @@ class SentenceEncoder:
             default_prompt_name=self.default_prompt_name,
             truncate_dim=self.truncate_dim,
         )
-        write_modules(modules, self.bert.config.hidden_size)
+        config = self.bert.config
+        write_encoder_settings(settings, config.hidden_size, folder)
         write_card(
             folder / "README.md",
             CARD_FACTS | dict(facts or {}),
-            card(modules, self.bert.config) + training,
+            describe(settings, config.num_hidden_layers, config.hidden_size) + training,
         )
 
     @torch.inference_mode()

@@ -1,15 +1,21 @@
-"""Reading what comes from outside, and writing so that nothing is lost."""
+"""Reading and writing files: errors name the place, and what was there before is never lost."""
 
 import hashlib
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 
 class InputError(ValueError):
@@ -53,60 +59,6 @@ def split_lines(text: str) -> list[str]:
 def read_lines(file: Path) -> list[str]:
     """The lines of a UTF-8 text file, without the byte order mark that some editors put first."""
     return split_lines(read_text(file).removeprefix("\ufeff"))
-
-
-def lazy_lines(stream: BinaryIO, source: str) -> Iterator[str]:
-    """The lines of `read_lines`, read one at a time from a file of any length, which is closed at
-    its end."""
-    try:
-        with stream:
-            for number, line in enumerate(stream, start=1):
-                if line.endswith(b"\n"):
-                    line = line[:-1].removesuffix(b"\r")
-                text = decode(line, source, number)
-                yield text.removeprefix("\ufeff") if number == 1 else text
-    except OSError as error:
-        raise InputError(f"cannot read {source}: {error.strerror}") from error
-
-
-def lazy_texts(texts: list[str], file: str | None) -> Iterator[str]:
-    """What a command works on: the texts of its arguments, else one a line of a file, else of
-    standard input ("-").
-
-    Raises InputError for both at once, and where nobody would type the texts; and as they are read,
-    for what is no UTF-8 text.
-    """
-    if texts:
-        if file is not None:
-            raise InputError("give texts as arguments or as --input, not both")
-        return iter(texts)
-    if file is not None and file != "-":
-        try:
-            return lazy_lines(open(file, "rb"), file)  # closed when it has been read
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {file}: {getattr(error, 'strerror', error)}") from error
-    if sys.stdin is None or (file is None and sys.stdin.isatty()):
-        raise InputError(
-            "no texts: give them as arguments, as --input FILE (one a line), or on standard input"
-        )
-    return lazy_lines(sys.stdin.buffer, "standard input")
-
-
-def read_texts(texts: list[str], file: str | None) -> list[str]:
-    """The same, all at once."""
-    return list(lazy_texts(texts, file))
-
-
-def count_lines(file: Path) -> int:
-    """How many lines a file has, in flat memory. Raises InputError if it cannot be read."""
-    count, block = 0, b"\n"
-    try:
-        with file.open("rb") as stream:
-            while more := stream.read(2**20):
-                count, block = count + more.count(b"\n"), more
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from error
-    return count + (not block.endswith(b"\n"))
 
 
 def read_json(file: Path) -> Any:
@@ -169,19 +121,85 @@ def write_json(file: Path, content: Any) -> None:
         )
 
 
-def write_card(file: Path, facts: Mapping[str, Any], text: str) -> None:
-    """Write a model card: facts for the Hub as YAML between two lines of dashes, then Markdown for
-    people."""
-    # which is YAML too
-    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in facts.items()]
-    with replacing(file) as beside:
-        beside.write_text("\n".join(["---", *lines, "---", "", text.strip(), ""]), encoding="utf-8")
+@contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Keep other processes and threads from writing the same file or folder until the block ends.
+
+    The lock is on an open file: `.lock` in a folder, `.NAME.lock` beside a file. The system
+    releases it when its process ends, even by SIGKILL, or by a power cut. It keeps out only those
+    who ask for it. Raises InputError if another holds the lock, naming the process; and if the lock
+    file cannot be written.
+    """
+    file = target / ".lock" if target.is_dir() else target.with_name(f".{target.name}.lock")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        stream = _take_lock(file)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {target}: {error.strerror or error}; what was there is unchanged"
+        ) from error
+    if stream is None:
+        raise InputError(f"{_holder(file)} is writing {target}: wait until it ends, or end it")
+    with stream:
+        try:
+            yield
+        finally:
+            # Removed while it is locked: afterwards it may be another's. (Windows does not remove
+            # an open file: there it stays, and nobody holds it.)
+            with suppress(OSError):
+                file.unlink()
+
+
+def _take_lock(file: Path) -> BinaryIO | None:
+    """The lock file, open and locked, with our process number in it; None if another holds it."""
+    while True:
+        stream = file.open("a+b", buffering=0)
+        if not _lock(stream):
+            stream.close()
+            return None
+        # The last holder may have removed the file after we opened it. A lock on a removed file
+        # keeps nobody out, so that we try again.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(stream.fileno()), file.stat()):
+                stream.truncate(0)
+                stream.write(str(os.getpid()).encode())
+                return stream
+        stream.close()
+
+
+def _lock(stream: BinaryIO) -> bool:
+    """Lock an open file without waiting; False if another holds the lock."""
+    try:
+        if sys.platform == "win32":
+            stream.seek(2**20)  # the locked byte: those before it can still be read
+            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # from flock, from msvcrt
+        return False
+    return True
+
+
+def _holder(file: Path) -> str:
+    """Who holds a lock file, in words; its process number may not have been written yet."""
+    try:
+        number = file.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        number = ""
+    return f"process {number}" if number else "another process"
 
 
 @contextmanager
 def signals() -> Iterator[Callable[[], bool]]:
     """While this is open, SIGINT and SIGTERM do not end the program but make the yielded function
-    true."""
+    true.
+
+    Python handles signals in the main thread only. In any other thread nothing is changed, and the
+    yielded function is always false.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
     asked: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -21,6 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minibert.dropout import Dropout
+from minibert.formats.checkpoint import load_model, save_model
+from minibert.formats.hub import find_model
+from minibert.formats.names import checkpoint_name
 from minibert.layout import Layout, Padded
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -234,20 +237,19 @@ class Bert(nn.Module):
         name: a folder, "minilm", or a Hub id (with the branch, tag or commit `revision`). Raises
         InputError, naming file and tensor, if the model cannot be had or is not a complete BERT.
         """
-        # here, so that reading this file needs no other but layout.py
-        from minibert.hub import find_model
-        from minibert.weights import load_bert
 
-        return load_bert(find_model(name, revision).path, dtype)[0]
+        def build(config: BertConfig, names: set[str]) -> "Bert":
+            return cls(config, pooler="pooler.dense.weight" in names)
+
+        return load_model(find_model(name, revision).path, BertConfig, build, dtype)[0]
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
         """Write config.json and model.safetensors, as `transformers.AutoModel` opens them.
 
         Raises InputError if the disk refuses; files that were there before are whole in any case.
         """
-        from minibert.weights import save_bert
-
-        save_bert(self, Path(folder))
+        tensors = {checkpoint_name(name): parameter for name, parameter in self.named_parameters()}
+        save_model("BertModel", self.config, tensors, Path(folder))
 
     def forward(
         self,

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from minibert.files import InputError
+from minibert.formats.checkpoint import LoadReport, load_model, save_model
+from minibert.formats.hub import BERT_BASE, find_model
+from minibert.formats.names import checkpoint_name
 from minibert.heads import MaskedWordHead
-from minibert.hub import BERT_BASE, find_model
 from minibert.layout import Layout, Packed
 from minibert.model import Bert, BertConfig, init_weights
 from minibert.tokenizer import Tokenizer
-from minibert.weights import LoadReport, checkpoint_name, load_model, save_model
 
 # Which class of transformers has just these heads: the masked-word head, the next-sentence head.
 ARCHITECTURES = {
@@ -124,7 +125,7 @@ def load_pretraining(
             next_sentence="next_sentence" in parts,
         )
 
-    return load_model(folder, build, dtype)
+    return load_model(folder, BertConfig, build, dtype)
 
 
 @torch.inference_mode()

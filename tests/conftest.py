@@ -12,7 +12,7 @@ import torch
 from hypothesis import settings
 
 from minibert import BertConfig
-from minibert.hub import installed_package
+from minibert.formats.hub import installed_package
 
 # hypothesis draws the same in every run, and a slow machine is no failure.
 settings.register_profile(

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -228,29 +229,103 @@ def test_int8_from_the_command_line(
         assert named in capsys.readouterr().err
 
 
-def test_control_c_and_resume_as_a_program(model: str, tmp_path: Path) -> None:
-    corpus, output = tmp_path / "corpus.txt", tmp_path / "x.npy"
+@contextmanager
+def encoding(corpus: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that encodes many texts and has written some of them; it is killed at the end."""
     corpus.write_text(
         "".join(f"{' '.join('abcdefg'[int(c) % 7] for c in str(i * i))}\n" for i in range(60_000))
     )
-    arguments = ["encode", "--model", model, "--input", str(corpus), "--output", str(output)]
-    environment: dict[str, Any] = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "minibert", *arguments]
+    output = arguments[-1]
     with subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, cwd=Path(__file__).parents[1]
+        [sys.executable, "-m", "minibert", *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
     ) as process:
-        while not (tmp_path / "x.npy.partial.json").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
+        try:
+            while not Path(f"{output}.partial.json").exists():
+                assert process.poll() is None
+                time.sleep(0.01)
+            yield process
+        finally:
+            process.kill()
+
+
+def shorten(corpus: Path, output: Path) -> None:
+    """Leave 50 texts to a run that goes on, since all of them would take long."""
+    done = json.loads(output.with_name(f"{output.name}.partial.json").read_text())["texts"]
+    assert 0 < done < 60_000
+    corpus.write_text("".join(corpus.read_text().splitlines(keepends=True)[: done + 50]))
+
+
+def test_control_c_and_resume_as_a_program(model: str, tmp_path: Path) -> None:
+    corpus, output = tmp_path / "corpus.txt", tmp_path / "x.npy"
+    arguments = ["encode", "--model", model, "--input", str(corpus), "--output", str(output)]
+    with encoding(corpus, *arguments) as process:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert b"the same command with --resume goes on from there" in errors
     assert b"Traceback" not in errors
-    done = json.loads((tmp_path / "x.npy.partial.json").read_text())["texts"]
-    assert 0 < done < 60_000
-    # the rest takes long
-    corpus.write_text("".join(corpus.read_text().splitlines(keepends=True)[: done + 50]))
+    shorten(corpus, output)
     assert main([*arguments, "--resume"]) == 0
     wanted = SentenceEncoder.from_pretrained(model).encode(corpus.read_text().splitlines())
     assert np.array_equal(np.load(output), wanted)
+
+
+def test_two_processes_never_write_one_file(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus, output = tmp_path / "corpus.txt", tmp_path / "x.npy"
+    arguments = ["encode", "--model", model, "--input", str(corpus), "--output", str(output)]
+    with encoding(corpus, *arguments) as process:
+        for more in ([], ["--resume"]):
+            assert main([*arguments, *more]) == 2
+            errors = capsys.readouterr().err
+            assert f"process {process.pid} is writing {output}" in errors
+            assert "interrupted" not in errors
+        process.kill()  # which leaves its lock file, that nobody holds
+        process.wait(timeout=60)
+    assert ".x.npy.lock" in os.listdir(tmp_path)
+    assert main(arguments) == 2
+    assert "was left by a run that was interrupted" in capsys.readouterr().err
+    shorten(corpus, output)
+    assert main([*arguments, "--resume"]) == 0
+    wanted = SentenceEncoder.from_pretrained(model).encode(corpus.read_text().splitlines())
+    assert np.array_equal(np.load(output), wanted)
+    assert not [name for name in os.listdir(tmp_path) if name.startswith((".x", "x.npy."))]
+
+
+def test_a_run_killed_before_its_first_notes_begins_again(
+    encoder: SentenceEncoder, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.npy"
+    (tmp_path / "x.npy.partial").write_bytes(b"some of the first rows")
+    with pytest.warns(UserWarning, match=r"x\.npy\.partial has no notes .*: beginning again"):
+        write_vectors(Recipe(encoder), TEXTS, file, resume=True)
+    assert np.array_equal(np.load(file), encoder.encode(TEXTS))
+    assert left(tmp_path) == ["x.npy"]
+
+
+def test_notes_of_an_earlier_file_are_not_believed(
+    encoder: SentenceEncoder, tmp_path: Path
+) -> None:
+    """A run ended between putting its file in place and removing its notes; the next one was
+    killed before it wrote any."""
+    file, notes = tmp_path / "x.npy", tmp_path / "x.npy.partial.json"
+    with pytest.raises(KeyboardInterrupt):
+        write_vectors(Recipe(encoder), stopping(TEXTS, 20), file)
+    (tmp_path / "x.npy.partial").unlink()
+
+    def check(texts: list[str]) -> Iterator[str]:
+        assert not notes.exists()
+        yield from texts
+
+    write_vectors(Recipe(encoder), check(TEXTS), file)
+    assert np.array_equal(np.load(file), encoder.encode(TEXTS))
+
+
+def test_vectors_are_written_in_a_thread(encoder: SentenceEncoder, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(write_vectors, Recipe(encoder), TEXTS, tmp_path / "x.npy").result()
+    assert np.array_equal(np.load(tmp_path / "x.npy"), encoder.encode(TEXTS))

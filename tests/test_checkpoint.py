@@ -30,7 +30,7 @@ import minibert
 import train as train_package
 from minibert import Bert, Padded, SentenceEncoder
 from minibert.files import InputError
-from minibert.weights import save_tensors
+from minibert.formats.tensors import save_tensors
 from tests.training import (
     World,
     assemble,

@@ -22,7 +22,7 @@ import yaml
 
 from minibert import Bert, BertConfig, InputError, Packed, SentenceEncoder
 from minibert.encoder import batches, side_by_side
-from minibert.modules import read_modules, read_pooling
+from minibert.formats.sentence_transformers import read_encoder_folder, read_pooling
 from minibert.tokenizer import Tokenizer, TruncationWarning
 from tests.test_tokenizer import CASED, UNCASED, write_vocabulary
 
@@ -399,13 +399,10 @@ NEW = "sentence_transformers.base.modules."
 )
 def test_the_modules_that_are_read(kinds: list[str], normalize: bool, saved: Path) -> None:
     write(saved / "modules.json", modules(*kinds))
-    read = read_modules(saved)
-    assert (read.transformer, read.pooling, read.normalize, read.max_length) == (
-        saved,
-        "mean",
-        normalize,
-        LIMIT,
-    )
+    read = read_encoder_folder(saved)
+    assert read.transformer == saved
+    assert (read.settings.pooling, read.settings.normalize) == ("mean", normalize)
+    assert read.settings.max_length == LIMIT
     assert SentenceEncoder.from_pretrained(saved).normalize is normalize
 
 
@@ -444,13 +441,13 @@ def test_a_modules_json_of_another_shape(content: Any, saved: Path) -> None:
     with pytest.raises(
         InputError, match=r"modules\.json: must be a list of objects with a path and a type"
     ):
-        read_modules(saved)
+        read_encoder_folder(saved)
 
 
 def test_a_modules_json_that_is_no_json(saved: Path) -> None:
     (saved / "modules.json").write_text("[")
     with pytest.raises(InputError, match=r"modules\.json, line 1: not JSON"):
-        read_modules(saved)
+        read_encoder_folder(saved)
 
 
 @pytest.mark.parametrize("path", ["..", "../outside", "/etc", "1_Pooling/../../outside", "a\0b"])
@@ -572,7 +569,7 @@ def test_without_a_limit_in_sentence_bert_config_the_others_hold(content: Any, s
     if content is not None:
         write(saved / "sentence_bert_config.json", content)
     write(saved / "tokenizer_config.json", {"model_max_length": 25})
-    assert read_modules(saved).max_length is None
+    assert read_encoder_folder(saved).settings.max_length is None
     assert SentenceEncoder.from_pretrained(saved).tokenizer.max_length == 25
 
 
@@ -803,9 +800,10 @@ def test_sentence_transformers_and_we_open_what_the_other_saved(
 
 
 def test_minilms_folder_says_mean_normalised_and_256(minilm: Path) -> None:
-    modules = read_modules(minilm)
-    assert (modules.transformer, modules.pooling, modules.normalize) == (minilm, "mean", True)
-    assert (modules.max_length, modules.lower_first) == (256, False)
+    read = read_encoder_folder(minilm)
+    assert (read.transformer, read.lower_first) == (minilm, False)
+    assert (read.settings.pooling, read.settings.normalize) == ("mean", True)
+    assert read.settings.max_length == 256
 
 
 def test_a_saved_folder_has_the_files_that_others_look_for(saved: Path) -> None:

@@ -5,6 +5,9 @@ import errno
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,8 @@ import pytest
 
 from minibert import InputError
 from minibert.files import (
-    count_lines,
     decode,
-    lazy_lines,
-    lazy_texts,
+    locked,
     read_json,
     read_lines,
     read_object,
@@ -26,6 +27,7 @@ from minibert.files import (
     split_lines,
     write_json,
 )
+from minibert.texts import count_lines, lazy_lines, lazy_texts
 
 
 @pytest.mark.parametrize("read", [read_text, read_json, read_object, sha256])
@@ -189,6 +191,75 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
     finally:
         tmp_path.chmod(0o700)
     assert read_json(tmp_path / "x.json") == "old"
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from minibert.files import locked
+with locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "new"])
+@pytest.mark.parametrize("end", ["normal", "killed"])
+def test_a_lock_is_held_until_its_process_ends(kind: str, end: str, tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "target"
+    if kind == "file":
+        write_json(target, {})
+    if kind == "folder":
+        target.mkdir(parents=True)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(target)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"locked\n"
+        refused = pytest.raises(InputError, match=f"^process {process.pid} is writing {target}: ")
+        with refused, locked(target):
+            pass
+        with locked(tmp_path / "deep" / "other"):
+            pass
+        if end == "killed":
+            process.kill()
+        process.communicate()
+    assert process.returncode == (-signal.SIGKILL if end == "killed" else 0)
+    for _ in range(2):
+        refused = pytest.raises(InputError, match=f"^process {os.getpid()} is writing {target}: ")
+        with locked(target), refused, locked(target):  # the second from another thread, say
+            pass
+    assert os.listdir(tmp_path / "deep") == ([] if kind == "new" else ["target"])
+
+
+COUNT = """
+import sys
+from pathlib import Path
+from minibert import InputError
+from minibert.files import locked
+file, done = Path(sys.argv[1]), 0
+while done < 200:
+    try:
+        with locked(file):
+            file.write_text(str(int(file.read_text()) + 1))
+            done += 1
+    except InputError as error:
+        assert "is writing" in str(error), error
+"""
+
+
+def test_a_lock_that_is_removed_while_others_wait_lets_in_only_one(tmp_path: Path) -> None:
+    file = tmp_path / "count"
+    file.write_text("0")
+    command = [sys.executable, "-c", COUNT, str(file)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    processes = [subprocess.Popen(command, env=environment) for _ in range(3)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    assert file.read_text() == "600"
+    assert os.listdir(tmp_path) == ["count"]
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,10 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import torch
 
-from minibert import Bert, BertConfig, InputError, hub
+from minibert import Bert, BertConfig, InputError
 from minibert.files import write_json
-from minibert.hub import FILES, MINILM, find_model, from_cache, installed_package
+from minibert.formats import hub
+from minibert.formats.hub import FILES, MINILM, find_model, from_cache, installed_package
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OTHER_COMMIT = "f" * 40
@@ -283,7 +284,7 @@ def test_the_package_is_found_without_running_its_code(tmp_path: Path) -> None:
     package = tmp_path / hub.PACKAGE
     (package / "model").mkdir(parents=True)
     (package / "__init__.py").write_text("raise SystemExit('the package was imported')")
-    code = "import sys; from minibert import hub; print(hub.installed_package()); assert hub.PACKAGE not in sys.modules"
+    code = "import sys; from minibert.formats import hub; print(hub.installed_package()); assert hub.PACKAGE not in sys.modules"
     assert python(code, PYTHONPATH=str(tmp_path)).splitlines() == [str(package / "model")]
 
 
@@ -327,17 +328,18 @@ def python(code: str, *arguments: str, **environment: str) -> str:
 
 
 FIND = """
-import json, os, sys
+import importlib, json, os, sys
 from minibert import InputError
-from minibert.hub import find_model
+from minibert.formats import hub
 for environment, asked in json.loads(sys.argv[1]):
     os.environ.update(environment)
     for module in [name for name in sys.modules if name.startswith("huggingface_hub")]:
-        del sys.modules[module]  # so that it reads the environment anew
+        del sys.modules[module]  # imported again, it reads the environment again
+    hub.huggingface_hub = importlib.import_module("huggingface_hub")
     answers = []
     for name, revision in asked:
         try:
-            found = find_model(name, revision)
+            found = hub.find_model(name, revision)
             answers.append([found.source, found.commit, sorted(file.name for file in found.path.iterdir())])
         except InputError as error:
             answers.append(["error", str(error)])

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from minibert import Bert, BertConfig, Packed, SentenceEncoder
 from minibert.files import read_json, sha256
-from minibert.weights import model_name, save_tensors
+from minibert.formats.names import model_name
+from minibert.formats.tensors import save_tensors
 from tools.make_reference import differences
 from train.checkpoint import read_tensors
 

@@ -1,4 +1,4 @@
-"""weights.py: every spelling of a checkpoint is read, and whatever is wrong with one is an error
+"""formats/: every spelling of a checkpoint is read, and whatever is wrong with one is an error
 that names it."""
 
 import errno
@@ -20,17 +20,20 @@ from torch import Tensor
 
 from minibert import Bert, BertConfig, InputError
 from minibert.files import write_json
-from minibert.weights import (
-    LoadReport,
-    checkpoint_name,
-    load_bert,
-    load_state,
-    model_name,
-    read_config,
-    save_bert,
-    save_tensors,
-    weight_files,
-)
+from minibert.formats.checkpoint import LoadReport, load_model, load_state
+from minibert.formats.config import read_config
+from minibert.formats.names import checkpoint_name, model_name
+from minibert.formats.tensors import save_tensors, weight_files
+
+
+def load_bert(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Bert, LoadReport]:
+    """The encoder in a model folder, and the report of its tensors."""
+
+    def build(config: BertConfig, names: set[str]) -> Bert:
+        return Bert(config, pooler="pooler.dense.weight" in names)
+
+    return load_model(folder, BertConfig, build, dtype)
+
 
 CONFIG = BertConfig(
     vocab_size=30,
@@ -553,7 +556,7 @@ def test_a_config_without_a_size(key: str, tensors: Tensors, tmp_path: Path) -> 
 
 def test_what_newer_versions_added_may_be_absent(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {key: CONTENT[key] for key in REQUIRED})
-    assert read_config(tmp_path) == CONFIG
+    assert read_config(tmp_path, BertConfig) == CONFIG
 
 
 @pytest.mark.parametrize(
@@ -665,7 +668,7 @@ def test_what_is_saved_is_what_is_loaded(pooler: bool, tmp_path: Path) -> None:
 
 def test_transformers_opens_what_is_saved(bert: Bert, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    save_bert(bert, tmp_path)
+    bert.save_pretrained(tmp_path)
     model, info = transformers.BertModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info.values())
     ids = torch.tensor([[2, 7, 9, 3]])
@@ -684,7 +687,7 @@ def test_a_view_is_saved_as_its_own_values(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_the_old_model_whole(
     bert: Bert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_bert(bert, tmp_path)
+    bert.save_pretrained(tmp_path)
     write_bytes = Path.write_bytes
 
     def fill_up(self: Path, data: bytes) -> int:
@@ -695,7 +698,7 @@ def test_a_full_disk_leaves_the_old_model_whole(
     with pytest.raises(
         InputError, match=r"cannot write .*model\.safetensors: No space left on device"
     ):
-        save_bert(Bert(CONFIG), tmp_path)
+        Bert(CONFIG).save_pretrained(tmp_path)
     monkeypatch.undo()
     assert_same(load_bert(tmp_path)[0], bert)
     assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors"]

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, replacing
-from minibert.hub import MINILM
+from minibert.formats.hub import MINILM
 from minibert.model import Bert
 from tools.golden import RECORDS, encoder, folder_of
 from tools.parity import (

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, read_object, write_json
-from minibert.hub import find_model
+from minibert.formats.hub import find_model
 from tools.joint import TransformersJoint, padded
 from train.data import Item
 from train.evaluate import Metrics, measure

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from minibert.encoder import SentenceEncoder
+from minibert.formats.hub import BERT_BASE, MINILM, from_cache, installed_package
 from minibert.heads import normalize
-from minibert.hub import BERT_BASE, MINILM, from_cache, installed_package
 from minibert.layout import Padded
 from minibert.model import Bert
 from minibert.pretraining import BertForPreTraining, fill_masks

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from minibert.files import InputError, write_json
-from minibert.weights import save_tensors
+from minibert.formats.tensors import save_tensors
 
 VOCABULARY, HIDDEN, LAYERS, FEED_FORWARD, POSITIONS, TYPES = 30522, 768, 12, 3072, 512, 2
 

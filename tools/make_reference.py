@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from minibert.files import InputError, read_json, sha256, write_json
-from minibert.hub import MINILM, find_model
-from minibert.weights import save_tensors
+from minibert.formats.hub import MINILM, find_model
+from minibert.formats.tensors import save_tensors
 from train.checkpoint import read_tensors
 
 REFERENCE = Path(__file__).parents[1] / "tests" / "reference"

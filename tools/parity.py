@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from minibert.formats.names import checkpoint_name
 from minibert.layout import Packed
 from minibert.model import ACTIVATIONS, Bert, BertConfig
 from minibert.pretraining import BertForPreTraining
 from minibert.tokenizer import Tokenizer
-from minibert.weights import checkpoint_name
 from train.readers import load_data
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from minibert.encoder import SentenceEncoder
+from minibert.formats.names import checkpoint_name
 from minibert.model import Bert, BertConfig
 from minibert.tokenizer import SPECIAL_TOKENS
-from minibert.weights import checkpoint_name
 from tools.parity import shake, worst
 from train.data import Batch, DataSet, Example, Item, collate, prepare
 from train.freezing import FreezingPlan

@@ -24,11 +24,13 @@ from minibert.files import (
     read_object,
     read_text,
     replacing,
-    write_card,
     write_json,
 )
+from minibert.formats.cards import write_card
+from minibert.formats.checkpoint import save_model
+from minibert.formats.names import checkpoint_name
+from minibert.formats.tensors import open_safetensors, save_tensors
 from minibert.tokenizer import Tokenizer
-from minibert.weights import checkpoint_name, open_safetensors, save_model, save_tensors
 from train.settings import Settings, read_settings
 from train.tasks import JointModel, PairSimilarity, Task, describe, task_from
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from minibert.files import InputError, read_texts
+from minibert.files import InputError
+from minibert.texts import read_texts
 from train.checkpoint import Run, load_run
 from train.data import Example, Item, prepare
 from train.evaluate import predict

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.files import InputError, replacing
-from minibert.hub import hub_id
+from minibert.formats.hub import hub_id
 from train.data import Item, Label
 from train.evaluate import Metrics
 from train.freezing import FreezingPlan

@@ -21,7 +21,7 @@ from transformers import BertModel
 from minibert import Packed
 from minibert.files import sha256
 from minibert.pretraining import load_pretraining
-from minibert.weights import load_bert
+from tests.test_weights import load_bert
 from tools.make_bert_base import main
 
 

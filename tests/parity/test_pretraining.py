@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from minibert import Bert, BertConfig, BertForPreTraining, InputError, Packed
+from minibert.formats.names import checkpoint_name
 from minibert.pretraining import ARCHITECTURES, fill_masks, load_pretraining
 from minibert.tokenizer import Tokenizer
-from minibert.weights import checkpoint_name, load_bert
 from tests.test_tokenizer import UNCASED, write_vocabulary
+from tests.test_weights import load_bert
 from tools.parity import shake
 
 pytestmark = pytest.mark.usefixtures("one_thread")

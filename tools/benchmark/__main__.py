@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 
 from minibert.files import InputError, write_json
-from minibert.hub import find_model
-from minibert.weights import read_config
+from minibert.formats.config import read_config
+from minibert.formats.hub import find_model
+from minibert.model import BertConfig
 from tools.benchmark import encode, machine, processes, show, train
 from tools.benchmark.corpora import SIZES
 from tools.benchmark.race import Engine, Result, installed, race, ready
@@ -74,7 +75,9 @@ def run_scale(options: argparse.Namespace) -> Outcome:
 def run_products(options: argparse.Namespace) -> Outcome:
     """the rate of the float32 products of a MiniLM layer, by each way that PyTorch has to compute
     them"""
-    with ready([machine.limit(read_config(find_model("minilm").path))], options.threads) as workers:
+    with ready(
+        [machine.limit(read_config(find_model("minilm").path, BertConfig))], options.threads
+    ) as workers:
         results = {job: race(workers, options.rounds, job) for job in machine.PRODUCTS}
     print(table(show.products(results)))
     return Outcome(results)
@@ -105,7 +108,7 @@ def measure(
 
     model: its folder, if it is not MiniLM.
     """
-    config = read_config(model or find_model("minilm").path)
+    config = read_config(model or find_model("minilm").path, BertConfig)
     limit = machine.limit(config, device, "float32" if device == "cpu" else "bfloat16")
     outcome = Outcome()
     with ready([*installed(engines), limit], options.threads) as workers:

@@ -17,9 +17,10 @@ from torch.nn import functional as F
 
 from minibert.encoder import BATCH_TOKENS, SentenceEncoder
 from minibert.files import InputError, read_json, write_json
-from minibert.hub import find_model
+from minibert.formats.config import read_config
+from minibert.formats.hub import find_model
+from minibert.model import Bert, BertConfig
 from minibert.tokenizer import Tokenizer
-from minibert.weights import load_bert, read_config
 from tools.benchmark.corpora import corpora
 from tools.benchmark.machine import useful_flop
 from tools.benchmark.race import Engine, Result, Work
@@ -90,12 +91,12 @@ def prepare(folder: Path, name: str, data_root: Path | None, count: int | None) 
     if name == "base":
         model = folder / "base"
         make_bert_base(folder / "seeded")
-        bert, _ = load_bert(folder / "seeded")
+        bert = Bert.from_pretrained(folder / "seeded")
         SentenceEncoder(bert, tokenizer, normalize=True, max_length=MAX_LENGTH).save_pretrained(
             model
         )
     tokenizer.max_length = MAX_LENGTH
-    config = read_config(model)
+    config = read_config(model, BertConfig)
     counted = {}
     for corpus, found in texts.items():
         lengths = [len(tokens.ids) for tokens in tokenizer.encode(found, "silent")]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from minibert.files import InputError
-from minibert.hub import find_model
+from minibert.formats.hub import find_model
 from minibert.tokenizer import Tokenizer
 from tools.benchmark.corpora import sentences
 from tools.benchmark.race import Result, environment, version

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from minibert.encoder import SentenceEncoder
-from minibert.hub import find_model
+from minibert.formats.hub import find_model
 from tools.benchmark.machine import useful_flop
 from tools.benchmark.race import Engine, Work
 from tools.joint import TransformersJoint, padded

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+import huggingface_hub
+
 from minibert.files import InputError, sha256
-from minibert.weights import weight_files
+from minibert.formats.tensors import weight_files
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 BERT_BASE = "google-bert/bert-base-uncased"
@@ -138,18 +140,14 @@ def installed_package() -> Path | None:
 
 def from_cache(repository: str, revision: str | None) -> Path | None:
     """The snapshot of a repository in the Hub's local cache, if what we need of it is there."""
-    # here and below: half a second that a local folder never needs
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
     try:
         wanted = list(FILES)
         folder = Path(
-            snapshot_download(
+            huggingface_hub.snapshot_download(
                 repository, revision=revision, local_files_only=True, allow_patterns=wanted
             )
         )
-    except HFValidationError as error:
+    except huggingface_hub.errors.HFValidationError as error:
         raise InputError(
             f"no folder {repository!r:.200}; and it is no Hub id either: {error!s:.200}"
         ) from error
@@ -171,38 +169,32 @@ def from_hub(repository: str, revision: str | None) -> Path:
 
     Raises InputError if that fails, or if a file is not the one that the Hub announced.
     """
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
     try:
         for wait in (1, 2, 0):
             try:
                 # snapshot_download waits without limit for a server that is silent, and retries for
                 # half a minute one that is not there. This question does neither.
-                HfApi().model_info(repository, revision=revision, timeout=5)
+                huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=5)
                 wanted = list(FILES)
                 folder = Path(
-                    snapshot_download(
+                    huggingface_hub.snapshot_download(
                         repository, revision=revision, allow_patterns=wanted, etag_timeout=5
                     )
                 )
                 break
-            except HfHubHTTPError as error:  # a busy server (5xx) is asked three times
+            except (
+                huggingface_hub.errors.HfHubHTTPError
+            ) as error:  # a busy server (5xx) is asked three times
                 if not wait or error.response.status_code < 500:
                     raise
                 time.sleep(wait)
-    except GatedRepoError as error:
+    except huggingface_hub.errors.GatedRepoError as error:
         raise InputError(
             f"{repository} is gated: accept its terms on the Hub, then log in (hf auth login)"
         ) from error
-    except RevisionNotFoundError as error:
+    except huggingface_hub.errors.RevisionNotFoundError as error:
         raise InputError(f"the Hub has {repository}, but no revision {revision!r} of it") from error
-    except RepositoryNotFoundError as error:
+    except huggingface_hub.errors.RepositoryNotFoundError as error:
         raise InputError(
             f"the Hub has no model {repository}, or it is private and you are not logged in"
         ) from error

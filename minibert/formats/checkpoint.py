@@ -1,0 +1,189 @@
+"""A folder of config.json and safetensors <-> a model, with a report of every tensor."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from minibert.files import InputError, write_json
+from minibert.formats.config import AnyConfig, Config, read_config
+from minibert.formats.names import ENCODER_PARTS, TIES, checkpoint_name, model_name
+from minibert.formats.tensors import open_safetensors, save_tensors, tensor_names, weight_files
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """What became of one tensor of a checkpoint, or of one parameter of the model."""
+
+    name: str  # in the file; the parameter's checkpoint name if the file lacks it
+    status: str  # "loaded", "renamed", "tied", "ignored", "missing", "unexpected" or "wrong shape"
+    shape: tuple[int, ...]
+    dtype: str
+    note: str = ""  # the parameter that was filled, or why not
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every tensor of a checkpoint."""
+
+    files: tuple[Path, ...]
+    entries: tuple[TensorEntry, ...]
+
+    @property
+    def counts(self) -> Counter[str]:
+        return Counter(entry.status for entry in self.entries)
+
+    def raise_for_problems(self) -> None:
+        """Raise InputError, naming each tensor, if something is missing, unexpected or of a wrong
+        shape."""
+        problems = [e for e in self.entries if e.status in ("missing", "unexpected", "wrong shape")]
+        if problems:
+            lines = [
+                f"  {e.status}: {e.name} {list(e.shape)}" + (f" ({e.note})" if e.note else "")
+                for e in problems
+            ]
+            more = [f"  and {len(lines) - 10} more"] if len(lines) > 10 else []
+            files = ", ".join(map(str, self.files))
+            raise InputError(
+                "\n".join(
+                    [
+                        f"{files} does not hold the BERT that config.json describes:",
+                        *lines[:10],
+                        *more,
+                    ]
+                )
+            )
+
+
+def load_state(
+    parameters: Mapping[str, Tensor], files: Iterable[Path], dtype: torch.dtype = torch.float32
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Read the tensors of a checkpoint that fill the given parameters.
+
+    parameters: name -> a tensor of the wanted shape (on any device, "meta" too). Floats of any
+    width become `dtype`. Returns tensors by the parameters' names, and what became of each tensor:
+    problems stand in the report. Raises InputError if a file is no safetensors file.
+    """
+    files = tuple(files)
+    state: dict[str, Tensor] = {}
+    entries: list[TensorEntry] = []
+    twice: list[tuple[Path, str]] = []
+    for file in files:
+        with open_safetensors(file) as tensors:
+            for name in sorted(tensors.keys()):
+                if name in TIES and "masked_words.bias" in parameters:
+                    twice.append((file, name))
+                    continue
+                view = tensors.get_slice(name)
+                shape, stored = tuple(view.get_shape()), view.get_dtype()
+                status, note = _classify(name, shape, stored, parameters, state)
+                if status in ("loaded", "renamed"):
+                    state[note] = tensors.get_tensor(name).to(dtype, copy=True)
+                entries.append(TensorEntry(name, status, shape, stored, note))
+    # when all that they may be equal to is there
+    entries += [_tie(file, name, state) for file, name in twice]
+    present = {model_name(entry.name) for entry in entries}
+    for name, parameter in parameters.items():
+        if name not in present:
+            entries.append(
+                TensorEntry(checkpoint_name(name), "missing", tuple(parameter.shape), "", name)
+            )
+    return state, LoadReport(files, tuple(entries))
+
+
+def _classify(
+    name: str,
+    shape: tuple[int, ...],
+    stored: str,
+    parameters: Mapping[str, Tensor],
+    filled: Mapping[str, Tensor],
+) -> tuple[str, str]:
+    """The status of one tensor of a file, and the parameter it fills or the reason why it fills
+    none."""
+    target = model_name(name)
+    if name.endswith("position_ids"):
+        return "ignored", "the numbers 0, 1, 2 ..., which old versions saved"
+    if target not in parameters and not name.removeprefix("bert.").startswith(ENCODER_PARTS):
+        return "ignored", "a head, no part of the encoder"
+    if target is None or target not in parameters:
+        if target is not None and target.startswith("pooler."):
+            return "ignored", "the pooler was not asked for"
+        return "unexpected", "config.json describes no such parameter"
+    if target in filled:
+        return "unexpected", f"{target} is filled already, from another spelling of its name"
+    if not re.fullmatch(r"F64|F32|F16|BF16|F8_\w+", stored):
+        return "unexpected", f"of dtype {stored}, and weights are floats of 8 to 64 bits"
+    if shape != tuple(parameters[target].shape):
+        return "wrong shape", f"{target} has {list(parameters[target].shape)}"
+    return ("loaded" if name == checkpoint_name(target) else "renamed"), target
+
+
+def _tie(file: Path, name: str, state: Mapping[str, Tensor]) -> TensorEntry:
+    """What became of a tensor that must be equal to one that is loaded, and is then not needed
+    itself."""
+    with open_safetensors(file) as tensors:
+        tensor, stored = tensors.get_tensor(name), tensors.get_slice(name).get_dtype()
+    target = TIES[name]
+    if target in state and torch.equal(tensor.to(state[target].dtype), state[target]):
+        status, note = "tied", f"equal to {target}"
+    else:
+        status, note = (
+            "unexpected",
+            f"the decoder's, tied to {target} here, but its values are others",
+        )
+    return TensorEntry(name, status, tuple(tensor.shape), stored, note)
+
+
+def load_model(
+    folder: Path,
+    config_class: type[AnyConfig],
+    build: Callable[[AnyConfig, set[str]], Model],
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Model, LoadReport]:
+    """A model with the weights of a folder, in eval mode, and the report of its tensors.
+
+    build: makes the model, given its config and the names of the parameters that the files can
+    fill. Raises InputError, naming file, tensor and shapes, if the config or the weights cannot be
+    used, or a tensor of the model is missing, unexpected or of a wrong shape.
+    """
+    config, files = read_config(folder, config_class), weight_files(folder)
+    names = {known for file in files for name in tensor_names(file) if (known := model_name(name))}
+    # before a loop of a billion steps builds those layers
+    if config.num_hidden_layers > len(names):
+        raise InputError(
+            f"{folder / 'config.json'}: num_hidden_layers is {config.num_hidden_layers}, and the weights "
+            f"hold {len(names)} tensors of a BERT in all"
+        )
+    try:
+        with torch.device("meta"):  # shapes without memory: every parameter is about to be replaced
+            model = build(config, names)
+    except RuntimeError as error:  # sizes whose product overflows
+        raise InputError(f"{folder / 'config.json'}: {error}") from error
+    known_as = {name.removeprefix("bert."): name for name, _ in model.named_parameters()}
+    state, report = load_state(
+        {key: model.get_parameter(name) for key, name in known_as.items()}, files, dtype
+    )
+    report.raise_for_problems()
+    model.load_state_dict({known_as[key]: tensor for key, tensor in state.items()}, assign=True)
+    return model.eval(), report
+
+
+def save_model(
+    architecture: str, config: Config, tensors: Mapping[str, Tensor], folder: Path, **more: Any
+) -> None:
+    """Write config.json and model.safetensors as a class of `transformers` does, each beside the
+    old one and renamed.
+
+    tensors: by that class's names. more: what else that class wants in config.json.
+    Raises InputError if the disk refuses.
+    """
+    content = {"architectures": [architecture], "model_type": "bert", **asdict(config)}
+    save_tensors(tensors, folder / "model.safetensors")
+    write_json(folder / "config.json", content | {"position_embedding_type": "absolute"} | more)

@@ -1,0 +1,208 @@
+"""Reads and writes sentence-transformers' folder format, as plain data.
+
+The format: modules.json lists what a text passes through. Here that is a Transformer, a Pooling, and
+maybe a Normalize. Each has a folder with its settings. sentence_bert_config.json and
+config_sentence_transformers.json hold the rest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from minibert.files import InputError, read_json, read_object, write_json
+
+# Facts of a model card, for the Hub.
+CARD_FACTS = {
+    "library_name": "sentence-transformers",
+    "pipeline_tag": "sentence-similarity",
+    "tags": ["sentence-transformers", "sentence-similarity", "feature-extraction", "bert"],
+}
+# The names of poolings, here and in the format.
+POOLINGS = {"mean": "mean_tokens", "cls": "cls_token", "max": "max_tokens"}
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """How texts become vectors: what stands before them, how many tokens are read, and how the last
+    hidden state becomes one vector."""
+
+    pooling: str = "mean"  # "mean", "cls" or "max"
+    normalize: bool = False  # scale vectors to length 1
+    max_length: int | None = None  # in tokens, [CLS] and [SEP] included
+    prompts: Mapping[str, str] = field(default_factory=dict)  # by their names
+    default_prompt_name: str | None = None  # the prompt of a call that asks for none
+    include_prompt: bool = True  # pool the prompt's tokens too
+    truncate_dim: int | None = None  # how many numbers of a vector are kept
+
+
+@dataclass(frozen=True)
+class EncoderFolder:
+    """What a folder says of a sentence encoder."""
+
+    transformer: Path  # the folder of the encoder's own files
+    settings: EncoderSettings
+    lower_first: bool  # lower-case texts before they are tokenized
+
+
+def read_encoder_folder(folder: Path) -> EncoderFolder:
+    """Read modules.json of a folder, and the settings of its modules. A folder without modules.json
+    is a plain BERT.
+
+    Raises InputError, naming the module, for one that is not implemented here: without it the
+    vectors would be wrong.
+    """
+    file = folder / "modules.json"
+    if not file.exists():
+        return EncoderFolder(folder, EncoderSettings(), lower_first=False)
+    entries = read_json(file)
+    if not isinstance(entries, list) or not all(
+        isinstance(e, dict) and {"path", "type"} <= e.keys() for e in entries
+    ):
+        raise InputError(f"{file}: must be a list of objects with a path and a type")
+    kinds = [_kind(str(entry["type"])) for entry in entries]
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        raise InputError(
+            f"{file}: the modules are {', '.join(kinds)}; "
+            "read here: Transformer, Pooling and maybe Normalize"
+        )
+    transformer, pooling = (_inside(folder, str(entry["path"]), file) for entry in entries[:2])
+    max_length, lower_first = _read_transformer(transformer / "sentence_bert_config.json")
+    mode, include_prompt = read_pooling(pooling / "config.json")
+    prompts, default_prompt_name, truncate_dim = _read_prompts(
+        folder / "config_sentence_transformers.json"
+    )
+    settings = EncoderSettings(
+        mode,
+        "Normalize" in kinds,
+        max_length,
+        prompts,
+        default_prompt_name,
+        include_prompt,
+        truncate_dim,
+    )
+    return EncoderFolder(transformer, settings, lower_first)
+
+
+def write_encoder_settings(settings: EncoderSettings, hidden_size: int, folder: Path) -> None:
+    """Write settings into the folder of the encoder's own files, as `sentence_transformers` from
+    version 2 on reads them. Raises InputError if the disk refuses."""
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    if settings.normalize:
+        kinds.append(("2_Normalize", "Normalize"))
+    entries = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds)
+    ]
+    pooling: dict[str, object] = {"word_embedding_dimension": hidden_size}
+    for name, theirs in POOLINGS.items():
+        pooling[f"pooling_mode_{theirs}"] = name == settings.pooling
+    pooling["include_prompt"] = settings.include_prompt
+    transformer = {"max_seq_length": settings.max_length, "do_lower_case": False}
+    prompts = {
+        "model_type": "SentenceTransformer",
+        "prompts": dict(settings.prompts),
+        "default_prompt_name": settings.default_prompt_name,
+        "truncate_dim": settings.truncate_dim,
+        "similarity_fn_name": "cosine",
+    }
+    write_json(folder / "modules.json", entries)
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+    write_json(folder / "sentence_bert_config.json", transformer)
+    write_json(folder / "config_sentence_transformers.json", prompts)
+
+
+def describe(settings: EncoderSettings, num_layers: int, hidden_size: int) -> str:
+    """What a model card says of how texts become vectors, in Markdown."""
+    scaled = "scaled" if settings.normalize else "not scaled"
+    return f"""# Sentence encoder
+
+A BERT of {num_layers} layers that turns a text of up to {settings.max_length} tokens into a vector of \
+{settings.truncate_dim or hidden_size} numbers: its tokens' vectors, pooled by {settings.pooling}, \
+{scaled} to length 1. Vectors are compared by their cosine.
+
+```python
+from sentence_transformers import SentenceTransformer
+
+vectors = SentenceTransformer("FOLDER OR HUB ID").encode(["a sentence", "another"])
+```
+
+In minibert: `SentenceEncoder.from_pretrained("FOLDER OR HUB ID")`.
+
+"""
+
+
+def _kind(type_name: str) -> str:
+    """A module's class: "sentence_transformers.models.Pooling" (the path is longer since version 6)
+    -> "Pooling". A class of another package keeps its whole name."""
+    ours = type_name.startswith("sentence_transformers.")
+    return type_name.rpartition(".")[2] if ours else type_name
+
+
+def _read_transformer(file: Path) -> tuple[int | None, bool]:
+    """The max_seq_length and the do_lower_case of a sentence_bert_config.json."""
+    content = read_object(file) if file.exists() else {}
+    max_length = content.get("max_seq_length")
+    if max_length is not None and (type(max_length) is not int or max_length < 1):
+        raise InputError(
+            f"{file}: max_seq_length must be a positive whole number, not {max_length!r}"
+        )
+    return max_length, bool(content.get("do_lower_case", False))
+
+
+def read_pooling(file: Path) -> tuple[str, bool]:
+    """The pooling that a 1_Pooling/config.json asks for, and whether it counts a prompt's tokens.
+
+    Raises InputError for a pooling that is not implemented here.
+    """
+    content = read_object(file)
+    if "pooling_mode" in content:  # as sentence-transformers 6 writes it
+        modes = content["pooling_mode"]
+        asked = [str(mode) for mode in modes] if isinstance(modes, list) else [str(modes)]
+    else:
+        flags = [
+            key
+            for key, value in content.items()
+            if key.startswith("pooling_mode_") and value is True
+        ]
+        asked = [
+            key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+            for key in flags
+        ]
+    if len(asked) != 1 or asked[0] not in POOLINGS:
+        raise InputError(
+            f"{file}: pooling by {' and '.join(asked) or 'nothing'}; "
+            f"read here: one of {', '.join(POOLINGS)}"
+        )
+    return asked[0], bool(content.get("include_prompt", True))
+
+
+def _read_prompts(file: Path) -> tuple[dict[str, str], str | None, int | None]:
+    """The prompts of a config_sentence_transformers.json, which one is the default, and its
+    truncate_dim, if any.
+
+    Raises InputError, naming the key, for a prompt that is no text, and for a default that is not
+    among them.
+    """
+    content = read_object(file) if file.exists() else {}
+    prompts, default = content.get("prompts") or {}, content.get("default_prompt_name")
+    if not isinstance(prompts, dict) or not all(
+        isinstance(prompt, str | None) for prompt in prompts.values()
+    ):
+        raise InputError(
+            f"{file}: prompts must be an object of texts by their names, not {prompts!r:.200}"
+        )
+    if default not in (None, *prompts):
+        raise InputError(
+            f"{file}: default_prompt_name is {default!r}, "
+            f"and the prompts are {', '.join(prompts) or 'none'}"
+        )
+    dim = content.get("truncate_dim")
+    if dim is not None and (type(dim) is not int or dim < 1):
+        raise InputError(f"{file}: truncate_dim must be a positive whole number, not {dim!r}")
+    return {name: prompt or "" for name, prompt in prompts.items()}, default, dim
+
+
+def _inside(folder: Path, path: str, file: Path) -> Path:
+    if "\0" not in path and (inner := (folder / path).resolve()).is_relative_to(folder.resolve()):
+        return inner
+    raise InputError(f"{file}: the path {path!r} leads out of the folder")

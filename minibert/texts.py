@@ -1,0 +1,62 @@
+"""Texts to work on, read a line at a time: from a file, standard input or a command's arguments."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from minibert.files import InputError, decode
+
+
+def lazy_lines(stream: BinaryIO, source: str) -> Iterator[str]:
+    """The lines of `read_lines`, read one at a time from a file of any length, which is closed at
+    its end."""
+    try:
+        with stream:
+            for number, line in enumerate(stream, start=1):
+                if line.endswith(b"\n"):
+                    line = line[:-1].removesuffix(b"\r")
+                text = decode(line, source, number)
+                yield text.removeprefix("\ufeff") if number == 1 else text
+    except OSError as error:
+        raise InputError(f"cannot read {source}: {error.strerror}") from error
+
+
+def lazy_texts(texts: list[str], file: str | None) -> Iterator[str]:
+    """What a command works on: the texts of its arguments, else one a line of a file, else of
+    standard input ("-").
+
+    Raises InputError for both at once, and where nobody would type the texts; and as they are read,
+    for what is no UTF-8 text.
+    """
+    if texts:
+        if file is not None:
+            raise InputError("give texts as arguments or as --input, not both")
+        return iter(texts)
+    if file is not None and file != "-":
+        try:
+            return lazy_lines(open(file, "rb"), file)  # closed when it has been read
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {file}: {getattr(error, 'strerror', error)}") from error
+    if sys.stdin is None or (file is None and sys.stdin.isatty()):
+        raise InputError(
+            "no texts: give them as arguments, as --input FILE (one a line), or on standard input"
+        )
+    return lazy_lines(sys.stdin.buffer, "standard input")
+
+
+def read_texts(texts: list[str], file: str | None) -> list[str]:
+    """The same, all at once."""
+    return list(lazy_texts(texts, file))
+
+
+def count_lines(file: Path) -> int:
+    """How many lines a file has, in flat memory. Raises InputError if it cannot be read."""
+    count, block = 0, b"\n"
+    try:
+        with file.open("rb") as stream:
+            while more := stream.read(2**20):
+                count, block = count + more.count(b"\n"), more
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from error
+    return count + (not block.endswith(b"\n"))
