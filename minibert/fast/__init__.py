@@ -17,6 +17,7 @@ another class, which its repr shows: parameters, hooks, names and modes stay as 
 
 import copy
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -26,6 +27,7 @@ from minibert.fast.dropout import FastDropout
 from minibert.fast.linear import ArrangedLinear, FastLinear, has_arranged_products, has_avx512
 from minibert.model import Attention, Bert
 
+Module = TypeVar("Module", bound=nn.Module)
 Classes = Mapping[type[nn.Module], type[nn.Module]]
 
 
@@ -53,8 +55,7 @@ def inference_copy(bert: Bert) -> Bert:
     """
     if not isinstance(bert, Bert) or bert._compiled_call_impl is not None:
         return bert
-    shared = {id(parameter): parameter for parameter in bert.parameters()}
-    fast = copy.deepcopy(bert, shared)
+    fast = twin(bert)
     on_cpu = bert.device.type == "cpu"
     change_classes(fast, {Attention: FastAttention if on_cpu else GroupedAttention})
     if on_cpu and bert.dtype == torch.float32 and has_arranged_products():
@@ -63,6 +64,17 @@ def inference_copy(bert: Bert) -> Bert:
             if isinstance(module, ArrangedLinear):
                 module.arrange()
     return fast
+
+
+def twin(module: Module) -> Module:
+    """A copy of a module and its parts, which shares their parameters, buffers and hooks.
+
+    copy.deepcopy refuses a module that was pruned, since its weight is a result and no parameter.
+    """
+    copied = copy.copy(module)
+    parts = module._modules.items()
+    copied._modules = {name: None if part is None else twin(part) for name, part in parts}
+    return copied
 
 
 def change_classes(module: nn.Module, classes: Classes) -> None:
