@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from minibert.files import InputError
 from minibert.formats.cards import write_card
-from minibert.formats.hub import find_model
+from minibert.formats.hub import find_encoder
 from minibert.formats.sentence_transformers import (
     CARD_FACTS,
     EncoderSettings,
@@ -98,7 +98,7 @@ class SentenceEncoder:
         minibert/linear.py, with the same parameters. Raises InputError if the model cannot be had,
         or if its files are damaged or ask for what is not implemented.
         """
-        found = read_encoder_folder(find_model(name, revision).path)
+        found = read_encoder_folder(find_encoder(name, revision, pooling))
         settings = found.settings
         bert = Bert.from_pretrained(found.transformer, dtype=dtype)
         speed_up(bert)

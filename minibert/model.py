@@ -239,7 +239,7 @@ class Bert(nn.Module):
         """
 
         def build(config: BertConfig, names: set[str]) -> "Bert":
-            return cls(config, pooler="pooler.dense.weight" in names)
+            return cls(config, pooler=any(name.startswith("pooler.") for name in names))
 
         return load_model(find_model(name, revision).path, BertConfig, build, dtype)[0]
 

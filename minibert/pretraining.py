@@ -120,7 +120,7 @@ def load_pretraining(
         parts = {name.partition(".")[0] for name in names}
         return BertForPreTraining(
             config,
-            pooler="pooler.dense.weight" in names,
+            pooler="pooler" in parts,
             masked_words="masked_words" in parts,
             next_sentence="next_sentence" in parts,
         )
