@@ -28,7 +28,7 @@ from minibert import Bert, BertConfig, InputError, SentenceEncoder
 from minibert.files import write_json
 from minibert.formats import hub
 from minibert.formats.download import FILES
-from minibert.formats.hub import MINILM, find_model, from_cache, installed_package
+from minibert.formats.hub import MINILM, PoolingWarning, find_model, from_cache, installed_package
 from tests.test_encoder import small_encoder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -779,7 +779,7 @@ def test_a_hub_that_answers_only_once_does_not_make_a_model_plain(
 def test_a_folder_that_does_not_say_how_to_pool_is_a_warning(encoder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(encoder, tmp_path / "model"))
     (folder / "modules.json").unlink()
-    with pytest.warns(UserWarning, match=f"^{folder} {ASSUMED}") as caught:
+    with pytest.warns(PoolingWarning, match=f"^{folder} {ASSUMED}") as caught:
         assert SentenceEncoder.from_pretrained(folder).pooling == "mean"
     assert [warning.filename for warning in caught] == [__file__]
     with warnings.catch_warnings():

@@ -4,6 +4,7 @@ top to bottom."""
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, signals, write_json
+from minibert.formats.hub import PoolingWarning
 from minibert.model import Attention
 from train.cache import PrefixCache
 from train.checkpoint import (
@@ -592,6 +594,7 @@ def output_folder(settings: Settings) -> Path:
 def main(arguments: list[str] | None = None) -> int:
     """Train; the exit status is 0, 2 for input that cannot be used, 130 if the run was
     interrupted."""
+    warnings.simplefilter("ignore", PoolingWarning)  # each task says how it pools
     try:
         settings, resumed = command_line(arguments, "python -m train.run", __doc__ or "")
         run = resumed or output_folder(settings)

@@ -60,6 +60,11 @@ class ModelFolder:
         return ALIASES.get(self.name, self.name)
 
 
+class PoolingWarning(UserWarning):
+    """Nothing says how a model's token vectors become a sentence vector. The plain mean is
+    assumed."""
+
+
 def find_model(name: str | PathLike[str], revision: str | None = None) -> ModelFolder:
     """The folder with the files of a model, fetched from the Hub if it is nowhere else.
 
@@ -149,6 +154,7 @@ def find_encoder(
             f"{name} has no modules.json, 1_Pooling/ and sentence_bert_config.json to say how "
             "token vectors become a sentence vector. Assumed: their mean, not scaled to length 1. "
             "If its model card says otherwise, add these files, or give pooling= (--pooling)",
+            PoolingWarning,
             stacklevel=3,
         )
     return found.path
