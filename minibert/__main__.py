@@ -16,7 +16,7 @@ from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, sha256
 from minibert.formats.hub import BERT_BASE, KNOWN_WEIGHTS, find_model
 from minibert.heads import POOLINGS
-from minibert.pretraining import fill_masks, load_pretraining
+from minibert.pretraining import BertForPreTraining, fill_masks
 from minibert.program import run_program
 from minibert.quantize import PRECISIONS, quantize
 from minibert.texts import count_lines, lazy_texts, read_texts
@@ -104,7 +104,7 @@ def fill_mask(options: argparse.Namespace) -> None:
     """Print the likeliest words for each [MASK] of texts."""
     texts = read_texts(options.texts, options.input)
     folder = find_model(options.model, options.revision).path
-    model, _ = load_pretraining(folder)
+    model, _ = BertForPreTraining.from_folder(folder)
     config = model.bert.config
     tokenizer = Tokenizer.from_folder(folder, config.vocab_size)
     tokenizer.max_length = min(
@@ -130,7 +130,7 @@ def fill_mask(options: argparse.Namespace) -> None:
 def inspect(options: argparse.Namespace) -> None:
     """Print where a model comes from, its sizes, and what became of every tensor of its files."""
     model = find_model(options.model, options.revision)
-    whole, report = load_pretraining(model.path)
+    whole, report = BertForPreTraining.from_folder(model.path)
     bert = whole.bert
     origin = model.source if model.commit is None else f"{model.source}, commit {model.commit}"
     print(f"{model.name}: {model.path} ({origin})")

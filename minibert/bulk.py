@@ -52,9 +52,9 @@ def model_facts(encoder: SentenceEncoder) -> dict[str, Any]:
         "weights": weights.hexdigest(),
         "tokenizer": hashlib.sha256(encoder.tokenizer.backend.to_str().encode()).hexdigest(),
         "max_length": encoder.tokenizer.max_length,
-        "pooling": encoder.pooling,
-        "include_prompt": encoder.include_prompt,
-        "normalize": encoder.normalize,
+        "pooling": encoder.settings.pooling,
+        "include_prompt": encoder.settings.include_prompt,
+        "normalize": encoder.settings.normalize,
         "dimensions": encoder.dim(),
     }
 

@@ -1,71 +1,97 @@
-"""What stands on the encoder: pooling, the sentence head, the token head, and the masked-word head.
+"""What stands on the encoder: pooling, the sentence head, the token head, the masked-word head.
 
-Shapes: B sentences, D hidden, C labels, V vocabulary. `*` stands for the tokens: (B, S) padded, or
-(N) packed.
+Shapes: B sentences, D hidden, C labels, V vocabulary, G sentences of a group, L their length.
+        `*` stands for the tokens, as the layout arranges them: (B, S) padded, or (N) packed.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minibert.dropout import Dropout
 from minibert.layout import Layout
 from minibert.model import ACTIVATIONS, BertConfig, init_weights, layer_norm
 
-POOLINGS = ("mean", "cls", "max")
+
+def mean(states: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean over each sentence's real tokens: (G, L, D), (G, L) -> (G, D). No tokens give 0.
+
+    [CLS] and [SEP] count, padding does not (Reimers and Gurevych 2019, section 3,
+    arXiv:1908.10084).
+    """
+    if mask is None:
+        return states.mean(1)  # (G, L, D) -> (G, D)
+    weights = mask.unsqueeze(-1).to(states.dtype)  # (G, L) -> (G, L, 1)
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1)  # (G, L, D) -> (G, D)
+
+
+def first(states: Tensor, mask: Tensor | None) -> Tensor:
+    """The first token of each sentence, which is [CLS]: (G, L, D) -> (G, D)."""
+    return states[:, 0]  # (G, L, D) -> (G, D)
+
+
+def largest(states: Tensor, mask: Tensor | None) -> Tensor:
+    """The largest value of each dimension over a sentence's real tokens: -> (G, D)."""
+    if mask is None:
+        return states.amax(1)  # (G, L, D) -> (G, D)
+    padding = ~mask.unsqueeze(-1)  # (G, L) -> (G, L, 1)
+    values = states.masked_fill(padding, torch.finfo(states.dtype).min).amax(1)  # (G, D)
+    return values.masked_fill(~mask.any(1, keepdim=True), 0)  # (G, D)
+
+
+POOLINGS: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
+    "mean": mean,
+    "cls": first,
+    "max": largest,
+}
 
 
 def pool(hidden: Tensor, layout: Layout, pooling: str) -> Tensor:
-    """One vector a sentence from one vector a token: (*, D) -> (B, D).
+    """One vector for each sentence from one for each token: (*, D) -> (B, D).
 
-    "mean": the mean over the sentence's real tokens, [CLS] and [SEP] among them; padding never
-    counts (Reimers and Gurevych 2019, section 3, arXiv:1908.10084). "cls": the first token's.
-    "max": each dimension's largest. Raises ValueError for any other word.
+    pooling: a key of POOLINGS. Raises ValueError for any other word.
     """
-    if pooling == "mean":
-        return layout.mean(hidden)
-    if pooling == "cls":
-        return layout.first(hidden)
-    if pooling == "max":
-        return layout.max(hidden)
-    raise ValueError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS)}")
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS)}")
+    groups = layout.groups(hidden)
+    return torch.cat([POOLINGS[pooling](states, mask) for (states,), mask in groups])  # (B, D)
 
 
 def normalize(vectors: Tensor) -> Tensor:
     """Scale each vector to length 1: (B, D) -> (B, D). A vector of zeros stays as it is."""
-    return F.normalize(vectors, dim=-1)
+    return F.normalize(vectors, dim=-1)  # (B, D)
 
 
 class SentenceHead(nn.Module):
-    """Scores for the labels of a sentence: pooling, dropout, one linear layer.
+    """Logits for the labels of a sentence: pooling, dropout, one linear layer.
 
-    pooling: "mean", "cls" or "max" as in `pool`, or "pooler": [CLS] through BERT's own pooler, as
-    in Devlin et al. 2019, section 4.1.
+    pooling: as in `pool`, or "pooler": [CLS] through BERT's own pooler (Devlin et al. 2019,
+    section 4.1).
     """
 
     def __init__(self, config: BertConfig, num_labels: int, pooling: str = "mean") -> None:
         super().__init__()
         self.pooling = pooling
-        self.dropout = Dropout(config.hidden_dropout_prob)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, num_labels)
         init_weights(self.classifier, config)
 
     def forward(self, hidden: Tensor, layout: Layout, pooler: nn.Module | None = None) -> Tensor:
         if self.pooling == "pooler":
             assert pooler is not None
-            vectors = pooler(layout.first(hidden))  # (*, D) -> (B, D)
+            vectors = pooler(pool(hidden, layout, "cls"))  # (*, D) -> (B, D)
         else:
             vectors = pool(hidden, layout, self.pooling)  # (*, D) -> (B, D)
         return self.classifier(self.dropout(vectors))  # (B, D) -> (B, C)
 
 
 class TokenHead(nn.Module):
-    """Scores for the labels of each token: dropout, one linear layer (Devlin et al. 2019, section
-    5.3)."""
+    """Logits for the labels of each token: dropout, one linear layer (Devlin, section 5.3)."""
 
     def __init__(self, config: BertConfig, num_labels: int) -> None:
         super().__init__()
-        self.dropout = Dropout(config.hidden_dropout_prob)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, num_labels)
         init_weights(self.classifier, config)
 
@@ -74,11 +100,11 @@ class TokenHead(nn.Module):
 
 
 class MaskedWordHead(nn.Module):
-    """Scores for which word stands at each token (Devlin et al. 2019, section 3.1, task 1).
+    """Logits for the word at each token (Devlin et al. 2019, section 3.1, task 1).
 
-    A layer of its own, then the product with each word's embedding, and a bias a word:
-    `get_masked_lm_output` in the original's run_pretraining.py. The table of embeddings is passed
-    in, so that it cannot become another one.
+    A layer of its own, then the product with the embedding of each word, plus a bias for each word:
+    `get_masked_lm_output` in Google's run_pretraining.py. The weights are tied: the table of word
+    embeddings is handed to each call, so it is always the encoder's own.
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -89,6 +115,6 @@ class MaskedWordHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         init_weights(self.dense, config)
 
-    def forward(self, hidden: Tensor, words: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, word_embeddings: Tensor) -> Tensor:
         x = self.norm(self.activation(self.dense(hidden)))  # (*, D)
-        return F.linear(x, words, self.bias)  # (*, D), (V, D) -> (*, V)
+        return F.linear(x, word_embeddings, self.bias)  # (*, D), (V, D) -> (*, V)

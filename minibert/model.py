@@ -1,29 +1,26 @@
-"""BERT, from the embeddings up to the whole encoder.
+"""BERT: its config, and every part from the embeddings up to the whole encoder.
 
-Source: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers"
-(arXiv:1810.04805), whose encoder is that of Vaswani et al. 2017, "Attention Is All You Need"
+Sources: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers"
+(arXiv:1810.04805). Its encoder is that of Vaswani et al. 2017, "Attention Is All You Need"
 (arXiv:1706.03762).
 
-Shapes: B sentences, S positions, N packed tokens, D hidden, H heads, W width of a head (D = H * W),
-        F feed-forward. `*` stands for however the layout lays out tokens: (B, S) padded, or (N)
-        packed.
+Shapes: B sentences, S positions, N packed tokens, D hidden, F feed-forward, H heads, W width of a
+        head (D = H * W), G sentences that share an attention call, L their common length.
+        `*` stands for the tokens, as the layout arranges them: (B, S) padded, or (N) packed.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from os import PathLike
-from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minibert.dropout import Dropout
-from minibert.formats.checkpoint import load_model, save_model
-from minibert.formats.hub import find_model
-from minibert.formats.names import checkpoint_name
+from minibert.formats.config import check_config
+from minibert.formats.pretrained import Pretrained
 from minibert.layout import Layout, Padded
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -36,9 +33,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class BertConfig:
-    """The sizes and constants of a BERT, by the names of the original `config.json`. Defaults:
-    bert-base-uncased.
+    """The sizes and constants of a BERT, named as in the original `config.json`.
 
+    The defaults are those of bert-base-uncased.
     Raises ValueError, naming the field, for a value that no BERT can have.
     """
 
@@ -57,82 +54,93 @@ class BertConfig:
     pad_token_id: int = 0
 
     def __post_init__(self) -> None:
-        sizes = (
-            "vocab_size",
-            "hidden_size",
-            "num_attention_heads",
-            "intermediate_size",
-            "max_position_embeddings",
-        )
-        for field in (*sizes, "num_hidden_layers", "type_vocab_size"):
-            value = getattr(self, field)
-            if type(value) is not int or not 0 < value < 2**31:
-                raise ValueError(f"{field} must be a positive whole number, not {value!r}")
-        for field in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            value = getattr(self, field)
-            if type(value) not in (int, float) or not 0 <= value < 1:
-                raise ValueError(f"{field} must be a number from 0 to below 1, not {value!r}")
-        for field in ("layer_norm_eps", "initializer_range"):
-            value = getattr(self, field)
-            if type(value) not in (int, float) or not 0 < value < 1:
-                raise ValueError(f"{field} must be a number between 0 and 1, not {value!r}")
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
-            )
-        if not isinstance(self.hidden_act, str) or self.hidden_act not in ACTIVATIONS:
-            raise ValueError(
-                f"hidden_act {self.hidden_act!r} is not one of {', '.join(ACTIVATIONS)}"
-            )
-        if type(self.pad_token_id) is not int or not 0 <= self.pad_token_id < self.vocab_size:
-            raise ValueError(
-                f"pad_token_id {self.pad_token_id!r} is not an id of the {self.vocab_size} words"
-            )
+        check_config(self, ACTIVATIONS)
 
 
 def layer_norm(config: BertConfig) -> nn.LayerNorm:
     """A layer norm over the hidden size (Ba et al. 2016, arXiv:1607.06450).
 
-    The config's epsilon everywhere: 1e-12 in BERT, where PyTorch's own default is 1e-5.
+    Its epsilon is the config's: 1e-12 in BERT, where PyTorch's own default is 1e-5.
     """
     return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
 
 def embedding(rows: int, columns: int, padding_idx: int | None = None) -> nn.Embedding:
-    """A table that `init_weights` or a checkpoint will fill; nn.Embedding's own constructor draws
-    it twice over."""
-    return nn.Embedding.from_pretrained(
-        torch.empty(rows, columns), freeze=False, padding_idx=padding_idx
-    )
+    """A table that `init_weights` or a checkpoint fills.
+
+    nn.Embedding would fill it itself. On the "meta" device that imports 800 modules of PyTorch.
+    """
+    table = torch.empty(rows, columns)
+    return nn.Embedding.from_pretrained(table, freeze=False, padding_idx=padding_idx)
 
 
 class Embeddings(nn.Module):
-    """What enters the first layer: word + token type + position, normed (Devlin et al. 2019, figure
-    2)."""
+    """What enters the first layer: word + token type + position, then a norm (Devlin, figure 2).
+
+    The row of [PAD], the `padding_idx`, gets no gradient.
+    """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.word = embedding(
-            config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
-        )
-        # learnt, not sinusoids
-        self.position = embedding(config.max_position_embeddings, config.hidden_size)
-        self.token_type = embedding(config.type_vocab_size, config.hidden_size)
+        size = config.hidden_size
+        self.word = embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
+        self.position = embedding(config.max_position_embeddings, size)  # learned, not sinusoids
+        self.token_type = embedding(config.type_vocab_size, size)
         self.norm = layer_norm(config)
-        self.dropout = Dropout(config.hidden_dropout_prob)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(
-        self, input_ids: Tensor, token_type_ids: Tensor | None, positions: Tensor
-    ) -> Tensor:
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, layout: Layout) -> Tensor:
+        """(*) -> (*, D). Raises ValueError as `Bert.forward`, where shapes could broadcast too."""
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(input_ids)
+        for name, other in (("a mask or layout", layout), ("token_type_ids", token_type_ids)):
+            if (found := tuple(other.shape)) != (wanted := tuple(input_ids.shape)):
+                raise ValueError(f"input_ids {wanted} do not fit {name} of {found}")
+        if layout.longest > self.position.num_embeddings:
+            raise ValueError(
+                f"a sentence of {layout.longest} tokens is longer than the model's "
+                f"{self.position.num_embeddings} positions: truncate it"
+            )
         x = self.word(input_ids) + self.token_type(token_type_ids)  # (*) -> (*, D)
-        x = x + self.position(positions)  # (*, D)
+        x = x + self.position(layout.positions)  # (*, D)
         return self.dropout(self.norm(x))
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """softmax(Q K^T / sqrt(W) + bias) V: each token becomes a weighted mean of the values it sees.
+
+    query, key, value: (G, H, L, W) float. mask: (G, L) bool, True for the keys that may be seen;
+    a sentence without any gets 0. bias: added to the scores, of a shape that broadcasts to
+    (G, H, L, L); BERT has none. dropout: the chance that a probability becomes 0.
+    Returns (G, H, L, W). Source: Vaswani et al. 2017, equation 1; dropout as in Google's code.
+    """
+    # Scaling before the product, and not after it, keeps half precision from overflowing.
+    scores = query / math.sqrt(query.size(-1)) @ key.transpose(-2, -1)  # (G, H, L, L)
+    if bias is not None:
+        scores = scores + bias  # (G, H, L, L)
+    if mask is None:
+        probabilities = scores.softmax(-1)  # (G, H, L, L)
+    else:
+        mask = mask[:, None, None, :]  # (G, L) -> (G, 1, 1, L): the same keys for each query
+        # Google's code adds -10000. The dtype's smallest number also holds in half precision:
+        # exp(smallest - the row's largest) is exactly 0. It is finite, so a row without keys is no
+        # NaN; the product with the mask makes it 0.
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # (G, H, L, L)
+        probabilities = scores.softmax(-1) * mask  # (G, H, L, L)
+    return F.dropout(probabilities, dropout) @ value  # (G, H, L, L), (G, H, L, W) -> (G, H, L, W)
 
 
 class Attention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017, section 3.2.2)."""
+
+    attention = staticmethod(attention)
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -141,31 +149,36 @@ class Attention(nn.Module):
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout_prob = config.attention_probs_dropout_prob
+        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        query = self._split(self.query(x))  # (*, D) -> (*, H, W)
-        key = self._split(self.key(x))  # (*, D) -> (*, H, W)
-        value = self._split(self.value(x))  # (*, D) -> (*, H, W)
-        context = layout.attend(
-            query, key, value, self.dropout_prob if self.training else 0.0
-        )  # (*, H, W)
+        heads = self.num_heads, -1
+        query = self.query(x).unflatten(-1, heads)  # (*, D) -> (*, H, W)
+        key = self.key(x).unflatten(-1, heads)  # (*, D) -> (*, H, W)
+        value = self.value(x).unflatten(-1, heads)  # (*, D) -> (*, H, W)
+        groups = layout.groups(query, key, value)
+        contexts = [self.attend(q, k, v, mask) for (q, k, v), mask in groups]
+        context = layout.join(contexts)  # (*, H, W)
         return self.output(context.flatten(-2))  # (*, H, W) -> (*, D)
 
-    def probabilities(self, x: Tensor, layout: Padded) -> Tensor:
-        """Where the heads look: (B, S, D) -> (B, H, S, S), by the explicit path and without
-        dropout."""
-        return layout.attention_probabilities(
-            self._split(self.query(x)), self._split(self.key(x))
-        )  # (B, H, S, S)
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """Attention within each sentence of a group: three (G, L, H, W) -> (G, L, H, W)."""
+        query, key, value = (x.transpose(1, 2) for x in (query, key, value))  # (G, H, L, W)
+        dropout = self.dropout.p if self.training else 0.0
+        context = self.attention(query, key, value, mask, dropout=dropout)  # (G, H, L, W)
+        return context.transpose(1, 2)  # (G, H, L, W) -> (G, L, H, W)
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1))  # (*, D) -> (*, H, W)
+    def probabilities(self, x: Tensor, mask: Tensor) -> Tensor:
+        """How much each token attends to each other one: (B, S, D), (B, S) -> (B, H, S, S)."""
+        query, key = self.query(x), self.key(x)  # (B, S, D)
+        query, key = (y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for y in (query, key))
+        one_hot = torch.eye(x.size(1), dtype=x.dtype, device=x.device)  # (S, S)
+        # The mean of one-hot values, weighted by the probabilities, is the probabilities.
+        return attention(query, key, one_hot, mask)  # (B, H, S, S)
 
 
 class FeedForward(nn.Module):
-    """Two products with an activation between them, token by token (Vaswani et al. 2017, section
-    3.3)."""
+    """Two products with an activation between them (Vaswani et al. 2017, section 3.3)."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -179,9 +192,9 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention, then feed-forward, each with dropout, a residual sum and a norm.
+    """Attention, then feed-forward, each with dropout, a residual sum and a norm, in this order.
 
-    Post-norm, as in the original: the norm follows the sum (Vaswani et al. 2017, section 3.1).
+    The norm follows the sum ("post-norm"), as in the original (Vaswani et al. 2017, section 3.1).
     """
 
     def __init__(self, config: BertConfig) -> None:
@@ -190,7 +203,7 @@ class Layer(nn.Module):
         self.attention_norm = layer_norm(config)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = layer_norm(config)
-        self.dropout = Dropout(config.hidden_dropout_prob)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         x = self.attention_norm(x + self.dropout(self.attention(x, layout)))  # (*, D)
@@ -198,8 +211,7 @@ class Layer(nn.Module):
 
 
 class Pooler(nn.Module):
-    """[CLS], through a dense layer and tanh: what next-sentence prediction was trained on, not a
-    sentence vector."""
+    """[CLS] through a dense layer and tanh, as next-sentence prediction was trained on it."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -209,12 +221,15 @@ class Pooler(nn.Module):
         return torch.tanh(self.dense(first))  # (B, D)
 
 
-class Bert(nn.Module):
-    """The encoder: token ids in, one vector a token out.
+class Bert(Pretrained):
+    """The encoder: token ids in, one vector for each token out.
 
-    pooler: whether to have the pooler's weights too; many checkpoints of sentence encoders have
-    none.
+    pooler: whether it has the pooler's weights too. Many checkpoints of sentence encoders do not.
+    `Bert.from_pretrained` and `save_pretrained` are in formats/pretrained.py.
     """
+
+    config_class = BertConfig
+    architecture = "BertModel"
 
     def __init__(self, config: BertConfig, pooler: bool = True) -> None:
         super().__init__()
@@ -225,65 +240,60 @@ class Bert(nn.Module):
         self.apply(partial(init_weights, config=config))
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name: str | PathLike[str],
-        *,
-        revision: str | None = None,
-        dtype: torch.dtype = torch.float32,
-    ) -> "Bert":
-        """The encoder of a checkpoint, in eval mode, with its weights in `dtype`.
+    def build(cls, config: BertConfig, names: set[str]) -> "Bert":
+        return cls(config, pooler=any(name.startswith("pooler.") for name in names))
 
-        name: a folder, "minilm", or a Hub id (with the branch, tag or commit `revision`). Raises
-        InputError, naming file and tensor, if the model cannot be had or is not a complete BERT.
-        """
+    @property
+    def device(self) -> torch.device:
+        return self.embeddings.position.weight.device
 
-        def build(config: BertConfig, names: set[str]) -> "Bert":
-            return cls(config, pooler=any(name.startswith("pooler.") for name in names))
-
-        return load_model(find_model(name, revision).path, BertConfig, build, dtype)[0]
-
-    def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write config.json and model.safetensors, as `transformers.AutoModel` opens them.
-
-        Raises InputError if the disk refuses; files that were there before are whole in any case.
-        """
-        tensors = {checkpoint_name(name): parameter for name, parameter in self.named_parameters()}
-        save_model("BertModel", self.config, tensors, Path(folder))
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embeddings.position.weight.dtype
 
     def forward(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor | Layout | None = None,
+        attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        *,
+        layout: Layout | None = None,
     ) -> Tensor:
         """The last hidden state.
 
-        input_ids: (B, S) int64. attention_mask: (B, S), non-zero for real tokens; left out, all are
-        real. token_type_ids: (B, S) int64, 0 for a pair's first text and 1 for its second; left
-        out, all are 0. Returns (B, S, D) in the weights' dtype; what stands at masked positions
-        means nothing. Packed: ids of shape (N), and the layout `Packed(lengths)` in the mask's
-        place; returns (N, D). Raises ValueError if mask and ids differ in shape, or a sentence is
-        longer than the model has positions.
+        input_ids: (B, S) int64. attention_mask: (B, S), non-zero for real tokens (default: all).
+        token_type_ids: (B, S) int64, 0 for a pair's first text (default), 1 for its second.
+        Returns (B, S, D) in the weights' dtype. The vectors at masked positions mean nothing.
+        With `layout=Packed(lengths)` in place of the mask, ids and types are (N), the result (N, D).
+        Raises ValueError for shapes that differ and sentences longer than the model's positions.
         """
-        layout = self._layout(input_ids, attention_mask)
-        x = self.embeddings(input_ids, token_type_ids, layout.positions)  # (*) -> (*, D)
-        for layer in self.layers:
+        layout = layout or self.layout(input_ids, attention_mask)
+        x = self.embeddings(input_ids, token_type_ids, layout)  # (*) -> (*, D)
+        return self.run(x, layout)  # (*, D)
+
+    def layout(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Padded:
+        """The layout of ids in rows: (B, S). Without a mask, all tokens are real."""
+        return Padded(torch.ones_like(input_ids) if attention_mask is None else attention_mask)
+
+    def run(self, x: Tensor, layout: Layout, first: int = 0, last: int | None = None) -> Tensor:
+        """Layers `first` up to, but not including, `last` (all, if left out): (*, D) -> (*, D)."""
+        for layer in self.layers[first:last]:
             x = layer(x, layout)  # (*, D)
         return x
 
     def hidden_states(
         self,
         input_ids: Tensor,
-        attention_mask: Tensor | Layout | None = None,
+        attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        *,
+        layout: Layout | None = None,
     ) -> list[Tensor]:
-        """What leaves the embeddings, then what leaves each layer. Arguments and shapes as in
-        `forward`."""
-        layout = self._layout(input_ids, attention_mask)
-        states = [self.embeddings(input_ids, token_type_ids, layout.positions)]
-        for layer in self.layers:
-            states.append(layer(states[-1], layout))
+        """The embeddings' output, then each layer's. Arguments and shapes as in `forward`."""
+        layout = layout or self.layout(input_ids, attention_mask)
+        states = [self.embeddings(input_ids, token_type_ids, layout)]
+        for i in range(len(self.layers)):
+            states.append(self.run(states[-1], layout, i, i + 1))  # (*, D)
         return states
 
     def attention_probabilities(
@@ -292,36 +302,19 @@ class Bert(nn.Module):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
     ) -> list[Tensor]:
-        """Where each layer looks: a (B, H, S, S) each, rows summing to 1. Arguments as in
-        `forward`, padded only."""
-        layout = Padded(torch.ones_like(input_ids) if attention_mask is None else attention_mask)
-        states = self.hidden_states(input_ids, layout, token_type_ids)[:-1]
-        attentions = [cast(Layer, layer).attention for layer in self.layers]
-        return [
-            attention.probabilities(x, layout)
-            for attention, x in zip(attentions, states, strict=True)
-        ]
-
-    def _layout(self, input_ids: Tensor, attention_mask: Tensor | Layout | None) -> Layout:
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        layout = Padded(attention_mask) if isinstance(attention_mask, Tensor) else attention_mask
-        # which would broadcast, and give other numbers without a word
-        if layout.shape != input_ids.shape:
-            raise ValueError(
-                f"input_ids {tuple(input_ids.shape)} do not fit a mask or layout of {tuple(layout.shape)}"
-            )
-        if layout.longest > self.config.max_position_embeddings:
-            raise ValueError(
-                f"a sentence of {layout.longest} tokens is longer than the model's "
-                f"{self.config.max_position_embeddings} positions: truncate it"
-            )
-        return layout
+        """Each layer's attention probabilities, (B, H, S, S) each. Arguments as in `forward`."""
+        mask = self.layout(input_ids, attention_mask).mask  # (B, S)
+        states = self.hidden_states(input_ids, mask, token_type_ids)
+        pairs = zip(self.layers, states, strict=False)  # the last state enters no layer
+        return [cast(Layer, layer).attention.probabilities(x, mask) for layer, x in pairs]
 
 
 def init_weights(module: nn.Module, config: BertConfig) -> None:
-    """What a model starts from when it loads no weights: normal with std 0.02, biases 0 (the
-    original's `create_initializer`, without its cut at two standard deviations)."""
+    """Random initial weights: normal with std `initializer_range`; biases 0, and [PAD]'s row 0.
+
+    Google's `create_initializer` cuts the normal distribution at two standard deviations; we, like
+    transformers, do not.
+    """
     if isinstance(module, nn.Linear | nn.Embedding) and not module.weight.is_meta:
         nn.init.normal_(module.weight, std=config.initializer_range)
     if isinstance(module, nn.Linear):

@@ -23,6 +23,7 @@ from tokenizers.processors import TemplateProcessing
 from minibert.files import InputError, read_object, read_text, replacing, split_lines, write_json
 
 Truncation = Literal["warn", "error", "silent"]
+TRUNCATIONS: tuple[str, ...] = get_args(Truncation)
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -51,44 +52,34 @@ class TruncationWarning(UserWarning):
 
 @dataclass
 class Truncated:
-    """How much texts lost by a limit of tokens: those of one call, or of a stream's windows one
-    after the other."""
+    """Counts the texts that were cut off at a limit of tokens, and the tokens that they lost."""
 
     limit: int | None
-    first: int = 0  # the number of the first text
     texts: int = 0
-    too_long: int = 0
-    lost: int = 0
-    longest: tuple[int, int] = (0, 0)  # its tokens, and its number
+    tokens: int = 0
+    longest: tuple[int, int] = (0, 0)  # its tokens before it was cut, and its number
 
-    def add(self, tokens: Sequence[Tokens]) -> None:
-        for number, one in enumerate(tokens, start=self.first + self.texts):
-            if one.lost:
-                self.too_long += 1
-                self.lost += one.lost
-                self.longest = max(
-                    self.longest, (len(one.ids) + one.lost, number), key=lambda pair: pair[0]
-                )
-        self.texts += len(tokens)
+    def add(self, texts: Sequence[Tokens], first: int = 0) -> None:
+        """Count some more texts. first: the number of the first one."""
+        for number, text in enumerate(texts, start=first):
+            if text.lost:
+                self.texts += 1
+                self.tokens += text.lost
+                length = len(text.ids) + text.lost
+                if length > self.longest[0]:
+                    self.longest = length, number
 
-    def tell(self, truncation: Truncation) -> None:
-        """Raise InputError ("error"), warn ("warn") or do nothing ("silent") if texts were too
-        long."""
-        if truncation not in get_args(Truncation):
-            raise InputError(
-                f"truncation {truncation!r} is not one of {', '.join(get_args(Truncation))}"
-            )
-        if not self.too_long or truncation == "silent":
-            return
-        message = (
-            f"{self.too_long} of {self.texts} texts are longer than {self.limit} tokens: the longest is number "
-            f"{self.longest[1]} (counted from 0) with {self.longest[0]}"
+    def message(self, total: int) -> str:
+        """What was too long. total: how many texts there were."""
+        return (
+            f"{self.texts} of {total} texts are longer than {self.limit} tokens: the longest is "
+            f"number {self.longest[1]} (counted from 0) with {self.longest[0]}"
         )
-        if truncation == "error":
-            raise InputError(message)
-        warnings.warn(
-            f"{message}; {self.lost} tokens were cut off", TruncationWarning, stacklevel=4
-        )
+
+    def warn(self, total: int) -> None:
+        """Give a TruncationWarning."""
+        lost = f"{self.tokens} tokens were cut off"
+        warnings.warn(f"{self.message(total)}; {lost}", TruncationWarning, stacklevel=3)
 
 
 class Tokenizer:
@@ -158,7 +149,7 @@ class Tokenizer:
         InputError for what is not text.
         """
         check_texts(texts)
-        return self._encode(texts, truncation)
+        return self._told(self.tokenize(texts), truncation)
 
     def encode_pairs(
         self, pairs: Sequence[tuple[str, str]], truncation: Truncation = "warn"
@@ -171,7 +162,10 @@ class Tokenizer:
                     f"pair number {i} (counted from 0) must be two texts, not {pair!r:.80}"
                 )
             check_texts(pair, f"pair number {i}, ")
-        return self._encode(pairs, truncation, is_pair=True)
+        texts = [text for pair in pairs for text in pair]
+        pieces = iter(self.backend.encode_batch(texts, add_special_tokens=False))
+        tokens = [self._tokens(list(pair)) for pair in zip(pieces, pieces, strict=True)]
+        return self._told(tokens, truncation)
 
     def encode_words(
         self, sentences: Sequence[Sequence[str]], truncation: Truncation = "warn"
@@ -187,7 +181,10 @@ class Tokenizer:
                     f"sentence number {i} (counted from 0) must be a list of words, not {words!r:.80}"
                 )
             check_texts(words, f"sentence number {i}, ")
-        return self._encode(sentences, truncation, is_pretokenized=True)
+        pieces = self.backend.encode_batch(
+            list(sentences), is_pretokenized=True, add_special_tokens=False
+        )
+        return self._told([self._tokens([words]) for words in pieces], truncation)
 
     def token_id(self, token: str) -> int | None:
         """The id of one token, such as "[MASK]"."""
@@ -234,41 +231,63 @@ class Tokenizer:
         }
         write_json(folder / "tokenizer_config.json", settings | names)
 
-    def _encode(
-        self,
-        inputs: Sequence,
-        truncation: Truncation,
-        is_pair: bool = False,
-        is_pretokenized: bool = False,
-    ) -> list[Tokens]:
-        encodings = self.backend.encode_batch(list(inputs), is_pretokenized=is_pretokenized)
-        limit = self.max_length
-        lost = [0] * len(encodings)
-        too_long = (
-            []
-            if limit is None
-            else [i for i, encoding in enumerate(encodings) if len(encoding) > limit]
-        )
-        if limit is not None and too_long:
-            if limit <= self.backend.num_special_tokens_to_add(is_pair):
+    def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        """As `encode`, for texts that have been checked, and silent about what was cut off."""
+        pieces = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        return [self._tokens([text]) for text in pieces]
+
+    def limited(self, *limits: int | None) -> "Tokenizer":
+        """The same tokenizer with the smallest of its own and these limits."""
+        known = [limit for limit in (self.max_length, *limits) if limit is not None]
+        return Tokenizer(self.backend, min(known, default=None))
+
+    def _tokens(self, parts: list[tokenizers.Encoding]) -> Tokens:
+        """One text's or one pair's pieces, cut to the limit, with [CLS] and [SEP].
+
+        The library could cut by itself, but only by a setting of the tokenizer, which other
+        threads would see.
+        """
+        special = self.backend.num_special_tokens_to_add(len(parts) == 2)
+        lengths = [len(part) for part in parts]
+        lost = 0
+        if self.max_length is not None and sum(lengths) + special > self.max_length:
+            room = self.max_length - special
+            if room < 1:
                 raise InputError(
-                    f"a limit of {limit} tokens leaves no room for text beside [CLS] and [SEP]"
+                    f"a limit of {self.max_length} tokens leaves no room for text beside [CLS] "
+                    "and [SEP]"
                 )
-            self.backend.enable_truncation(limit)
-            cut = self.backend.encode_batch(
-                [inputs[i] for i in too_long], is_pretokenized=is_pretokenized
-            )
-            self.backend.no_truncation()
-            for i, encoding in zip(too_long, cut, strict=True):
-                lost[i] = len(encodings[i]) - len(encoding)
-                encodings[i] = encoding
-        tokens = [
-            Tokens(e.ids, e.type_ids, e.word_ids, n) for e, n in zip(encodings, lost, strict=True)
-        ]
-        truncated = Truncated(limit)
+            lost = sum(lengths) - room
+            for part, length in zip(parts, longest_first(lengths, room), strict=True):
+                part.truncate(length)
+        whole = self.backend.post_process(parts[0], parts[1] if len(parts) == 2 else None)
+        return Tokens(whole.ids, whole.type_ids, whole.word_ids, lost)
+
+    def _told(self, tokens: list[Tokens], truncation: Truncation) -> list[Tokens]:
+        """The same tokens, after saying how much the limit has cut off."""
+        if truncation not in TRUNCATIONS:
+            words = ", ".join(TRUNCATIONS)
+            raise InputError(f"truncation {truncation!r} is not one of {words}")
+        truncated = Truncated(self.max_length)
         truncated.add(tokens)
-        truncated.tell(truncation)
+        if truncated.texts and truncation == "error":
+            raise InputError(truncated.message(len(tokens)))
+        if truncated.texts and truncation == "warn":
+            truncated.warn(len(tokens))
         return tokens
+
+
+def longest_first(lengths: Sequence[int], room: int) -> list[int]:
+    """The lengths of one or two texts after the longer one has lost tokens until both fit.
+
+    Once they are equally long, they lose tokens in turn; an odd token goes to the longer text.
+    This is "longest_first" of the tokenizers library.
+    """
+    if len(lengths) == 1:
+        return [room]
+    shorter = min(*lengths, room // 2)
+    kept = [shorter, room - shorter]
+    return kept if lengths[0] <= lengths[1] else kept[::-1]
 
 
 def word_piece(vocabulary: Path, settings: dict) -> tokenizers.Tokenizer:
@@ -313,14 +332,16 @@ def word_piece(vocabulary: Path, settings: dict) -> tokenizers.Tokenizer:
 
 
 def check_texts(texts: Sequence[str], where: str = "") -> None:
+    """`check_text` for each text. where: put before "text number ..."."""
     if isinstance(texts, str):  # whose characters would be taken for the texts
         raise InputError(f"a list of texts is read here, not one text: {texts!r:.80}")
     for i, text in enumerate(texts):
-        check_text(text, f"{where}text number {i}")
+        if not isinstance(text, str) or not text.isascii():
+            check_text(text, f"{where}text number {i}")
 
 
-def check_text(text: str, name: str) -> None:
-    """Raise InputError, with the text's name or number, for what is no text."""
+def check_text(text: str, name: str) -> str:
+    """The text. Raises InputError, with the text's name or number, for what is no text."""
     if not isinstance(text, str):
         raise InputError(
             f"{name} (counted from 0) is of type {type(text).__name__}, not str: {text!r:.80}"
@@ -331,3 +352,4 @@ def check_text(text: str, name: str) -> None:
         raise InputError(
             f"{name} (counted from 0) holds half a surrogate pair, which is no character"
         ) from error
+    return text

@@ -1,12 +1,14 @@
 """tokenizer.py: the ids of both kinds of files, the limit, pre-split words, and what is no text or
 tokenizer."""
 
+import copy
 import errno
 import json
 import os
 import re
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -359,6 +361,40 @@ def test_the_longer_text_of_a_pair_loses_its_end(tokenizer: Tokenizer) -> None:
         tokenizer.encode_pairs(pairs)
     with pytest.raises(InputError, match="2 of 3 texts"):
         tokenizer.encode_pairs(pairs, truncation="error")
+
+
+def test_a_pair_is_cut_as_the_library_cuts_it(tokenizer: Tokenizer) -> None:
+    """Every two lengths up to 9 words, at every limit that leaves room."""
+    words = "a b c d e f g h i".split()
+    pairs = [(" ".join(words[:m]), " ".join(words[:n])) for m in range(10) for n in range(10)]
+    theirs = copy.deepcopy(tokenizer.backend)
+    for limit in range(4, 22):
+        tokenizer.max_length = limit
+        theirs.enable_truncation(limit, strategy="longest_first")
+        found = tokenizer.encode_pairs(pairs, truncation="silent")
+        expected = theirs.encode_batch(pairs)
+        assert [t.ids for t in found] == [e.ids for e in expected]
+        assert [t.type_ids for t in found] == [e.type_ids for e in expected]
+
+
+def test_threads_that_share_a_tokenizer_do_not_see_each_others_limits(tokenizer: Tokenizer) -> None:
+    """Once, cutting switched a setting of the shared library object on and off."""
+    tokenizer.max_length = 50
+    texts = ["a b c " * 400, "a b " * 30, "a b c d " * 100]
+    expected = tokenizer.encode(texts, "silent")
+    assert [len(tokens.ids) for tokens in expected] == [50, 50, 50]
+
+    def work(number: int) -> bool:
+        for _ in range(40):
+            if number % 2:
+                with pytest.raises(InputError, match="3 of 3 texts"):
+                    tokenizer.encode(texts, "error")
+            elif tokenizer.encode(texts, "silent") != expected:
+                return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(8)))
 
 
 def test_split_words_lose_their_end(tokenizer: Tokenizer) -> None:

@@ -88,9 +88,7 @@ class PrefixCache:
             ]
             return torch.cat(slices).to(batch.input_ids.device)
         with torch.no_grad():
-            x = self.model.bert.embeddings(
-                batch.input_ids, None, batch.layout.positions
-            )  # (*) -> (*, D)
+            x = self.model.bert.embeddings(batch.input_ids, None, batch.layout)  # (*) -> (*, D)
             for layer in self.model.bert.layers[: self.prefix - 1]:
                 x = layer(x, batch.layout)  # (*, D)
         for key, states in zip(keys, x.split(lengths), strict=True):

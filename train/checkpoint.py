@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from minibert.encoder import SentenceEncoder
+from minibert.fast import speed_up
 from minibert.files import (
     InputError,
     read_json,
@@ -229,7 +230,7 @@ def save_run(
     """
     for task in tasks:
         if isinstance(task, PairSimilarity):  # its sentence vectors are what was trained
-            encoder.pooling = task.pooling
+            encoder.settings = replace(encoder.settings, pooling=task.pooling)
     encoder.save_pretrained(run / "model", facts=facts, training=training)
     heads = {
         f"{name}.{key}": p
@@ -320,6 +321,7 @@ def load_run(run: Path, device: torch.device | str = "cpu") -> Run:
         raise InputError(f"{run / 'tasks.json'} does not describe tasks: {error!r}") from error
     encoder = SentenceEncoder.from_pretrained(run / "model", device=device)
     model = JointModel(encoder.bert, tasks)
+    speed_up(model.bert)
     fill(
         dict(model.heads.named_parameters()),
         read_tensors(run / "heads.safetensors"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from minibert.encoder import batches
+from minibert.batching import batches
 from minibert.layout import Packed
 from minibert.tokenizer import Tokenizer, Tokens
 

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from minibert.encoder import SentenceEncoder
+from minibert.fast import change_classes, speed_up
+from minibert.fast.dropout import FastDropout
 from minibert.files import InputError, signals, write_json
 from minibert.formats.hub import PoolingWarning
-from minibert.model import Attention
 from train.cache import PrefixCache
 from train.checkpoint import (
     Progress,
@@ -89,6 +90,8 @@ def train(settings: Settings, run: Path, resume: bool = False) -> Metrics:
     words = UsedWords(encoder.bert.embeddings.word, used_ids([*sources, dev, test]))
     encoder.bert.embeddings.word = words
     model = JointModel(encoder.bert, tasks).to(device)
+    speed_up(model.bert)
+    change_classes(model.heads, {nn.Dropout: FastDropout})
     set_dropout(model, settings.dropout)
     mixer = LossMixer(tasks, settings).to(device)
     parameters = parameters_by_name(model, mixer)
@@ -431,8 +434,6 @@ def set_dropout(model: nn.Module, dropout: float | None) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = dropout
-        if isinstance(module, Attention):
-            module.dropout_prob = dropout
 
 
 def word_splitting(sets: Sequence[DataSet]) -> str:

@@ -307,7 +307,7 @@ class JointModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """The last hidden state of a batch, (*, D): what every task's `scores` starts from."""
-        return self.bert(batch.input_ids, batch.layout)  # (*, D)
+        return self.bert(batch.input_ids, layout=batch.layout)  # (*, D)
 
 
 def build_tasks(sets: Sequence[DataSet], settings: Settings) -> list[Task]:

@@ -1,5 +1,6 @@
 """config.json of a BERT, by its original names."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -59,3 +60,29 @@ def read_config(folder: Path, config_class: type[AnyConfig]) -> AnyConfig:
         return config_class(**{key: value for key, value in content.items() if key in known})
     except ValueError as error:
         raise InputError(f"{file}: {error}") from error
+
+
+def check_config(config: Any, activations: Mapping[str, Any]) -> None:
+    """Raise ValueError, naming the field, for a value that no BERT can have."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name.endswith("_prob"):
+            if type(value) not in (int, float) or not 0 <= value < 1:
+                raise ValueError(f"{field.name} must be a number from 0 to below 1, not {value!r}")
+        elif field.type is float:
+            if type(value) not in (int, float) or not 0 < value < 1:
+                raise ValueError(f"{field.name} must be a number between 0 and 1, not {value!r}")
+        elif field.name not in ("hidden_act", "pad_token_id"):
+            if type(value) is not int or not 0 < value < 2**31:
+                raise ValueError(f"{field.name} must be a positive whole number, not {value!r}")
+    if config.hidden_size % config.num_attention_heads:
+        raise ValueError(
+            f"hidden_size {config.hidden_size} is not a multiple of num_attention_heads "
+            f"{config.num_attention_heads}"
+        )
+    if not isinstance(config.hidden_act, str) or config.hidden_act not in activations:
+        raise ValueError(f"hidden_act {config.hidden_act!r} is not one of {', '.join(activations)}")
+    if type(config.pad_token_id) is not int or not 0 <= config.pad_token_id < config.vocab_size:
+        raise ValueError(
+            f"pad_token_id {config.pad_token_id!r} is not an id of the {config.vocab_size} words"
+        )

@@ -74,7 +74,7 @@ def test_what_we_save_they_open_and_back(
     """
     texts, ours, theirs = sentences[:40], tmp_path / "ours", tmp_path / "theirs"
     encoder = SentenceEncoder.from_pretrained(minilm, pooling=pooling, max_length=24, device="cpu")
-    encoder.normalize = normalize
+    encoder.settings = replace(encoder.settings, normalize=normalize)
     expected = encoder.encode(texts, truncation="silent")
     lengths = np.linalg.norm(expected, axis=1, keepdims=True)
     assert bool(np.allclose(lengths, 1)) is normalize

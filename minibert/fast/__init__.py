@@ -1,0 +1,72 @@
+"""The functions of model.py, faster on some processors. Nothing here is needed to understand BERT.
+
+| what | faster where | by how much | command | held by |
+| --- | --- | --- | --- | --- |
+| linear.FastLinear | training, AMD processors with AVX-512 | products, 1 to 2 times | `tools.benchmark products` | tests/test_fast.py |
+| linear.ArrangedLinear | inference, processors with AVX2 or AVX-512 | products, 1 to 2.5 times | `tools.benchmark products` | tests/test_fast.py |
+| attention.FastAttention | any processor | depends on lengths | `tools.benchmark encode` | tests/test_fast.py |
+| attention.GroupedAttention | training, and GPUs | fewer calls | `tools.benchmark train` | tests/test_fast.py |
+| dropout.FastDropout | training on a CPU | a tenth of a step | `tools.benchmark train` | tests/test_fast.py |
+| threads.side_by_side | encoding, several cores | 11 % of the time on two cores | `tools.benchmark encode` | tests/test_threads.py |
+| memory.keep_freed_memory | Linux with glibc | up to a fifth of the time | `tools.benchmark encode` | - |
+
+Each of them computes the same function as its plain twin, and tests/test_fast.py holds that, values
+and gradients. Importing this package installs nothing. A fast module is the plain object with
+another class, which its repr shows: parameters, hooks, names and modes stay as they were.
+"""
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from minibert.fast.attention import FastAttention, GroupedAttention
+from minibert.fast.dropout import FastDropout
+from minibert.fast.linear import ArrangedLinear, FastLinear, has_arranged_products, has_avx512
+from minibert.model import Attention, Bert
+
+Classes = Mapping[type[nn.Module], type[nn.Module]]
+
+
+def speed_up(module: nn.Module) -> None:
+    """Make a module's parts fast, in place. Gradients are the same, so it serves for training.
+
+    `torch.ao.quantization.quantize_dynamic` looks for nn.Linear itself: `slow_down` comes before.
+    """
+    classes: Classes = {Attention: GroupedAttention, nn.Dropout: FastDropout}
+    change_classes(module, {**classes, nn.Linear: FastLinear} if has_avx512() else classes)
+
+
+def slow_down(module: nn.Module) -> None:
+    """Make a module's parts plain again, in place."""
+    fast = {Attention: GroupedAttention, nn.Dropout: FastDropout, nn.Linear: FastLinear}
+    change_classes(module, {quick: plain for plain, quick in fast.items()})
+
+
+def inference_copy(bert: Bert) -> Bert:
+    """A fast copy for inference mode, with the same parameters.
+
+    Its linear layers hold copies of their weights, arranged for the processor. They do not follow a
+    later change of the weights: whoever holds the copy must make another one then. A compiled model
+    is fast already, and is returned as it is; so is what is no Bert.
+    """
+    if not isinstance(bert, Bert) or bert._compiled_call_impl is not None:
+        return bert
+    shared = {id(parameter): parameter for parameter in bert.parameters()}
+    fast = copy.deepcopy(bert, shared)
+    on_cpu = bert.device.type == "cpu"
+    change_classes(fast, {Attention: FastAttention if on_cpu else GroupedAttention})
+    if on_cpu and bert.dtype == torch.float32 and has_arranged_products():
+        change_classes(fast, {nn.Linear: ArrangedLinear, FastLinear: ArrangedLinear})
+        for module in fast.modules():
+            if isinstance(module, ArrangedLinear):
+                module.arrange()
+    return fast
+
+
+def change_classes(module: nn.Module, classes: Classes) -> None:
+    """Give each part of a module whose class is a key the class that is its value."""
+    for part in module.modules():
+        if type(part) in classes:
+            part.__class__ = classes[type(part)]

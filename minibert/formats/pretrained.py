@@ -1,0 +1,64 @@
+"""What every model has in common: it is read from a checkpoint's folder, and written as one."""
+
+from abc import ABC, abstractmethod
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+
+from minibert.formats.checkpoint import LoadReport, load_model, save_model
+from minibert.formats.hub import find_model
+from minibert.formats.names import checkpoint_name
+
+
+class Pretrained(nn.Module, ABC):
+    """A model of a `config` that knows its checkpoints.
+
+    A subclass names the class of its config, says how it is built, and which class of transformers
+    has the same parameters.
+    """
+
+    config_class: ClassVar[type[Any]]
+    config: Any  # of that class
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: Any, names: set[str]) -> Self:
+        """The model with all parts that a checkpoint can fill. names: the parameters in it."""
+
+    @property
+    @abstractmethod
+    def architecture(self) -> str:
+        """The class of transformers that opens what we save."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | PathLike[str],
+        *,
+        revision: str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Self:
+        """The model of a checkpoint, in eval mode, with its weights in `dtype`.
+
+        name: a folder, "minilm", or a Hub id (with the branch, tag or commit `revision`).
+        Raises InputError, naming file and tensor, if it cannot be had or is no complete BERT.
+        """
+        return cls.from_folder(find_model(name, revision).path, dtype)[0]
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path, dtype: torch.dtype = torch.float32
+    ) -> tuple[Self, LoadReport]:
+        """The model in a folder, and what became of each of its tensors. Raises InputError."""
+        return load_model(folder, cls.config_class, cls.build, dtype)
+
+    def save_pretrained(self, folder: str | PathLike[str]) -> None:
+        """Write config.json and model.safetensors, as transformers and we open them.
+
+        Raises InputError if the disk refuses; the files that were there before are then unchanged.
+        """
+        tensors = {checkpoint_name(name): tensor for name, tensor in self.named_parameters()}
+        save_model(self.architecture, self.config, tensors, Path(folder))
