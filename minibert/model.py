@@ -140,7 +140,7 @@ def attention(
 class Attention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017, section 3.2.2)."""
 
-    attention = staticmethod(attention)
+    attention = staticmethod(attention)  # an attribute, so that a subclass can have another
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()

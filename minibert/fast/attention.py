@@ -13,10 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minibert.fast.dropout import dropout as fast_dropout
+from minibert.fast.linear import capability
 from minibert.layout import Layout, Packed
 from minibert.model import Attention
 
-SHORT = 64  # tokens of a sentence, up to which a CPU is faster by the formula
+# Tokens of a sentence, up to which a CPU is faster by the formula. With AVX2 that is so, or makes no
+# difference, at any length; and there the fused kernel's last bits depend on the number of threads.
+SHORT = math.inf if capability() == "AVX2" else 64
 VECTOR = 16  # float32 numbers that AVX-512 computes at once
 
 

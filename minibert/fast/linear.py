@@ -32,7 +32,7 @@ def has_avx512() -> bool:
 
 def has_arranged_products() -> bool:
     """Whether oneDNN's products with arranged weights are at least as fast as MKL's here."""
-    return torch.backends.mkldnn.is_available() and capability() in ("AVX512",)
+    return torch.backends.mkldnn.is_available() and capability() in ("AVX2", "AVX512")
 
 
 def capability() -> str:
