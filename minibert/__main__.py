@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import warnings
-from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -18,37 +17,18 @@ from minibert.files import InputError, sha256
 from minibert.formats.hub import BERT_BASE, KNOWN_WEIGHTS, find_model
 from minibert.heads import POOLINGS
 from minibert.pretraining import BertForPreTraining, fill_masks
+from minibert.program import run_program
 from minibert.quantize import PRECISIONS, quantize
 from minibert.texts import count_lines, lazy_texts, read_texts
 from minibert.tokenizer import Tokenizer, TruncationWarning
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit status is 0, 2 for input that cannot be used, or 130 if it was
-    interrupted."""
+    """Run one command and return its exit status, as `run_program` says."""
     options = parser().parse_args(arguments)
-    if isinstance(sys.stdout, TextIOWrapper):  # JSON is UTF-8, whatever the terminal's own encoding
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
         warnings.simplefilter("always", TruncationWarning)
-        try:
-            options.command(options)
-            sys.stdout.flush()
-        except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt as notice:
-            print(str(notice) or "stopped", file=sys.stderr)
-            return 130
-        # standard output: a full disk, or a reader, `head` say, that has seen enough
-        except OSError as error:
-            # or Python tries again as it ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if not isinstance(error, BrokenPipeError):
-                print(f"error: cannot write to standard output: {error.strerror}", file=sys.stderr)
-                return 2
-    return 0
+        return run_program(lambda: options.command(options))
 
 
 def encode(options: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from minibert.fast.memory import keep_freed_memory
 from minibert.fast.threads import side_by_side
 from minibert.files import InputError
 from minibert.formats.cards import write_card
-from minibert.formats.hub import find_model
+from minibert.formats.hub import find_encoder
 from minibert.formats.sentence_transformers import (
     CARD_FACTS,
     EncoderSettings,
@@ -108,7 +108,7 @@ class SentenceEncoder:
         Raises InputError if the model cannot be had, or if its files are damaged or ask for what is
         not implemented.
         """
-        folder = read_encoder_folder(find_model(name, revision).path)
+        folder = read_encoder_folder(find_encoder(name, revision, pooling))
         asked = {"pooling": pooling, "max_length": max_length, "truncate_dim": truncate_dim}
         more = {key: value for key, value in asked.items() if value is not None}
         bert, _ = Bert.from_folder(folder.transformer, dtype)

