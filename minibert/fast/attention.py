@@ -78,8 +78,8 @@ class GroupedAttention(FastAttention):
 
     With dropout a call is two dozen small operations, forward and back. A batch of 32 short
     sentences spends less time on some padding than on a call for each of a dozen lengths. A GPU
-    waits for every call, with dropout or without. On a CPU without dropout, equal lengths are as
-    fast, and nothing is padded.
+    gets the same few calls, with dropout or without (not measured). On a CPU without dropout, a
+    call for each length is as fast, and nothing is padded.
     """
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
