@@ -46,7 +46,10 @@ def encode(options: argparse.Namespace) -> None:
     encoder = load_encoder(options)
     ranges = read_ranges(options.calibration, encoder) if options.calibration is not None else None
     recipe = Recipe(
-        encoder, encoder.prompt(options.prompt, options.prompt_name), options.precision, ranges
+        encoder,
+        encoder.settings.prompt(options.prompt, options.prompt_name),
+        options.precision,
+        ranges,
     )
     if output is None:
         for window, vectors in encoder.stream(
@@ -61,7 +64,7 @@ def encode(options: argparse.Namespace) -> None:
 def calibrate(options: argparse.Namespace) -> None:
     """Write the range of each number of the vectors of typical texts, which int8 vectors need."""
     encoder = load_encoder(options)
-    prompt = encoder.prompt(options.prompt, options.prompt_name)
+    prompt = encoder.settings.prompt(options.prompt, options.prompt_name)
     texts = lazy_texts(options.texts, options.input)
     used = calibrate_ranges(encoder, prompt, texts, options.output, total=count(options))
     print(

@@ -2,7 +2,7 @@
 
 Sources: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers"
 (arXiv:1810.04805). Its encoder is that of Vaswani et al. 2017, "Attention Is All You Need"
-(arXiv:1706.03762).
+(arXiv:1706.03762). Layer norm: Ba et al. 2016 (arXiv:1607.06450).
 
 Shapes: B sentences, S positions, N packed tokens, D hidden, F feed-forward, H heads, W width of a
         head (D = H * W), G sentences that share an attention call, L their common length.
@@ -33,9 +33,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class BertConfig:
-    """The sizes and constants of a BERT, named as in the original `config.json`.
+    """The sizes and constants of a BERT, by their names in config.json. Default: bert-base-uncased.
 
-    The defaults are those of bert-base-uncased.
     Raises ValueError, naming the field, for a value that no BERT can have.
     """
 
@@ -57,36 +56,24 @@ class BertConfig:
         check_config(self, ACTIVATIONS)
 
 
-def layer_norm(config: BertConfig) -> nn.LayerNorm:
-    """A layer norm over the hidden size (Ba et al. 2016, arXiv:1607.06450).
-
-    Its epsilon is the config's: 1e-12 in BERT, where PyTorch's own default is 1e-5.
-    """
-    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-
-
 def embedding(rows: int, columns: int, padding_idx: int | None = None) -> nn.Embedding:
-    """A table that `init_weights` or a checkpoint fills.
-
-    nn.Embedding would fill it itself. On the "meta" device that imports 800 modules of PyTorch.
-    """
+    """A table that `init_weights` or a checkpoint fills. nn.Embedding would fill it too: on the
+    "meta" device, that imports 800 modules of PyTorch."""
     table = torch.empty(rows, columns)
     return nn.Embedding.from_pretrained(table, freeze=False, padding_idx=padding_idx)
 
 
 class Embeddings(nn.Module):
-    """What enters the first layer: word + token type + position, then a norm (Devlin, figure 2).
-
-    The row of [PAD], the `padding_idx`, gets no gradient.
-    """
+    """What enters the first layer: word + token type + position, then a norm (Devlin, figure 2)."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         size = config.hidden_size
+        # The row of [PAD] gets no gradient: that is what padding_idx means.
         self.word = embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
         self.position = embedding(config.max_position_embeddings, size)  # learned, not sinusoids
         self.token_type = embedding(config.type_vocab_size, size)
-        self.norm = layer_norm(config)
+        self.norm = nn.LayerNorm(size, config.layer_norm_eps)  # 1e-12; PyTorch's default is 1e-5
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, layout: Layout) -> Tensor:
@@ -178,7 +165,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two products with an activation between them (Vaswani et al. 2017, section 3.3)."""
+    """Two products with an activation between (Vaswani et al. 2017, section 3.3)."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -200,9 +187,9 @@ class Layer(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.attention = Attention(config)
-        self.attention_norm = layer_norm(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
-        self.feed_forward_norm = layer_norm(config)
+        self.feed_forward_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
@@ -242,14 +229,6 @@ class Bert(Pretrained):
     @classmethod
     def build(cls, config: BertConfig, names: set[str]) -> "Bert":
         return cls(config, pooler=any(name.startswith("pooler.") for name in names))
-
-    @property
-    def device(self) -> torch.device:
-        return self.embeddings.position.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.embeddings.position.weight.dtype
 
     def forward(
         self,

@@ -1,7 +1,7 @@
-"""Texts to work on, read a line at a time: from a file, standard input or a command's arguments."""
+"""Texts to work on: checked, or read a line at a time from a file or standard input."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,3 +60,27 @@ def count_lines(file: Path) -> int:
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
     return count + (not block.endswith(b"\n"))
+
+
+def check_texts(texts: Sequence[str], where: str = "") -> None:
+    """`check_text` for each text. where: put before "text number ..."."""
+    if isinstance(texts, str):  # whose characters would be taken for the texts
+        raise InputError(f"a list of texts is read here, not one text: {texts!r:.80}")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str) or not text.isascii():
+            check_text(text, f"{where}text number {i}")
+
+
+def check_text(text: str, name: str) -> str:
+    """The text. Raises InputError, with the text's name or number, for what is no text."""
+    if not isinstance(text, str):
+        raise InputError(
+            f"{name} (counted from 0) is of type {type(text).__name__}, not str: {text!r:.80}"
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name} (counted from 0) holds half a surrogate pair, which is no character"
+        ) from error
+    return text

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minibert.files import InputError, read_json, read_object, write_json
+from minibert.texts import check_text
 
 # Facts of a model card, for the Hub.
 CARD_FACTS = {
@@ -34,6 +35,21 @@ class EncoderSettings:
     default_prompt_name: str | None = None  # the prompt of a call that asks for none
     include_prompt: bool = True  # pool the prompt's tokens too
     truncate_dim: int | None = None  # how many numbers of a vector are kept
+
+    def prompt(self, prompt: str | None = None, name: str | None = None) -> str:
+        """What is put before each text: `prompt`, the prompt of that name, or the default one.
+
+        Raises InputError for both at once, and for a name that there is no prompt of.
+        """
+        if prompt is not None:
+            if name is not None:
+                raise InputError("give a prompt or the name of one, not both")
+            return check_text(prompt, "the prompt")
+        name = self.default_prompt_name if name is None else name
+        if name is not None and name not in self.prompts:
+            names = ", ".join(self.prompts) or "none"
+            raise InputError(f"this model has no prompt {name!r}: its prompts are {names}")
+        return "" if name is None else self.prompts[name]
 
 
 @dataclass(frozen=True)
