@@ -1,14 +1,11 @@
-"""encoder.py: vectors in the caller's order whatever the batches; a sentence-transformers folder
-read as it says."""
+"""encoder.py: the vectors come in the caller's order, whatever the batches; and a folder of
+sentence-transformers is read as its files say."""
 
 import io
 import json
-import random
 import re
 import shutil
 import sys
-import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,9 +17,12 @@ import tokenizers
 import torch
 import yaml
 
-from minibert import Bert, BertConfig, InputError, Packed, SentenceEncoder
-from minibert.encoder import batches, side_by_side
-from minibert.formats.sentence_transformers import read_encoder_folder, read_pooling
+from minibert import Bert, BertConfig, InputError, SentenceEncoder
+from minibert.formats.sentence_transformers import (
+    EncoderSettings,
+    read_encoder_folder,
+    read_pooling,
+)
 from minibert.tokenizer import Tokenizer, TruncationWarning
 from tests.test_tokenizer import CASED, UNCASED, write_vocabulary
 
@@ -43,7 +43,7 @@ TEXTS = [
 
 
 def small_encoder(folder: Path, tokens: list[str] = UNCASED, **options: Any) -> SentenceEncoder:
-    """An encoder with random weights; `folder` gets its vocabulary."""
+    """An encoder with random weights. Its vocabulary is written to `folder`."""
     config = BertConfig(
         vocab_size=len(tokens),
         hidden_size=D,
@@ -108,13 +108,15 @@ def test_the_token_budget_changes_no_vector(batch_tokens: int, encoder: Sentence
 @pytest.mark.parametrize("pooling", ["mean", "cls", "max"])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_a_vector_is_the_pooled_hidden_state(pooling: str, normalize: bool, tmp_path: Path) -> None:
+    """The hidden state of the plain model, in float64: other kernels give other roundings."""
     encoder = small_encoder(tmp_path, pooling=pooling, normalize=normalize)
+    encoder.bert.double()
     for text in TEXTS:
         (tokens,) = encoder.tokenizer.encode([text])
         with torch.inference_mode():
-            hidden = encoder.bert(torch.tensor(tokens.ids), Packed([len(tokens.ids)])).numpy()
+            hidden = encoder.bert(torch.tensor([tokens.ids]))[0].numpy()
         vector = {"mean": hidden.mean(0), "cls": hidden[0], "max": hidden.max(0)}[pooling]
-        wanted = vector / np.linalg.norm(vector) if normalize else vector
+        wanted = (vector / np.linalg.norm(vector) if normalize else vector).astype(np.float32)
         assert close(encoder.encode(text), wanted)
         assert close(encoder.encode([text])[0], wanted)
 
@@ -205,98 +207,6 @@ def test_a_budget_for_no_token_is_an_error(
         encoder.encode(texts, batch_tokens=batch_tokens)
 
 
-def test_batches_hold_every_text_once_within_the_budget() -> None:
-    lengths = [3, 9, 2, 2, 40, 5, 3, 1, 8]
-    for budget in (1, 5, 10, 16, 1000):
-        found = list(batches(lengths, budget))
-        assert sorted(i for batch in found for i in batch) == list(range(len(lengths)))
-        assert all(len(batch) == 1 or sum(lengths[i] for i in batch) <= budget for batch in found)
-        longest_first = [lengths[i] for batch in found for i in batch]
-        assert longest_first == sorted(lengths, reverse=True)
-    assert list(batches([], 5)) == []
-    assert list(batches(lengths, 10))[:3] == [[4], [1], [8]]
-    sizes = [len(batch) for batch in batches([512] + [8] * 30, 64)]
-    assert sizes == [1, 8, 7, 8, 7]  # what is over the budget makes no other batch smaller
-
-
-def test_batches_are_of_about_one_size_and_one_for_each_worker() -> None:
-    seeded = random.Random(0)
-    for workers in (1, 2, 3, 8):
-        for _ in range(50):
-            lengths = [seeded.randint(1, 60) for _ in range(seeded.randint(0, 400))]
-            found = [sum(lengths[i] for i in batch) for batch in batches(lengths, 500, workers)]
-            needed = -(-sum(lengths) // 500)
-            assert max(found, default=0) <= 500
-            assert (
-                len(found) == needed
-                if needed <= 1
-                else len(found) in range(needed, needed + workers + 2)
-            )
-            # else the budget may ask for one more
-            if needed > 1 and -(-needed // workers) * workers > needed:
-                assert len(found) % workers == 0
-                assert max(found) - min(found) <= 60
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(1)
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_batches_side_by_side_have_a_thread_each_and_give_their_results_in_order() -> None:
-    met = threading.Barrier(2, timeout=60)  # broken if the two do not run at once
-
-    def compute(batch: list[tuple[int, ...]]) -> np.ndarray:
-        met.wait()
-        return np.array([batch[0][0], torch.get_num_threads()], np.float32)
-
-    seen: list[int] = []
-    found = side_by_side(compute, [[(number,)] for number in range(4)], 2)
-    rows = [next(found)]
-    # starts while batches are computed
-    other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
-    other.start()
-    other.join()
-    rows += found
-    assert [row.tolist() for row in rows] == [[0, 1], [1, 1], [2, 1], [3, 1]]
-    assert [torch.get_num_threads(), *seen] == [2, 2]
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_few_batches_share_the_threads() -> None:
-    def compute(batch: list[tuple[int, ...]]) -> np.ndarray:
-        return np.array([torch.get_num_threads()], np.float32)
-
-    torch.set_num_threads(5)
-    assert [int(row[0]) for row in side_by_side(compute, [[(0,)]] * 2, 5)] == [2, 2]
-    assert torch.get_num_threads() == 5
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_an_error_in_a_batch_is_raised_and_ends_the_others() -> None:
-    computed = []
-
-    def compute(batch: list[tuple[int, ...]]) -> np.ndarray:
-        computed.append(batch)
-        time.sleep(0.001)
-        raise InputError("this batch is wrong")
-
-    with pytest.raises(InputError, match="this batch is wrong"):
-        list(side_by_side(compute, [[(0,)]] * 1000, 2))
-    assert len(computed) < 1000
-    assert torch.get_num_threads() == 2
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_two_threads_change_no_vector(encoder: SentenceEncoder) -> None:
-    texts = [text + extra for extra in ("", " a", " b c", " hello world") for text in TEXTS]
-    wanted = np.stack([encoder.encode(text, normalize=True) for text in texts])
-    assert close(encoder.encode(texts, normalize=True, batch_tokens=20), wanted)
-
-
 def test_progress_is_quiet_where_there_is_no_terminal(
     encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,6 +227,23 @@ def test_progress_is_quiet_where_there_is_no_terminal(
 
 
 # The constructor
+
+
+def test_the_constructor_changes_nothing_that_it_is_given(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_folder(write_vocabulary(tmp_path, UNCASED))
+    tokenizer.max_length = 35
+    bert = small_encoder(tmp_path).bert
+    settings = EncoderSettings(max_length=30, prompts={"q": "a "})
+    encoder = SentenceEncoder(bert, tokenizer, settings, max_length=16, pooling="cls")
+    assert tokenizer.max_length == 35
+    assert settings == EncoderSettings(max_length=30, prompts={"q": "a "})
+    assert encoder.settings == EncoderSettings("cls", max_length=16, prompts={"q": "a "})
+    assert encoder.tokenizer.max_length == 16
+    assert encoder.bert is bert
+    assert SentenceEncoder(bert, tokenizer).tokenizer.max_length == 35
+    assert SentenceEncoder(bert, tokenizer, max_length=100).tokenizer.max_length == 35
+    tokenizer.max_length = None
+    assert SentenceEncoder(bert, tokenizer).tokenizer.max_length == LIMIT
 
 
 def test_the_limit_is_the_smallest(saved: Path) -> None:
@@ -351,7 +278,7 @@ def test_an_unknown_pooling_is_an_error(saved: Path) -> None:
 
 def test_pooling_may_be_asked_for_in_place_of_the_files(saved: Path) -> None:
     encoder = SentenceEncoder.from_pretrained(saved, pooling="max")
-    assert (encoder.pooling, encoder.normalize) == ("max", True)
+    assert (encoder.settings.pooling, encoder.settings.normalize) == ("max", True)
 
 
 def test_half_precision_weights_give_float32_vectors(saved: Path) -> None:
@@ -403,7 +330,7 @@ def test_the_modules_that_are_read(kinds: list[str], normalize: bool, saved: Pat
     assert read.transformer == saved
     assert (read.settings.pooling, read.settings.normalize) == ("mean", normalize)
     assert read.settings.max_length == LIMIT
-    assert SentenceEncoder.from_pretrained(saved).normalize is normalize
+    assert SentenceEncoder.from_pretrained(saved).settings.normalize is normalize
 
 
 @pytest.mark.parametrize(
@@ -480,11 +407,9 @@ def test_a_plain_bert_is_pooled_by_the_mean_and_not_scaled(saved: Path) -> None:
     (saved / "modules.json").unlink()
     shutil.rmtree(saved / "1_Pooling")
     encoder = SentenceEncoder.from_pretrained(saved)
-    assert (encoder.pooling, encoder.normalize, encoder.tokenizer.max_length) == (
-        "mean",
-        False,
-        LIMIT,
-    )
+    read = encoder.settings
+    assert (read.pooling, read.normalize) == ("mean", False)
+    assert encoder.tokenizer.max_length == LIMIT
 
 
 # 1_Pooling/config.json and the other files
@@ -518,7 +443,7 @@ def flags(*modes: str) -> dict[str, Any]:
 )
 def test_the_poolings_that_are_read(content: Any, pooling: str, saved: Path) -> None:
     write(saved / "1_Pooling" / "config.json", content)
-    assert SentenceEncoder.from_pretrained(saved).pooling == pooling
+    assert SentenceEncoder.from_pretrained(saved).settings.pooling == pooling
 
 
 @pytest.mark.parametrize(
@@ -576,8 +501,8 @@ def test_without_a_limit_in_sentence_bert_config_the_others_hold(content: Any, s
 @pytest.mark.parametrize("value", [0, -1, "256", True, 1.5, []])
 def test_an_absurd_limit_in_sentence_bert_config_is_named(value: Any, saved: Path) -> None:
     write(saved / "sentence_bert_config.json", {"max_seq_length": value})
-    message = rf"sentence_bert_config\.json: max_seq_length must be a positive whole number, not {re.escape(repr(value))}"
-    with pytest.raises(InputError, match=message):
+    message = f"json: max_seq_length must be a positive whole number, not {value!r}"
+    with pytest.raises(InputError, match=f"sentence_bert_config.{re.escape(message)}"):
         SentenceEncoder.from_pretrained(saved)
 
 
@@ -618,7 +543,7 @@ def test_a_prompt_is_put_before_each_text(saved: Path) -> None:
 
 
 def test_tokens_of_a_prompt_that_is_not_pooled(tmp_path: Path) -> None:
-    """[CLS] and the prompt's tokens are seen by the text's, and left out of the mean."""
+    """The text's tokens attend to [CLS] and the prompt's, but the mean leaves these out."""
     encoder = small_encoder(tmp_path, include_prompt=False)
     (tokens,) = encoder.tokenizer.encode(["hello world a b"])
     with torch.inference_mode():
@@ -701,7 +626,7 @@ def endless(read: list[int]) -> Iterator[str]:
 def test_a_stream_is_read_no_further_than_it_is_computed(
     encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minibert.encoder.WINDOW_CHARACTERS", 200)
+    monkeypatch.setattr("minibert.batching.WINDOW_CHARACTERS", 200)
     wanted, read, seen = encoder.encode(TEXTS, truncation="silent"), [0], 0
     for (texts, vectors), _ in zip(
         encoder.stream(endless(read), truncation="silent"), range(5), strict=False
@@ -721,7 +646,7 @@ def test_windows_change_no_vector_and_no_message(
     texts = ["a", long[:-21], "b", long, *TEXTS[:6], long]
     with pytest.warns(TruncationWarning, match=r"^3 of 11 texts .* number 3 .* with 82; ") as first:
         wanted = encoder.encode(texts)
-    monkeypatch.setattr("minibert.encoder.WINDOW_CHARACTERS", 30)
+    monkeypatch.setattr("minibert.batching.WINDOW_CHARACTERS", 30)
     with pytest.warns(TruncationWarning) as second:
         assert close(encoder.encode(texts), wanted)
     assert [str(w.message) for w in first] == [str(w.message) for w in second]
@@ -729,20 +654,18 @@ def test_windows_change_no_vector_and_no_message(
         list(encoder.stream(["a", "b", 3], first=5))  # type: ignore[list-item]
 
 
-def test_the_same_text_is_computed_once(
-    encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_text_is_computed_once(encoder: SentenceEncoder) -> None:
+    """A hook of the model holds while it encodes, and counts the sentences."""
     texts = ["a b", "hello", "a b", "A  B", "c"] * 3
     wanted = encoder.encode(["a b", "hello", "c"])[[0, 1, 0, 0, 2] * 3]
-    rows = []
-    forward = encoder.bert.forward
-    monkeypatch.setattr(
-        encoder.bert,
-        "forward",
-        lambda ids, layout: rows.append((layout.positions == 0).sum()) or forward(ids, layout),
-    )
-    assert close(encoder.encode(texts), wanted, 0)  # bit for bit, since no other batch was computed
-    assert sum(rows) == 3
+    computed: list[int] = []
+
+    def count(bert: Bert, positional: Any, named: Any) -> None:
+        computed.extend(named["layout"].lengths)
+
+    encoder.bert.register_forward_pre_hook(count, with_kwargs=True)
+    assert close(encoder.encode(texts), wanted, 0)  # bit for bit
+    assert len(computed) == 3
 
 
 def test_do_lower_case_of_sentence_bert_config(tmp_path: Path) -> None:
@@ -773,7 +696,8 @@ def test_what_is_saved_gives_the_same_vectors(
     encoder = small_encoder(tmp_path / "v", pooling=pooling, normalize=normalize, max_length=30)
     encoder.save_pretrained(tmp_path / "model")
     again = SentenceEncoder.from_pretrained(tmp_path / "model")
-    assert (again.pooling, again.normalize, again.tokenizer.max_length) == (pooling, normalize, 30)
+    read = again.settings
+    assert (read.pooling, read.normalize, again.tokenizer.max_length) == (pooling, normalize, 30)
     texts = [*TEXTS, "b " * 50]
     assert np.array_equal(
         again.encode(texts, truncation="silent"), encoder.encode(texts, truncation="silent")
@@ -795,7 +719,8 @@ def test_sentence_transformers_and_we_open_what_the_other_saved(
     assert close(theirs.encode(texts), wanted, 2e-6)
     theirs.save(str(tmp_path / "theirs"))
     again = SentenceEncoder.from_pretrained(tmp_path / "theirs")
-    assert (again.pooling, again.normalize, again.tokenizer.max_length) == (pooling, normalize, 30)
+    read = again.settings
+    assert (read.pooling, read.normalize, again.tokenizer.max_length) == (pooling, normalize, 30)
     assert close(again.encode(texts, truncation="silent"), wanted)
 
 

@@ -1,4 +1,4 @@
-"""Attention and pooling in both layouts, against loops in plain numpy and against each other.
+"""Attention and pooling in each layout, against loops in plain numpy and against each other.
 
 Evidence: the formula of Vaswani et al. 2017 written as loops over sentences, heads and positions,
 in float64.
@@ -10,116 +10,84 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from minibert.fast.attention import SimilarLengths
+from minibert.fast.attention import attention as fast_attention
 from minibert.heads import POOLINGS, pool
-from minibert.layout import (
-    Packed,
-    Padded,
-    attention_probabilities,
-    explicit_attention,
-    fused_attention,
-    softmax,
-)
+from minibert.layout import Layout, Packed, Padded
+from minibert.model import attention
 
-Attention = Callable[..., Tensor]
+Function = Callable[..., Tensor]
+both_attentions = pytest.mark.parametrize(
+    "attention", [attention, fast_attention], ids=["plain", "fast"]
+)
 HALF = [torch.bfloat16, torch.float16]
-SHAPES = [(1, 1, 1, 1), (3, 2, 5, 4), (2, 3, 70, 8), (1, 2, 300, 16)]  # (B, H, S, W)
+SHAPES = [(1, 1, 1, 1), (3, 2, 5, 4), (2, 3, 70, 8)]  # (G, H, L, W)
 LENGTHS = [3, 1, 7, 7, 2, 7, 7]
 
 
-def attention_by_loops(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """Float64, one query at a time, over the allowed keys alone: a masked one takes no part in any
-    way."""
+def attention_by_loops(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """In float64, one query at a time, over the keys that it may see and no others."""
     result = np.zeros(value.shape)
     q, k, v = (x.double().numpy() for x in (query, key, value))
     for b, h, i in np.ndindex(*query.shape[:3]):
-        allowed = np.flatnonzero(mask[b].numpy())
-        if len(allowed):
-            scores = k[b, h, allowed] @ q[b, h, i] / np.sqrt(query.shape[-1])
+        seen = np.arange(query.size(2)) if mask is None else np.flatnonzero(mask[b].numpy())
+        if len(seen):
+            scores = k[b, h, seen] @ q[b, h, i] / np.sqrt(query.shape[-1])
+            if bias is not None:
+                scores = scores + bias[b, h, i].double().numpy()[seen]
             weights = np.exp(scores - scores.max())
-            result[b, h, i] = weights @ v[b, h, allowed] / weights.sum()
+            result[b, h, i] = weights @ v[b, h, seen] / weights.sum()
     return torch.from_numpy(result)
 
 
 def random_attention(
     shape: tuple[int, int, int, int], dtype: torch.dtype = torch.float32
 ) -> tuple[list[Tensor], Tensor]:
-    """Query, key, value (B, H, S, W), and a mask (B, S) with holes; the first token of a sentence
-    is never masked."""
+    """Query, key and value (G, H, L, W), and a mask (G, L) with holes. The first token of a
+    sentence is never masked."""
     mask = torch.rand(shape[0], shape[2]) < 0.6
     mask[:, 0] = True
     return [torch.randn(shape, dtype=torch.float64).to(dtype) for _ in range(3)], mask
 
 
-def keys_mask(mask: Tensor) -> Tensor:
-    return mask[:, None, None, :]
-
-
-@pytest.mark.parametrize("shape", SHAPES[:3])
-def test_explicit_attention_is_the_papers_formula(shape: tuple[int, int, int, int]) -> None:
-    inputs, mask = random_attention(shape, torch.float64)
-    everything = torch.ones_like(mask)
-    close = {"rtol": 0, "atol": 1e-13}
-    torch.testing.assert_close(
-        explicit_attention(*inputs), attention_by_loops(*inputs, everything), **close
-    )
-    torch.testing.assert_close(
-        explicit_attention(*inputs, keys_mask(mask)), attention_by_loops(*inputs, mask), **close
-    )
-
-
-@pytest.mark.parametrize("length", [1, 2, 7, 15, 16, 17])
-@pytest.mark.parametrize("size", [1.0, 1e4])
-def test_softmax_and_its_gradient_are_pytorchs(length: int, size: float) -> None:
-    """By PyTorch in float64. At 1e4 an exponential without the largest number taken off would be
-    infinite."""
-    scores = (torch.randn(3, 5, length) * size).requires_grad_()
-    exact = scores.detach().double().requires_grad_()
-    weights = torch.randn(scores.shape)
-    ours, expected = softmax(scores), exact.softmax(dim=-1)
-    torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-7)
-    (gradient,) = torch.autograd.grad((ours * weights).sum(), scores)
-    (expected_gradient,) = torch.autograd.grad((expected * weights).sum(), exact)
-    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-13), (torch.float32, 1e-6)])
+@both_attentions
+@pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_fused_attention_is_the_explicit_one(
-    shape: tuple[int, int, int, int], masked: bool, dtype: torch.dtype, bound: float
+def test_attention_is_the_papers_formula(
+    attention: Function, shape: tuple[int, int, int, int], masked: bool, biased: bool
 ) -> None:
-    """Values within the bound; gradients within the bound times the largest of them, for they are
-    sums over queries."""
-    inputs, mask = random_attention(shape, dtype)
-    weights = torch.randn(shape, dtype=dtype)
-    results, gradients = [], []
-    for attention in (explicit_attention, fused_attention):
-        leaves = [x.clone().requires_grad_() for x in inputs]
-        result = attention(*leaves, keys_mask(mask) if masked else None)
-        results.append(result.detach())
-        gradients.append(torch.autograd.grad((result * weights).sum(), leaves))
-    torch.testing.assert_close(*results, rtol=0, atol=bound)
-    largest = max(gradient.abs().max().item() for gradient in gradients[0])
-    torch.testing.assert_close(*gradients, rtol=0, atol=bound * largest)
+    inputs, mask = random_attention(shape, torch.float64)
+    bias = torch.randn(*shape[:3], shape[2], dtype=torch.float64)
+    options = {"mask": mask if masked else None, "bias": bias if biased else None}
+    found, expected = attention(*inputs, **options), attention_by_loops(*inputs, **options)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
 
 
+@both_attentions
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
-@pytest.mark.parametrize("attention", [explicit_attention, fused_attention])
 def test_a_fully_masked_sentence_gives_zeros_and_no_nan(
-    attention: Attention, dtype: torch.dtype
+    attention: Function, dtype: torch.dtype
 ) -> None:
     """Forward and backward, and it changes nothing for its neighbour."""
     inputs, mask = random_attention((2, 2, 5, 4), dtype)
     mask[1] = False
     leaves = [x.requires_grad_() for x in inputs]
-    result = attention(*leaves, keys_mask(mask))
+    result = attention(*leaves, mask)
     gradients = torch.autograd.grad(result.float().square().sum(), leaves)
     assert torch.equal(result[1], torch.zeros_like(result[1]))
     for gradient in gradients:
         assert torch.equal(gradient[1], torch.zeros_like(gradient[1]))
     alone = [x[:1].detach().clone().requires_grad_() for x in inputs]
-    expected = attention(*alone, keys_mask(mask[:1]))
+    expected = attention(*alone, mask[:1])
     bound = 8 * torch.finfo(dtype).eps
     torch.testing.assert_close(result[:1], expected, rtol=0, atol=bound)
     expected_gradients = torch.autograd.grad(expected.float().square().sum(), alone)
@@ -128,19 +96,22 @@ def test_a_fully_masked_sentence_gives_zeros_and_no_nan(
         torch.testing.assert_close(gradient[:1], one, rtol=0, atol=bound)
 
 
+@both_attentions
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALF])
-def test_masked_positions_have_exactly_no_probability(dtype: torch.dtype) -> None:
+def test_a_masked_key_has_exactly_no_probability(attention: Function, dtype: torch.dtype) -> None:
+    """The attention to one-hot values is the probabilities themselves."""
     (query, key, _), mask = random_attention((4, 2, 9, 8), dtype)
-    probabilities = attention_probabilities(10 * query, key, keys_mask(mask))
-    assert torch.all(probabilities.masked_select(~keys_mask(mask)) == 0)
+    one_hot = torch.eye(9, dtype=dtype).expand(4, 2, 9, 9)
+    probabilities = attention(10 * query, key, one_hot, mask)
+    assert torch.all(probabilities.masked_select(~mask[:, None, None, :]) == 0)
     sums = probabilities.double().sum(-1)
     torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=4 * torch.finfo(dtype).eps)
 
 
+@both_attentions
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
-@pytest.mark.parametrize("attention", [explicit_attention, fused_attention])
 def test_a_masked_key_loses_however_well_it_would_score(
-    attention: Attention, dtype: torch.dtype
+    attention: Function, dtype: torch.dtype
 ) -> None:
     """The real keys score -20000 and the masked one +20000: a mask that adds -10000 would choose
     the masked one."""
@@ -148,15 +119,15 @@ def test_a_masked_key_loses_however_well_it_would_score(
     key = torch.tensor([-200.0, -200.0, 200.0], dtype=dtype).view(1, 1, 3, 1)
     value = torch.tensor([1.0, 2.0, 1000.0], dtype=dtype).view(1, 1, 3, 1)
     mask = torch.tensor([[True, True, False]])
-    assert attention(query, key, value, keys_mask(mask)).item() == 1.5
+    assert attention(query, key, value, mask).item() == 1.5
 
 
-@pytest.mark.parametrize("attention", [explicit_attention, fused_attention])
-def test_dropout_drops_probabilities_and_scales_the_rest(attention: Attention) -> None:
+@both_attentions
+def test_dropout_drops_probabilities_and_scales_the_rest(attention: Function) -> None:
     """Over values of 1, a query's result is the mass that was kept, over 1 - p: its mean is 1, its
     variance known.
 
-    With S equal scores the kept number is binomial(S, 1 - p), so the variance is p / (1 - p) / S.
+    With L equal scores the kept number is binomial(L, 1 - p), so the variance is p / (1 - p) / L.
     """
     queries, positions, p = 4096, 64, 0.25
     query, key, value = (
@@ -171,68 +142,84 @@ def test_dropout_drops_probabilities_and_scales_the_rest(attention: Attention) -
     assert torch.equal(attention(query, key, value), torch.ones_like(kept))
 
 
-def test_both_layouts_attend_alike() -> None:
-    """Sentences of unsorted lengths, against one call of the loops a sentence."""
-    inputs = [torch.randn(sum(LENGTHS), 2, 4, dtype=torch.float64) for _ in range(3)]  # (N, H, W)
-    expected = torch.cat(
-        [
-            attention_by_loops(
-                *(x.transpose(0, 1)[None] for x in parts), torch.ones(1, len(parts[0]))
-            )[0].transpose(0, 1)
-            for parts in zip(*(x.split(LENGTHS) for x in inputs), strict=True)
-        ]
-    )
-    mask, (query, key, value) = pad(LENGTHS, *inputs)
-    torch.testing.assert_close(Packed(LENGTHS).attend(*inputs), expected, rtol=0, atol=1e-13)
-    torch.testing.assert_close(
-        Padded(mask).attend(query, key, value)[mask], expected, rtol=0, atol=1e-13
-    )
-
-
-@pytest.mark.parametrize("lengths", [LENGTHS, sorted(LENGTHS), [5] * 4, [1, 2, 3, 30, 7]])
-def test_packed_attention_with_dropout_is_the_same_function(lengths: list[int]) -> None:
-    """At a chance of dropout so small that nothing is dropped: the values and the gradients of
-    attention without."""
-    results = []
-    for dropout in (0.0, 1e-9):
-        torch.manual_seed(0)
-        inputs = [
-            torch.randn(sum(lengths), 2, 4, dtype=torch.float64, requires_grad=True)
-            for _ in range(3)
-        ]
-        context = Packed(lengths).attend(*inputs, dropout=dropout)
-        context.backward(torch.arange(context.numel(), dtype=torch.float64).view_as(context).sin())
-        results.append([context, *(x.grad for x in inputs)])
-    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-13)
-
-
 def pad(lengths: list[int], *packed: Tensor) -> tuple[Tensor, list[Tensor]]:
     """The mask (B, S), and each (N, ...) as (B, S, ...) with 1000 in the padding, which nothing may
     depend on."""
     padded = [
-        torch.nn.utils.rnn.pad_sequence(
-            list(x.split(lengths)), batch_first=True, padding_value=1000
-        )
-        for x in packed
+        pad_sequence(list(x.split(lengths)), batch_first=True, padding_value=1000) for x in packed
     ]
     return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None], padded
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_both_layouts_pool_alike(pooling: str) -> None:
-    """Against numpy on each sentence alone; gradients against each other."""
-    x = torch.randn(sum(LENGTHS), 5, requires_grad=True)
-    by_numpy = {"mean": lambda s: s.mean(0), "max": lambda s: s.max(0), "cls": lambda s: s[0]}[
-        pooling
+@both_attentions
+def test_every_layout_attends_alike(attention: Function) -> None:
+    """Sentences of unsorted lengths, against the loops on one sentence at a time."""
+    inputs = [torch.randn(sum(LENGTHS), 2, 4, dtype=torch.float64) for _ in range(3)]  # (N, H, W)
+    alone = zip(*(x.transpose(0, 1).split(LENGTHS, 1) for x in inputs), strict=True)
+    expected = torch.cat(
+        [attention_by_loops(*(x[None] for x in one))[0].transpose(0, 1) for one in alone]
+    )
+
+    def attend(layout: Layout, *tensors: Tensor) -> Tensor:
+        groups = [
+            attention(*(x.transpose(1, 2) for x in group), mask).transpose(1, 2)
+            for group, mask in layout.groups(*tensors)
+        ]
+        return layout.join(groups)
+
+    mask, padded = pad(LENGTHS, *inputs)
+    found = [
+        attend(Packed(LENGTHS), *inputs),
+        attend(SimilarLengths(LENGTHS), *inputs),
+        attend(Padded(mask), *padded)[mask],
     ]
-    expected = torch.from_numpy(np.stack([by_numpy(s.detach().numpy()) for s in x.split(LENGTHS)]))
+    for one in found:
+        torch.testing.assert_close(one, expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, sorted(LENGTHS), [5] * 4, [1, 2, 3, 30, 7], [1]])
+@pytest.mark.parametrize("kind", [Packed, SimilarLengths])
+def test_groups_hold_every_sentence_in_order_and_join_undoes_them(
+    kind: type[Packed], lengths: list[int]
+) -> None:
+    layout, x = kind(lengths), torch.randn(sum(lengths), 3)
+    groups = [(group, mask) for (group,), mask in layout.groups(x)]
+    assert torch.equal(layout.join([group for group, _ in groups]), x)
+    found: list[Tensor] = []
+    for group, mask in groups:
+        masks = torch.ones(group.shape[:2], dtype=torch.bool) if mask is None else mask
+        found += [row[real] for row, real in zip(group, masks, strict=True)]
+    assert len(found) == len(lengths)
+    for one, expected in zip(found, x.split(lengths), strict=True):
+        assert torch.equal(one, expected)
+
+
+def test_neighbours_of_equal_length_share_a_group_and_nothing_is_padded() -> None:
+    x = torch.randn(sum(LENGTHS), 2)
+    shapes = [(tuple(group.shape), mask) for (group,), mask in Packed(LENGTHS).groups(x)]
+    assert shapes == [((c, n, 2), None) for c, n in ((1, 3), (1, 1), (2, 7), (1, 2), (2, 7))]
+
+
+@pytest.mark.parametrize("kind", [Packed, SimilarLengths, Padded])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_every_layout_pools_alike(pooling: str, kind: type[Layout]) -> None:
+    """Against numpy on each sentence alone, and the gradient against that of each one alone."""
+    x = torch.randn(sum(LENGTHS), 5, requires_grad=True)
+    in_numpy = {"mean": lambda s: s.mean(0), "max": lambda s: s.max(0), "cls": lambda s: s[0]}
+    sentences = [s.detach().numpy() for s in x.split(LENGTHS)]
+    expected = torch.from_numpy(np.stack([in_numpy[pooling](s) for s in sentences]))
     mask, (padded,) = pad(LENGTHS, x)
-    gradients = []
-    for result in (pool(x, Packed(LENGTHS), pooling), pool(padded, Padded(mask), pooling)):
-        torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
-        gradients += torch.autograd.grad(result.square().sum(), x)
-    assert gradients[0].abs().max() > 0
-    torch.testing.assert_close(*gradients, rtol=0, atol=1e-6)
+    if kind is Padded:
+        result = pool(padded, Padded(mask), pooling)
+    else:
+        result = pool(x, kind(LENGTHS), pooling)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
+    (gradient,) = torch.autograd.grad(result.square().sum(), x)
+    functions = {"mean": lambda s: s.mean(0), "max": lambda s: s.amax(0), "cls": lambda s: s[0]}
+    alone = torch.stack([functions[pooling](s) for s in x.split(LENGTHS)])
+    (wanted,) = torch.autograd.grad(alone.square().sum(), x)
+    assert wanted.abs().max() > 0
+    torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF])

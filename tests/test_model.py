@@ -1,9 +1,8 @@
-"""The encoder against itself: two layouts, two paths through attention, and what must make no
-difference.
+"""The encoder against itself: two layouts, and what must make no difference.
 
 Evidence: what holds for any weights, checked on a small BERT with random ones. More such
 properties, and gradients by finite differences: tests/test_properties.py. Against another
-implementation: tests/parity.
+implementation: tests/parity. The fast modules: tests/test_fast.py.
 """
 
 import re
@@ -14,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from minibert import Bert, BertConfig, Packed, Padded
-from minibert.dropout import dropout
 from minibert.heads import POOLINGS, pool
 from tools.parity import shake
 
@@ -29,12 +28,11 @@ Batch = tuple[list[Tensor], Tensor, Tensor, Tensor]
 
 @pytest.fixture(params=BOUNDS, ids=str)
 def bert(request: pytest.FixtureRequest, tiny_config: BertConfig) -> Bert:
-    """A small BERT in eval mode: in float32 with weights of BERT's own spread, 0.02; in float64
-    with ten times that.
+    """A small BERT in eval mode. Its weights spread by BERT's own 0.02 in float32, and by 0.2 in
+    float64.
 
-    The wide weights make attention far from even, and float32 itself is then wrong by more than
-    1e-6: its distance from the same sums in float64 was measured as up to 2.1e-6, whichever the
-    layout. So they are for float64.
+    Wide weights make attention far from even. In float32 they would also make any layout wrong by
+    up to 2.1e-6 (measured against float64), which is more than the bound. So they are for float64.
     """
     std = 0.02 if request.param == torch.float32 else 0.2
     return shake(Bert(replace(tiny_config, initializer_range=std)), std).to(request.param).eval()
@@ -46,8 +44,10 @@ def assert_close(first: Tensor, second: Tensor) -> None:
 
 @pytest.fixture
 def batch(tiny_config: BertConfig) -> Batch:
-    """The sentences as a list, then padded: input_ids, attention_mask, token_type_ids; the padding
-    is random words."""
+    """The sentences as a list; then input_ids, attention_mask and token_type_ids of all of them.
+
+    The padding is random words.
+    """
     sentences = [torch.randint(1, tiny_config.vocab_size, (length,)) for length in LENGTHS]
     input_ids = pad_sequence(sentences, batch_first=True)
     mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
@@ -58,7 +58,7 @@ def batch(tiny_config: BertConfig) -> Batch:
 
 
 def gradients(bert: Bert, loss: Tensor) -> dict[str, Tensor]:
-    """Of every parameter but the pooler's, which `forward` does not use."""
+    """The gradient of every parameter but the pooler's, which `forward` does not use."""
     named = {name: p for name, p in bert.named_parameters() if not name.startswith("pooler.")}
     return dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
 
@@ -66,8 +66,8 @@ def gradients(bert: Bert, loss: Tensor) -> dict[str, Tensor]:
 def assert_same_gradients(
     first: dict[str, Tensor], second: dict[str, Tensor], bounds: dict[torch.dtype, float] = BOUNDS
 ) -> None:
-    """Each within the bound times the largest gradient there is: a float's error grows with what
-    was summed."""
+    """Each within the bound times the largest gradient: a float's error grows with what was
+    summed."""
     bound = bounds[next(iter(first.values())).dtype]
     largest = max(gradient.abs().max().item() for gradient in first.values())
     for name, gradient in first.items():
@@ -78,9 +78,9 @@ def assert_same_gradients(
 def test_packed_equals_padded(bert: Bert, batch: Batch) -> None:
     """Every hidden state, all three poolings, and the gradient of every parameter."""
     _, input_ids, mask, types = batch
-    layouts = Padded(mask), Packed(LENGTHS)
-    padded = bert.hidden_states(input_ids, layouts[0], types)
-    packed = bert.hidden_states(input_ids[mask], layouts[1], types[mask])
+    layouts = bert.layout(input_ids, mask), Packed(LENGTHS)
+    padded = bert.hidden_states(input_ids, mask, types)
+    packed = bert.hidden_states(input_ids[mask], token_type_ids=types[mask], layout=layouts[1])
     assert len(padded) == len(packed) == bert.config.num_hidden_layers + 1
     for one, other in zip(padded, packed, strict=True):
         assert_close(one[mask], other)
@@ -137,7 +137,7 @@ def test_what_stands_in_the_padding_changes_nothing(bert: Bert, batch: Batch) ->
 
 
 def test_holes_in_the_mask_count_as_positions_and_as_nothing_else(bert: Bert) -> None:
-    """A masked token in the middle may be any word, but the ones behind it keep their places."""
+    """A masked token in the middle may be any word. The ones behind it keep their positions."""
     mask = torch.tensor([[0, 1, 1, 0, 1, 1]])
     ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
     hidden = bert(ids, mask)
@@ -172,16 +172,15 @@ def test_a_fully_masked_sentence_harms_nobody(
 
 @pytest.fixture
 def dropouts(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The probability of every dropout that is really applied, in order: on hidden states, and
-    inside attention."""
+    """The probability of every dropout that PyTorch applies, in order."""
     applied: list[float] = []
+    real = F.dropout
 
-    def record(x: Tensor, probability: float) -> Tensor:
-        applied.extend([probability] * (probability > 0))
-        return dropout(x, probability)
+    def record(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        applied.extend([p] * (training and p > 0))
+        return real(x, p, training, inplace)
 
-    monkeypatch.setattr("minibert.dropout.dropout", record)
-    monkeypatch.setattr("minibert.layout.drop", record)
+    monkeypatch.setattr(F, "dropout", record)
     return applied
 
 
@@ -195,12 +194,14 @@ def test_dropout_stands_where_bert_has_it_and_only_in_training(
     """
     _, input_ids, mask, _ = batch
     bert = Bert(replace(tiny_config, hidden_dropout_prob=0.25, attention_probs_dropout_prob=0.125))
-    for arguments in ((input_ids, mask), (input_ids[mask][:14], Packed([7, 7]))):
+    padded = input_ids, bert.layout(input_ids, mask)
+    packed = input_ids[mask][:14], Packed([7, 7])
+    for ids, layout in (padded, packed):
         dropouts.clear()
-        random = [bert.train()(*arguments) for _ in range(2)]
+        random = [bert.train()(ids, layout=layout) for _ in range(2)]
         assert dropouts == 2 * [0.25, *[0.125, 0.25, 0.25] * 3]
         dropouts.clear()
-        steady = [bert.eval()(*arguments) for _ in range(2)]
+        steady = [bert.eval()(ids, layout=layout) for _ in range(2)]
         assert not dropouts
         assert not torch.equal(*random)
         assert torch.equal(*steady)
@@ -216,8 +217,7 @@ def test_without_dropout_training_computes_what_evaluation_does(
 
 @pytest.mark.parametrize("eps", [1e-12, 1e-5, 0.25])
 def test_every_norm_takes_its_epsilon_from_the_config(tiny_config: BertConfig, eps: float) -> None:
-    """With weight 1 and bias 0, a norm turns values of variance v into ones of variance v / (v +
-    eps)."""
+    """With weight 1 and bias 0, a norm turns a variance v into v / (v + eps)."""
     assert BertConfig().layer_norm_eps == 1e-12
     bert = Bert(replace(tiny_config, layer_norm_eps=eps)).double()
     seen: list[nn.Module] = []
@@ -301,6 +301,47 @@ def test_a_sentence_longer_than_the_model_is_refused(bert: Bert) -> None:
         with pytest.raises(ValueError, match="25 tokens is longer than the model's 24 positions"):
             method(ids)
     with pytest.raises(ValueError, match="25 tokens is longer than the model's 24 positions"):
-        bert(ids.flatten(), Packed([25, 25]))
+        bert(ids.flatten(), layout=Packed([25, 25]))
     assert bert(ids[:, :24]).shape == (2, 24, 32)
-    assert bert(ids.flatten()[:48], Packed([24, 24])).shape == (48, 32)
+    assert bert(ids.flatten()[:48], layout=Packed([24, 24])).shape == (48, 32)
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 5), (2, 1), (2, 4), (2, 5, 1)])
+def test_a_mask_or_token_types_of_another_shape_are_refused(
+    bert: Bert, shape: tuple[int, ...]
+) -> None:
+    """Broadcasting would silently give wrong numbers."""
+    ids, other = torch.ones(2, 5, dtype=torch.long), torch.ones(shape, dtype=torch.long)
+    with pytest.raises(
+        ValueError, match=rf"\(2, 5\) do not fit token_type_ids of {re.escape(str(shape))}"
+    ):
+        bert(ids, None, other)
+    message = (
+        r"\(B, S\)" if len(shape) != 2 else rf"\(2, 5\) do not fit .* of {re.escape(str(shape))}"
+    )
+    with pytest.raises(ValueError, match=message):
+        bert(ids, other)
+    with pytest.raises(ValueError, match=r"\(2, 5\) do not fit .* of \(10,\)"):
+        bert(ids, layout=Packed([5, 5]))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_layers_can_be_run_in_pieces(bert: Bert, batch: Batch, packed: bool) -> None:
+    _, input_ids, mask, types = batch
+    if packed:
+        input_ids, types, layout = input_ids[mask], types[mask], Packed(LENGTHS)
+    else:
+        layout = bert.layout(input_ids, mask)
+    whole = bert(input_ids, token_type_ids=types, layout=layout)
+    embedded = bert.embeddings(input_ids, types, layout)
+    assert torch.equal(bert.run(embedded, layout), whole)
+    for split in range(4):
+        half = bert.run(embedded, layout, 0, split)
+        assert torch.equal(bert.run(half, layout, split), whole)
+
+
+def test_device_and_dtype_are_those_of_the_weights(bert: Bert) -> None:
+    weight = bert.layers[0].attention.query.weight
+    assert (bert.device, bert.dtype) == (weight.device, weight.dtype)
+    assert bert.bfloat16().dtype == torch.bfloat16
+    assert bert.to("meta").device == torch.device("meta")

@@ -1,8 +1,8 @@
 """Properties that hold for any weights and any sentences, tried on those that hypothesis draws.
 
 Evidence: none of them needs another implementation. The model is small, random and in float64, so
-that what is equal in mathematics is equal to 1e-12 here; hidden states reach 4. The draws are the
-same in every run.
+what is equal in mathematics is equal to 1e-12 here; hidden states reach 4. hypothesis draws the
+same examples in every run.
 """
 
 from functools import cache
@@ -57,7 +57,8 @@ def each_alone(batch: Batch) -> list[Tensor]:
 def test_packed_and_padded_are_each_sentence_alone(batch: Batch) -> None:
     """Hidden states, and sentence vectors in each pooling."""
     padded, packed = Padded(batch.mask), Packed(batch.lengths)
-    states = small_bert()(batch.input_ids, padded), small_bert()(batch.packed_ids, packed)
+    inputs = (batch.input_ids, padded), (batch.packed_ids, packed)
+    states = [small_bert()(ids, layout=layout) for ids, layout in inputs]
     expected = each_alone(batch)
     assert_close(states[0][batch.mask], torch.cat(expected))
     assert_close(states[1], torch.cat(expected))
@@ -92,9 +93,9 @@ def test_a_permuted_batch_gives_the_permuted_result(batch: Batch, dice: Random) 
     assert_close(
         small_bert()(shuffled.input_ids, shuffled.mask)[shuffled.mask], padded[shuffled.mask]
     )
-    packed = small_bert()(batch.packed_ids, Packed(batch.lengths)).split(batch.lengths)
+    packed = small_bert()(batch.packed_ids, layout=Packed(batch.lengths)).split(batch.lengths)
     assert_close(
-        small_bert()(shuffled.packed_ids, Packed(shuffled.lengths)),
+        small_bert()(shuffled.packed_ids, layout=Packed(shuffled.lengths)),
         torch.cat([packed[i] for i in order]),
     )
 
@@ -106,7 +107,7 @@ def test_a_sentence_given_twice_gives_the_same_twice(batch: Batch, times: int) -
     repeated = Batch([sentence for sentence in batch.sentences for _ in range(times)])
     expected = torch.cat([state for state in each_alone(batch) for _ in range(times)])
     assert_close(small_bert()(repeated.input_ids, repeated.mask)[repeated.mask], expected)
-    assert_close(small_bert()(repeated.packed_ids, Packed(repeated.lengths)), expected)
+    assert_close(small_bert()(repeated.packed_ids, layout=Packed(repeated.lengths)), expected)
 
 
 @given(sentences, st.data())
@@ -115,26 +116,25 @@ def test_one_token_of_another_type_changes_every_token(
     sentence: Tensor, data: st.DataObject
 ) -> None:
     """And types of 0 are what leaving them out means."""
-    place = data.draw(st.integers(0, len(sentence) - 1))
+    position = data.draw(st.integers(0, len(sentence) - 1))
     types = torch.zeros_like(sentence)
     hidden = small_bert()(sentence[None])
     assert torch.equal(small_bert()(sentence[None], None, types[None]), hidden)
-    types[place] = 1
+    types[position] = 1
     changed = (small_bert()(sentence[None], None, types[None]) - hidden).abs().amax(-1)[0]
     assert changed.min() > 0
-    assert changed[place] > 0.01
+    assert changed[position] > 0.01
 
 
 @given(sentences.filter(lambda sentence: len(sentence) > 1))
 @torch.no_grad()
 def test_the_order_of_words_counts_by_their_positions_alone(sentence: Tensor) -> None:
-    """Words moved together with their positions have the same vectors; words moved alone have
-    others."""
+    """Words moved together with their positions keep their vectors. Words moved alone do not."""
     layout, moved = Padded(torch.ones(1, len(sentence))), Padded(torch.ones(1, len(sentence)))
     moved.positions = moved.positions.flip(0)
-    hidden = small_bert()(sentence[None], layout).flip(1)
-    assert_close(small_bert()(sentence.flip(0)[None], moved), hidden)
-    assert (small_bert()(sentence.flip(0)[None], layout) - hidden).abs().max() > 0.01
+    hidden = small_bert()(sentence[None], layout=layout).flip(1)
+    assert_close(small_bert()(sentence.flip(0)[None], layout=moved), hidden)
+    assert (small_bert()(sentence.flip(0)[None], layout=layout) - hidden).abs().max() > 0.01
 
 
 @given(batches)
@@ -142,8 +142,10 @@ def test_the_order_of_words_counts_by_their_positions_alone(sentence: Tensor) ->
 def test_evaluation_is_the_same_to_the_bit_whenever_it_is_done(batch: Batch) -> None:
     """Dropout is 0.1 in the config, and takes no part; no random number is drawn."""
     before = torch.get_rng_state()
-    for arguments in ((batch.input_ids, batch.mask), (batch.packed_ids, Packed(batch.lengths))):
-        assert torch.equal(small_bert()(*arguments), small_bert()(*arguments))
+    padded, packed = Padded(batch.mask), Packed(batch.lengths)
+    for ids, layout in ((batch.input_ids, padded), (batch.packed_ids, packed)):
+        first, second = (small_bert()(ids, layout=layout) for _ in range(2))
+        assert torch.equal(first, second)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -152,8 +154,8 @@ def test_evaluation_is_the_same_to_the_bit_whenever_it_is_done(batch: Batch) -> 
     ("activation", "packed"), [*((name, False) for name in ACTIVATIONS), ("gelu", True)]
 )
 def test_gradients_are_those_of_finite_differences(activation: str, packed: bool) -> None:
-    """Every parameter of two layers, in float64: (f(x + h) - f(x - h)) / 2h by
-    torch.autograd.gradcheck."""
+    """The gradient of every parameter of two layers, in float64, against (f(x + h) - f(x - h)) / 2h
+    by torch.autograd.gradcheck."""
     sizes = {"vocab_size": 6, "hidden_size": 4, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = BertConfig(
         **sizes, intermediate_size=5, max_position_embeddings=4, hidden_act=activation
@@ -161,15 +163,15 @@ def test_gradients_are_those_of_finite_differences(activation: str, packed: bool
     bert = shake(Bert(config, pooler=False), 0.3).double().eval()
     names, values = zip(*bert.named_parameters(), strict=True)
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]).bool()
-    ids, types = (
-        torch.tensor([[1, 2, 3, 4], [5, 1, 2, 2]]),
-        torch.tensor([[0, 0, 1, 1], [0, 1, 0, 0]]),
-    )
-    inputs: tuple = (ids[mask], Packed([4, 2]), types[mask]) if packed else (ids, mask, types)
+    ids = torch.tensor([[1, 2, 3, 4], [5, 1, 2, 2]])
+    types = torch.tensor([[0, 0, 1, 1], [0, 1, 0, 0]])
+    inputs: dict = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+    if packed:
+        inputs = {"input_ids": ids[mask], "token_type_ids": types[mask], "layout": Packed([4, 2])}
 
     def loss(*parameters: Tensor) -> Tensor:
-        hidden = functional_call(bert, dict(zip(names, parameters, strict=True)), inputs)
-        # four outputs; sin, for a norm's sum is constant
+        hidden = functional_call(bert, dict(zip(names, parameters, strict=True)), (), inputs)
+        # Four outputs. The sine, since the sum of what leaves a norm is constant.
         return (hidden if packed else hidden[mask]).sin().sum(0)
 
     assert torch.autograd.gradcheck(loss, values, eps=1e-6, atol=1e-7, rtol=1e-5)

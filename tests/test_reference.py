@@ -1,8 +1,8 @@
-"""Our numbers against those that tools/make_reference.py wrote down, of transformers and
-sentence-transformers.
+"""Our numbers against those of transformers and sentence-transformers that
+tools/make_reference.py recorded.
 
-Evidence: the values in tests/reference, with the versions that computed them in about.json. None of
-it needs those libraries here; .ci/run computes the values anew and compares.
+Evidence: the values in tests/reference, with the versions that computed them in about.json. These
+tests need neither library; .ci/run computes the values again and compares.
 """
 
 import shutil
@@ -17,6 +17,7 @@ from minibert import Bert, BertConfig, Packed, SentenceEncoder
 from minibert.files import read_json, sha256
 from minibert.formats.names import model_name
 from minibert.formats.tensors import save_tensors
+from minibert.heads import pool
 from tools.make_reference import differences
 from train.checkpoint import read_tensors
 
@@ -40,14 +41,15 @@ def recorded() -> dict[str, Tensor]:
 def test_token_ids_and_hidden_states(
     encoder: SentenceEncoder, recorded: dict[str, Tensor], i: int
 ) -> None:
-    """Of the first, middle and last token, after the embeddings and each layer, within 1e-5; in a
-    packed batch."""
+    """The states of the first, middle and last token, after the embeddings and each layer, in a
+    packed batch: within 1e-5."""
     ids = encoder.tokenizer.encode([TEXTS[i]])[0].ids
     assert ids == recorded[f"{i}.ids"].tolist()
     with torch.inference_mode():
-        packed = encoder.bert.hidden_states(torch.tensor(ids + ids), Packed([len(ids)] * 2))
-    places = [len(ids), len(ids) + len(ids) // 2, -1]
-    states = torch.stack([state[places, :16] for state in packed])
+        layout = Packed([len(ids)] * 2)
+        packed = encoder.bert.hidden_states(torch.tensor(ids + ids), layout=layout)
+    tokens = [len(ids), len(ids) + len(ids) // 2, -1]
+    states = torch.stack([state[tokens, :16] for state in packed])
     torch.testing.assert_close(states, recorded[f"{i}.states"], rtol=0, atol=1e-5)
 
 
@@ -73,12 +75,12 @@ def test_a_tiny_random_model(packed: bool) -> None:
     ids, types = tensors["input_ids"], tensors["token_type_ids"]
     layout = Packed(mask.sum(1).tolist())
     if packed:
-        states = bert.hidden_states(ids[mask], layout, types[mask])
+        states = bert.hidden_states(ids[mask], token_type_ids=types[mask], layout=layout)
     else:
         states = [state[mask] for state in bert.hidden_states(ids, mask, types)]
     for i, state in enumerate(states):
         torch.testing.assert_close(state, tensors[f"states.{i}"][mask], rtol=0, atol=1e-12)
-    pooled = bert.pooler(layout.first(states[-1]))
+    pooled = bert.pooler(pool(states[-1], layout, "cls"))
     torch.testing.assert_close(pooled, tensors["pooled"], rtol=0, atol=1e-12)
     (
         (states[-1] * tensors["hidden_weights"][mask]).sum()

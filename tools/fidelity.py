@@ -34,10 +34,10 @@ from tools.parity import (
     half_precision_errors,
     head_differences,
     newsroom_batch,
-    our_looks,
+    our_attentions,
     our_states,
     random_model_differences,
-    their_looks,
+    their_attentions,
     their_states,
     worst,
 )
@@ -193,7 +193,9 @@ def state_difference(packed: bool, place: int) -> float:
 def look_difference() -> float:
     _, _, ours, theirs = minilm()
     return worst(
-        d for b in batches()[:3] for d in differences(our_looks(ours, b), their_looks(theirs, b))
+        d
+        for b in batches()[:3]
+        for d in differences(our_attentions(ours, b), their_attentions(theirs, b))
     )
 
 

@@ -1,12 +1,12 @@
 """The same computation by us and by transformers' BertModel, and how far apart they are.
 
-What tests/parity and tools.fidelity share: batches, both sides on the same weights, and differences
-between what they compute. Differences are taken at real positions alone: what stands in the padding
-means nothing.
+tests/parity and tools.fidelity share it: batches, two models with the same weights, and the
+differences between what they compute. Only real positions are compared, since the vectors at padded
+ones mean nothing.
 """
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from minibert.formats.names import checkpoint_name
+from minibert.heads import pool
 from minibert.layout import Packed
 from minibert.model import ACTIVATIONS, Bert, BertConfig
 from minibert.pretraining import BertForPreTraining
@@ -55,8 +56,7 @@ class Batch:
 
 
 def shake(model: Model, std: float) -> Model:
-    """Add noise to every parameter: left alone, all biases would be 0, and one that is forgotten
-    would not show."""
+    """Add noise to every parameter. Fresh biases are all 0, so a forgotten one would not show."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=std)
@@ -64,11 +64,8 @@ def shake(model: Model, std: float) -> Model:
 
 
 def both(bert: Bert, folder: Path, attention: str = "eager") -> tuple[Bert, "BertModel"]:
-    """The model, saved by us to a folder, and what transformers makes of that folder; both in eval
-    mode.
-
-    So what follows also says that what we save is what others read.
-    """
+    """The model, which is saved to a folder, and transformers' model from that folder; both in eval
+    mode. So every comparison also tests that others read what we save."""
     from transformers import BertModel
 
     bert.save_pretrained(folder)
@@ -83,7 +80,8 @@ def both(bert: Bert, folder: Path, attention: str = "eager") -> tuple[Bert, "Ber
 def our_states(bert: Bert, batch: Batch, packed: bool) -> list[Tensor]:
     """What leaves the embeddings and each layer, (N, D) each."""
     if packed:
-        return bert.hidden_states(batch.packed_ids, Packed(batch.lengths, batch.packed_ids.device))
+        layout = Packed(batch.lengths, batch.packed_ids.device)
+        return bert.hidden_states(batch.packed_ids, layout=layout)
     return [x[batch.mask] for x in bert.hidden_states(batch.input_ids, batch.mask)]
 
 
@@ -93,7 +91,7 @@ def their_states(theirs: "BertModel", batch: Batch) -> list[Tensor]:
     return [x[batch.mask] for x in states]
 
 
-def our_looks(bert: Bert, batch: Batch) -> list[Tensor]:
+def our_attentions(bert: Bert, batch: Batch) -> list[Tensor]:
     """Each layer's attention probabilities of the real queries over all keys, (N, H, S) each."""
     return [
         p.transpose(1, 2)[batch.mask]
@@ -101,8 +99,8 @@ def our_looks(bert: Bert, batch: Batch) -> list[Tensor]:
     ]
 
 
-def their_looks(theirs: "BertModel", batch: Batch) -> list[Tensor]:
-    """As `our_looks`; transformers gives probabilities only where its attention is "eager"."""
+def their_attentions(theirs: "BertModel", batch: Batch) -> list[Tensor]:
+    """As `our_attentions`. transformers tells them only with its "eager" attention."""
     attentions = theirs(batch.input_ids, batch.mask.long(), output_attentions=True).attentions
     return [p.transpose(1, 2)[batch.mask] for p in attentions]
 
@@ -113,13 +111,12 @@ def differences(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> list[float]
 
 
 def worst(values: Iterable[float]) -> float:
-    """The largest, or NaN if one is: Python's own `max` would pass over it."""
+    """The largest, or NaN if one of them is NaN, which Python's own `max` may miss."""
     return torch.tensor(list(values), dtype=torch.float64).max().item()
 
 
 def relative_errors(states: Sequence[Tensor], reference: Sequence[Tensor]) -> list[float]:
-    """Each tensor's distance from its reference over the reference's length, as vectors: |x - y| /
-    |y|."""
+    """|x - y| / |y| for each tensor x and its reference y, taken as vectors."""
     return [
         ((x.double() - y).norm() / y.norm()).item() for x, y in zip(states, reference, strict=True)
     ]
@@ -129,8 +126,8 @@ def relative_errors(states: Sequence[Tensor], reference: Sequence[Tensor]) -> li
 def half_precision_errors(
     folder: Path, batch: Batch, dtype: torch.dtype, packed: bool
 ) -> tuple[list[float], list[float]]:
-    """What half precision costs after the embeddings and each layer, us and transformers: the
-    distance of a model whose weights and sums are of `dtype` from ours in float32."""
+    """What half precision costs us, and transformers, after the embeddings and each layer: the
+    relative error of a model in `dtype` against ours in float32."""
     from transformers import BertModel
 
     device = batch.packed_ids.device
@@ -144,7 +141,7 @@ def half_precision_errors(
 
 
 def newsroom_batch(tokenizer: Tokenizer, count: int) -> Batch:
-    """The first sentences of newsroom's test split, of 8 to some 60 tokens."""
+    """The first sentences of newsroom's test split, which have from 8 to about 60 tokens."""
     examples = load_data("newsroom", seed=0).splits["test"][:count]
     return Batch(
         [
@@ -155,7 +152,7 @@ def newsroom_batch(tokenizer: Tokenizer, count: int) -> Batch:
 
 
 def gradients(model: torch.nn.Module, loss: Tensor) -> dict[str, Tensor]:
-    """Of every parameter that the loss depends on, by the checkpoint's names."""
+    """The gradient of every parameter that the loss depends on, by the checkpoint's names."""
     names, parameters = zip(*model.named_parameters(), strict=True)
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
     if isinstance(model, Bert):
@@ -166,12 +163,11 @@ def gradients(model: torch.nn.Module, loss: Tensor) -> dict[str, Tensor]:
 
 
 def gradient_differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> dict[str, float]:
-    """For each parameter, the largest difference of its gradients over the largest of these
-    gradients.
+    """For each parameter: the largest difference of its gradients, over the largest gradient in it.
 
-    A key's bias adds the same to all scores of a query, which softmax does not see: its true
-    gradient is 0, and what either side finds is rounding. It is held against the largest gradient
-    of the whole model.
+    A key's bias adds the same number to all scores of a query, which changes no softmax. So its
+    true gradient is 0, and either side finds rounding only. Its difference is held against the
+    largest gradient of the whole model.
     """
     assert ours.keys() == theirs.keys()
     sizes = {name: gradient.abs().max().item() for name, gradient in theirs.items()}
@@ -184,7 +180,7 @@ def gradient_differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> 
 
 
 def random_config(number: int) -> BertConfig:
-    """A small model of odd sizes; the same number gives the same model."""
+    """The config of a small model of odd sizes. The same number gives the same config."""
     draw = random.Random(number)
     heads, width = draw.choice([1, 2, 3, 4, 6]), draw.choice([1, 4, 7, 8, 16])
     return BertConfig(
@@ -201,17 +197,20 @@ def random_config(number: int) -> BertConfig:
     )
 
 
-def random_model_differences(number: int, folder: Path) -> tuple[float, float]:
-    """How far a random model is from transformers', in both layouts: its hidden states and pooler's
-    output, and the gradients of all its parameters.
+def random_model_differences(
+    number: int, folder: Path, change: Callable[[Bert], Bert] = lambda bert: bert
+) -> tuple[float, float]:
+    """How far a random model is from transformers' in both layouts: the largest difference of its
+    hidden states and pooler's output, and of the gradients of its parameters.
 
-    Odd numbers have sentences of one length and no mask, even ones padding; every third has no
-    token types.
+    Odd numbers have sentences of one length and no mask, even ones have padding. Every third has no
+    token types. change: turns our model into the one that computes, such as `fast`.
     """
     torch.manual_seed(number)
     config = random_config(number)
     attention = "sdpa" if number % 5 < 2 else "eager"
     ours, theirs = both(shake(Bert(config), 0.1), folder, attention)
+    ours = change(ours)
     longest = config.max_position_embeddings
     lengths = (
         [longest - 1] * 4
@@ -234,12 +233,13 @@ def random_model_differences(number: int, folder: Path) -> tuple[float, float]:
     )
     assert len(expected) == len(list(ours.parameters()))
 
-    layout = Packed(lengths)
-    packed = ours.hidden_states(
-        batch.packed_ids, layout, None if types is None else types[batch.mask]
-    )
+    layout, packed_types = Packed(lengths), None if types is None else types[batch.mask]
+    packed = ours.hidden_states(batch.packed_ids, token_type_ids=packed_types, layout=layout)
     padded = ours.hidden_states(batch.input_ids, mask, types)
-    firsts = layout.first(packed[-1]), padded[-1][:, 0]
+    firsts = (
+        pool(packed[-1], layout, "cls"),
+        pool(padded[-1], ours.layout(batch.input_ids, mask), "cls"),
+    )
     values: list[float] = []
     slopes: list[float] = []
     for states, first in zip((packed, [x[batch.mask] for x in padded]), firsts, strict=True):
@@ -253,8 +253,8 @@ def random_model_differences(number: int, folder: Path) -> tuple[float, float]:
 
 @torch.inference_mode()
 def head_differences(number: int, folder: Path) -> float:
-    """How far the scores of both pre-training heads of a random model are from transformers', saved
-    by us."""
+    """The largest difference of a random model's pre-training logits from transformers', which
+    opens what we saved."""
     from transformers import BertForPreTraining as Theirs
 
     torch.manual_seed(number)
@@ -266,7 +266,7 @@ def head_differences(number: int, folder: Path) -> float:
     assert not any(problems.values()), problems
     lengths = [config.max_position_embeddings, 1, 5]
     batch = Batch([torch.randint(config.vocab_size, (length,)) for length in lengths])
-    words, follows = ours(batch.packed_ids, Packed(lengths))
+    words, follows = ours(batch.packed_ids, layout=Packed(lengths))
     expected = theirs.eval()(batch.input_ids, batch.mask.long())
     references = [expected.prediction_logits[batch.mask], expected.seq_relationship_logits]
     return worst(differences([words, follows], references))

@@ -2,8 +2,8 @@
 transformers.
 
 Evidence: each side's distance from MiniLM in float32. A bfloat16 has 8 bits, so one rounding is off
-by up to 0.4 %; errors grow from there, layer by layer, and another order of the same sums moves
-them. So neither side is right, and ours must be no larger than theirs.
+by up to 0.4 %. Errors grow from layer to layer, and another order of the same sums changes them. So
+neither side is right; but our error must be no larger than theirs.
 """
 
 from pathlib import Path

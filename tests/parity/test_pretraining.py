@@ -1,9 +1,9 @@
 """The pre-training heads against transformers, and checkpoints of all its BERT classes, in both
 directions.
 
-Evidence: tiny models with random weights, made and saved by transformers and opened by us, or saved
-by us and opened by transformers: tensors bit for bit, scores and gradients within float32's
-rounding, words against its own pipeline.
+Evidence: tiny models with random weights, which one side saves and the other opens. Tensors are
+compared bit for bit, logits and gradients within float32's rounding, words with transformers' own
+pipeline.
 """
 
 from pathlib import Path
@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from minibert import Bert, BertConfig, BertForPreTraining, InputError, Packed
 from minibert.formats.names import checkpoint_name
-from minibert.pretraining import ARCHITECTURES, fill_masks, load_pretraining
+from minibert.pretraining import ARCHITECTURES, fill_masks
 from minibert.tokenizer import Tokenizer
 from tests.test_tokenizer import UNCASED, write_vocabulary
-from tests.test_weights import load_bert
 from tools.parity import shake
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -40,8 +39,7 @@ def config(**changes: Any) -> BertConfig:
 def made_by_transformers(
     name: str, folder: Path, dtype: torch.dtype = torch.float32, **options: Any
 ) -> nn.Module:
-    """A random model of a class, every parameter shaken, saved; returned with its values as stored,
-    in float32."""
+    """Save a random model of a class. It is returned in float32, with its values as stored."""
     model = getattr(transformers, name)(transformers.BertConfig(**vars(config()))).eval()
     shake(model, 0.1).to(dtype).save_pretrained(folder, **options)
     return model.float()
@@ -58,7 +56,7 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def expected(theirs: nn.Module, ids: Tensor, mask: Tensor, types: Tensor) -> dict[str, Tensor]:
-    """The scores of transformers' heads, by the names that BertForPreTraining gives them."""
+    """The logits of transformers' heads, by the names that its BertForPreTraining gives them."""
     output = theirs(ids, attention_mask=mask, token_type_ids=types)
     names = {"BertForMaskedLM": WORDS, "BertForNextSentencePrediction": NEXT}
     name = names.get(type(theirs).__name__)
@@ -69,15 +67,15 @@ def expected(theirs: nn.Module, ids: Tensor, mask: Tensor, types: Tensor) -> dic
     )
 
 
-def assert_same_scores(ours: BertForPreTraining, theirs: nn.Module) -> None:
-    """Both heads, or the one that is there, in both layouts; and there is no head that transformers
-    does not have."""
+def assert_same_logits(ours: BertForPreTraining, theirs: nn.Module) -> None:
+    """In both layouts, of the heads that there are; and both sides have the same heads."""
     ids, mask, types = inputs()
     real = mask.bool()
     wanted = expected(theirs, ids, mask, types)
-    padded, packed = ours(ids, mask, types), ours(ids[real], Packed([11, 7, 1]), types[real])
-    for scores, name in zip(padded, (WORDS, NEXT), strict=True):
-        assert (scores is None) == (name not in wanted)
+    padded = ours(ids, mask, types)
+    packed = ours(ids[real], token_type_ids=types[real], layout=Packed([11, 7, 1]))
+    for logits, name in zip(padded, (WORDS, NEXT), strict=True):
+        assert (logits is None) == (name not in wanted)
     if WORDS in wanted:
         torch.testing.assert_close(padded[0][real], wanted[WORDS][real], rtol=0, atol=BOUND)
         torch.testing.assert_close(packed[0], wanted[WORDS][real], rtol=0, atol=BOUND)
@@ -99,7 +97,7 @@ def test_what_transformers_saves_is_opened(
     theirs = made_by_transformers(name, tmp_path, dtype, **options)
     assert len(list(tmp_path.glob("*.safetensors"))) == 1 or sharded
     ids, mask, types = inputs()
-    encoder, report = load_bert(tmp_path)
+    encoder, report = Bert.from_folder(tmp_path)
     hidden = getattr(theirs, "bert", theirs)(ids, mask, types).last_hidden_state
     torch.testing.assert_close(
         encoder(ids, mask, types)[mask.bool()], hidden[mask.bool()], rtol=0, atol=BOUND
@@ -114,8 +112,8 @@ def test_what_transformers_saves_is_opened(
         if entry.status == "ignored"
     )
 
-    whole, report = load_pretraining(tmp_path)
-    assert_same_scores(whole, theirs)
+    whole, report = BertForPreTraining.from_folder(tmp_path)
+    assert_same_logits(whole, theirs)
     assert {e.name for e in report.entries if e.status == "ignored"} == {
         h for h in heads if h.startswith("classifier")
     }
@@ -132,8 +130,8 @@ def test_what_transformers_saves_is_opened(
 
 @pytest.mark.parametrize("heads", ARCHITECTURES)
 def test_ours_to_theirs_to_ours(heads: tuple[bool, bool], tmp_path: Path) -> None:
-    """transformers' class of these heads misses nothing, finds nothing that it does not know, and
-    saves the same."""
+    """transformers' class for these heads finds all its tensors and no others, and saves the
+    same."""
     ours = BertForPreTraining(
         config(), pooler=not heads[0], masked_words=heads[0], next_sentence=heads[1]
     )
@@ -143,7 +141,7 @@ def test_ours_to_theirs_to_ours(heads: tuple[bool, bool], tmp_path: Path) -> Non
     kind = getattr(transformers, ARCHITECTURES[heads])
     theirs, problems = kind.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(problems.values()), problems
-    assert_same_scores(ours, theirs.eval())
+    assert_same_logits(ours, theirs.eval())
     theirs.save_pretrained(tmp_path / "theirs")
     again = BertForPreTraining.from_pretrained(tmp_path / "theirs")
     again.save_pretrained(tmp_path / "again")
@@ -166,7 +164,7 @@ def inputs_of_one_seed() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def test_the_decoder_is_the_word_embeddings(tmp_path: Path) -> None:
-    """The gradients are those of transformers' tied model, the table's summed over both of its
+    """The gradients are those of transformers' tied model. The table's is the sum over its two
     uses."""
     theirs = made_by_transformers("BertForPreTraining", tmp_path)
     ours = BertForPreTraining.from_pretrained(tmp_path)
@@ -199,7 +197,7 @@ def test_the_bias_is_applied_once() -> None:
 def test_a_decoder_in_the_file_is_held_against_what_it_is_tied_to(
     spelling: str, tmp_path: Path
 ) -> None:
-    """As in checkpoints that were once pickles. The encoder's names stand after the decoder's, or
+    """As in checkpoints that were once pickles. The encoder's names sort after the decoder's, or
     before."""
     made_by_transformers("BertForMaskedLM", tmp_path)
     file = tmp_path / "model.safetensors"
@@ -213,7 +211,7 @@ def test_a_decoder_in_the_file_is_held_against_what_it_is_tied_to(
         "cls.predictions.decoder.bias": bias.clone(),
     }
     save_file(tensors | decoder, file)
-    _, report = load_pretraining(tmp_path, torch.bfloat16)
+    _, report = BertForPreTraining.from_folder(tmp_path, torch.bfloat16)
     tied = {entry.name: entry.note for entry in report.entries if entry.status == "tied"}
     assert tied == {
         "cls.predictions.decoder.weight": "equal to embeddings.word.weight",
@@ -225,9 +223,9 @@ def test_a_decoder_in_the_file_is_held_against_what_it_is_tied_to(
         with pytest.raises(
             InputError, match=rf"unexpected: {name} .*tied to .* but its values are others"
         ):
-            load_pretraining(tmp_path)
+            BertForPreTraining.from_folder(tmp_path)
         tensor[0] -= 1
-    load_bert(tmp_path)  # to which no decoder matters
+    Bert.from_folder(tmp_path)  # the encoder alone does not need the decoder
 
 
 def test_a_decoder_of_its_own_is_refused(tmp_path: Path) -> None:
@@ -257,20 +255,24 @@ def test_half_a_head_is_refused(name: str, lost: str, tmp_path: Path) -> None:
         tmp_path / "model.safetensors",
     )
     with pytest.raises(InputError, match=f"missing: {lost}"):
-        load_pretraining(tmp_path)
+        BertForPreTraining.from_folder(tmp_path)
 
 
 # Words
 
 
 def test_fill_masks_finds_what_transformers_pipeline_finds(tmp_path: Path) -> None:
-    """One mask and three, words and probabilities."""
+    """One mask and three, words and probabilities.
+
+    Both sides compute in float64. In float32 transformers' own rounding reaches 1.2e-6 here.
+    """
     write_vocabulary(tmp_path, UNCASED)
     model = BertForPreTraining(
         config(vocab_size=len(UNCASED)), next_sentence=False, pooler=False
     ).eval()
     shake(model, 0.5).save_pretrained(tmp_path)
-    theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path)
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path).double()
+    model.double()
     tokenizer = transformers.BertTokenizer.from_pretrained(tmp_path)
     pipeline = transformers.pipeline("fill-mask", model=theirs, tokenizer=tokenizer, device="cpu")
     for text in ("hello [MASK] world", "[MASK] a b [MASK], c[MASK]"):

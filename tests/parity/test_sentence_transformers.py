@@ -1,11 +1,12 @@
 """Sentence vectors against sentence_transformers.SentenceTransformer, from text to vector.
 
-Evidence: the same folder opened by both, on real texts of 3 tokens up to more than the limit of
-256; then folders that our `save_pretrained` wrote opened by them, and folders that theirs wrote
-opened by us. Both tokenize, batch and pool in their own way; ours packed, theirs padded.
+Evidence: both open the same folder and encode real texts of 3 tokens up to more than the limit of
+256. Then each opens the folders that the other one saved. Each tokenizes, batches and pools in its
+own way: we pack, they pad.
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,7 @@ BOUND = 1e-6
 
 @pytest.fixture(scope="module")
 def texts(sentences: list[str]) -> list[str]:
-    """102 short texts, and 18 long ones: from two to thirty of the short ones in one, some over 256
-    tokens."""
+    """102 short texts, and 18 long ones, each of 2 to 30 short ones. Some have over 256 tokens."""
     short = sentences[:102]
     return short + [
         " ".join(sentences[i : i + count])
@@ -82,7 +82,8 @@ def test_what_we_save_they_open_and_back(
     opened = SentenceTransformer(str(ours), device="cpu")
     opened.save_pretrained(str(theirs))
     back = SentenceEncoder.from_pretrained(theirs, device="cpu")
-    assert (back.pooling, back.normalize, back.tokenizer.max_length) == (pooling, normalize, 24)
+    read = back.settings
+    assert (read.pooling, read.normalize, back.tokenizer.max_length) == (pooling, normalize, 24)
     for vectors in (opened.encode(texts), back.encode(texts, truncation="silent")):
         np.testing.assert_allclose(vectors / lengths, expected / lengths, rtol=0, atol=BOUND)
     shutil.rmtree(tmp_path)  # two models of 90 MB

@@ -1,25 +1,26 @@
-"""Our encoder against transformers.BertModel, run side by side on the same weights.
+"""Our encoder against transformers.BertModel, run side by side on the same weights: the plain
+modules of model.py, and the fast ones of minibert/fast.
 
-Evidence: transformers opens a folder that our `save_pretrained` wrote, so the values below also say
-that what we save is what others read. Bounds on values are absolute, and hold at real positions:
-what stands in the padding means nothing. MiniLM's hidden states reach 10, where one float32 step is
-1e-6; measured: up to 7.2e-6 (after layer 5), and our own and transformers' distance from the same
-model in float64 is as large, 7.0e-6 and 6.8e-6.
+Evidence: transformers opens a folder that our `save_pretrained` wrote, so these tests also say that
+others read what we save. Bounds on values are absolute, and hold at real positions. MiniLM's hidden
+states reach 10, where one float32 step is 1e-6. Measured: the plain model differs by up to
+9.6e-6 (after layer 5). From the same model in float64 we differ by up to 8.2e-6, transformers by
+9.6e-6.
 """
 
 import copy
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import BertModel
 
-from minibert import Bert, BertConfig, Padded, SentenceEncoder
+from minibert import Bert, BertConfig
+from minibert.fast import inference_copy, speed_up
 from minibert.tokenizer import Tokenizer
 from tools.parity import (
     Batch,
@@ -27,17 +28,32 @@ from tools.parity import (
     differences,
     gradient_differences,
     gradients,
-    our_looks,
+    our_attentions,
     our_states,
     random_model_differences,
     shake,
-    their_looks,
+    their_attentions,
     their_states,
     worst,
 )
 
 BOUND = 1e-5
 LONGEST = 256
+
+
+def plain(bert: Bert) -> Bert:
+    return bert
+
+
+def sped_up(bert: Bert) -> Bert:
+    """As `train` computes."""
+    fast = copy.deepcopy(bert)
+    speed_up(fast)
+    return fast
+
+
+# The last is as a SentenceEncoder computes.
+VARIANTS: list[Callable[[Bert], Bert]] = [plain, sped_up, inference_copy]
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +67,11 @@ def real(
 
 @pytest.fixture(scope="module")
 def batches(minilm: Path, sentences: list[str]) -> list[Batch]:
-    """Five batches of 24 real texts, each batch with texts of 1 to 4 tokens; the longest of all has
-    256.
+    """Five batches of 24 real texts. Each batch has texts of 1 to 4 tokens, and the longest of all
+    has 256.
 
-    A text too short for its place is joined by the next one; what is too long loses its end.
+    The lengths are chosen. A text that is too short is joined with the next one; one that is too
+    long loses its end.
     """
     words = iter([tokens.ids[1:-1] for tokens in Tokenizer.from_folder(minilm).encode(sentences)])
     lengths = sorted(round(LONGEST ** (i / 119)) for i in range(120))  # log-uniform
@@ -82,81 +99,74 @@ def expected(real: tuple[Bert, BertModel], batches: list[Batch]) -> list[list[Te
 
 
 @pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("variant", "bound"), [(plain, BOUND), (sped_up, 2e-5), (inference_copy, 2e-5)]
+)
 def test_every_hidden_state_of_minilm(
-    real: tuple[Bert, BertModel], batches: list[Batch], expected: list[list[Tensor]], packed: bool
+    real: tuple[Bert, BertModel],
+    batches: list[Batch],
+    expected: list[list[Tensor]],
+    variant: Callable[[Bert], Bert],
+    bound: float,
+    packed: bool,
 ) -> None:
-    """Within 1e-5 after the embeddings and after each of six layers, on 120 real texts of 1 to 256
-    tokens."""
+    """After the embeddings and each of six layers, on 120 real texts of 1 to 256 tokens.
+
+    Fast linear layers add up their sums in another order: measured, they differ by up to 1.4e-5.
+    """
+    bert = variant(real[0])
     for batch, theirs in zip(batches, expected, strict=True):
         with torch.inference_mode():
-            ours = our_states(real[0], batch, packed)
+            ours = our_states(bert, batch, packed)
         assert len(ours) == len(theirs) == 7
-        assert worst(differences(ours, theirs)) <= BOUND
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_every_hidden_state_of_minilm_by_fast_linear_layers(
-    minilm: Path, batches: list[Batch], expected: list[list[Tensor]], packed: bool
-) -> None:
-    """What a SentenceEncoder computes with. With AVX-512 its sums are added up in another order:
-    measured, 1.4e-5."""
-    encoder = SentenceEncoder.from_pretrained(minilm, device="cpu")
-    for batch, theirs in zip(batches, expected, strict=True):
-        with torch.inference_mode():
-            ours = our_states(encoder.bert, batch, packed)
-        assert worst(differences(ours, theirs)) <= 2e-5
+        assert worst(differences(ours, theirs)) <= bound
 
 
 def test_every_attention_probability_of_minilm(
     real: tuple[Bert, BertModel], batches: list[Batch]
 ) -> None:
-    """Within 1e-5 for every layer, head and real query, over all keys; masked keys have exactly 0
-    on both sides."""
+    """Within 1e-5 for every layer, head and real query, over all keys."""
     for batch in batches:
         with torch.inference_mode():
-            ours, theirs = our_looks(real[0], batch), their_looks(real[1], batch)
+            ours, theirs = our_attentions(real[0], batch), their_attentions(real[1], batch)
         assert len(ours) == len(theirs) == 6
         assert worst(differences(ours, theirs)) <= BOUND
 
 
+@pytest.mark.parametrize("variant", [plain, sped_up])
 def test_in_float64_minilm_differs_in_the_last_digits_only(
-    real: tuple[Bert, BertModel], batches: list[Batch]
+    real: tuple[Bert, BertModel], batches: list[Batch], variant: Callable[[Bert], Bert]
 ) -> None:
-    """What differs above is float32's rounding: in float64 hidden states agree to 1e-12, and all
-    gradients to 1e-11."""
+    """The differences above are float32's rounding: in float64 hidden states agree to 1e-12, and
+    all gradients to 1e-11."""
     batch = batches[2]
     ours, theirs = (copy.deepcopy(model).double() for model in real)
+    ours = variant(ours)
     expected = their_states(theirs, batch)
     weights = torch.randn(sum(batch.lengths), 384, dtype=torch.float64)
     slopes = gradients(theirs, (expected[-1] * weights).sum())
     for packed in (False, True):
         states = our_states(ours, batch, packed)
         assert worst(differences(states, expected)) <= 1e-12
-    assert (
-        worst(gradient_differences(gradients(ours, (states[-1] * weights).sum()), slopes).values())
-        <= 1e-11
-    )
+    found = gradients(ours, (states[-1] * weights).sum())
+    assert worst(gradient_differences(found, slopes).values()) <= 1e-11
 
 
+@pytest.mark.parametrize("variant", [plain, sped_up])
 @pytest.mark.parametrize("number", range(30))
-def test_random_configs(number: int, tmp_path: Path) -> None:
+def test_random_configs(number: int, variant: Callable[[Bert], Bert], tmp_path: Path) -> None:
     """Hidden states and pooler within 1e-5, and the gradient of every parameter, in both
     layouts."""
-    assert worst(random_model_differences(number, tmp_path)) <= BOUND
+    assert worst(random_model_differences(number, tmp_path, variant)) <= BOUND
 
 
-def test_dropout_drops_what_transformers_drops(
-    tiny_config: BertConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dropout_drops_what_transformers_drops(tiny_config: BertConfig, tmp_path: Path) -> None:
     """In training, from the same random state: both draw the same masks in the same places, so
-    values are the same.
+    their values are the same.
 
-    One mask more, less, elsewhere, of another chance or another shape would shift all that is drawn
-    after it. Ours draws as PyTorch does here: our own dropout, which needs fewer random numbers, is
-    tested in tests/test_dropout.py.
+    A mask too many or too few, in another place, of another chance or shape, would change all
+    random numbers after it. (Fast dropout draws others: tests/test_fast.py tests it.)
     """
-    monkeypatch.setattr("minibert.dropout.dropout", F.dropout)
-    monkeypatch.setattr("minibert.layout.drop", F.dropout)
     config = replace(tiny_config, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3)
     ours, theirs = both(shake(Bert(config), 0.1), tmp_path, "sdpa")
     ids, mask = torch.randint(1, config.vocab_size, (3, 6)), torch.ones(3, 6, dtype=torch.long)
@@ -179,14 +189,18 @@ def test_dropout_drops_what_transformers_drops(
 
 
 @pytest.mark.parametrize("types", [False, True])
-def test_holes_and_left_padding(tiny_config: BertConfig, tmp_path: Path, types: bool) -> None:
-    """A mask with zeros anywhere means the same to both: those columns are not looked at, and count
-    as positions."""
+@pytest.mark.parametrize("variant", VARIANTS)
+@torch.inference_mode()
+def test_holes_and_left_padding(
+    tiny_config: BertConfig, tmp_path: Path, variant: Callable[[Bert], Bert], types: bool
+) -> None:
+    """A mask with zeros anywhere means the same to both: nothing attends to those columns, and they
+    count as positions."""
     ours, theirs = both(shake(Bert(tiny_config), 0.1), tmp_path)
+    ours = variant(ours)
     ids, mask = torch.randint(1, tiny_config.vocab_size, (6, 24)), torch.rand(6, 24) < 0.5
     mask[:, 7] = True
     token_types = torch.randint_like(ids, 2) if types else None
     expected = theirs(ids, mask.long(), token_types).last_hidden_state[mask]
-    torch.testing.assert_close(
-        ours(ids, Padded(mask), token_types)[mask], expected, rtol=0, atol=BOUND
-    )
+    found = ours(ids, mask, token_types)[mask]
+    torch.testing.assert_close(found, expected, rtol=0, atol=BOUND)
