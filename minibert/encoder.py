@@ -294,6 +294,8 @@ class SentenceEncoder:
         count = len(self.tokenizer.tokenize([prompt])[0].ids) - 1  # all but [SEP]
         lengths = [length - count for length in layout.lengths]
         if min(lengths) < 1:
-            raise InputError("a prompt and a text have become one word: let the prompt end with a space")
+            raise InputError(
+                "a prompt and a text have become one word: let the prompt end with a space"
+            )
         rest = [states[:, count:].flatten(0, 1) for (states,), _ in layout.groups(hidden)]
         return torch.cat(rest), Packed(lengths, hidden.device)

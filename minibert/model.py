@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -251,7 +250,7 @@ class Bert(Pretrained):
         return self.run(x, layout)  # (*, D)
 
     def layout(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Padded:
-        """The layout of ids in rows: (B, S). Without a mask, all tokens are real."""
+        """The layout of ids in rows, (B, S). Without a mask, all tokens are real."""
         return Padded(torch.ones_like(input_ids) if attention_mask is None else attention_mask)
 
     def run(self, x: Tensor, layout: Layout, first: int = 0, last: int | None = None) -> Tensor:
@@ -284,15 +283,14 @@ class Bert(Pretrained):
         """Each layer's attention probabilities, (B, H, S, S) each. Arguments as in `forward`."""
         mask = self.layout(input_ids, attention_mask).mask  # (B, S)
         states = self.hidden_states(input_ids, mask, token_type_ids)
-        pairs = zip(self.layers, states, strict=False)  # the last state enters no layer
-        return [cast(Layer, layer).attention.probabilities(x, mask) for layer, x in pairs]
+        attentions = [part for part in self.modules() if isinstance(part, Attention)]
+        return [a.probabilities(x, mask) for a, x in zip(attentions, states, strict=False)]
 
 
 def init_weights(module: nn.Module, config: BertConfig) -> None:
-    """Random initial weights: normal with std `initializer_range`; biases 0, and [PAD]'s row 0.
+    """Random initial weights: normal with std `initializer_range`; biases and [PAD]'s row are 0.
 
-    Google's `create_initializer` cuts the normal distribution at two standard deviations; we, like
-    transformers, do not.
+    Google's code cuts the normal distribution at two deviations; we, like transformers, do not.
     """
     if isinstance(module, nn.Linear | nn.Embedding) and not module.weight.is_meta:
         nn.init.normal_(module.weight, std=config.initializer_range)
