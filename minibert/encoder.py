@@ -185,7 +185,7 @@ class SentenceEncoder:
         first: int = 0,
         total: int | None = None,
     ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
-        """Encode a stream of any length: yields texts and their vectors, window by window, in order.
+        """Encode a stream of any length: yields texts and their vectors, a window at a time.
 
         Memory stays flat: a window of texts is read, computed and yielded before the next is read.
         first: the number of the first text, for messages. total: how many there are, with those
@@ -198,7 +198,7 @@ class SentenceEncoder:
         return self._stream(checked, call, first, total)
 
     def prompt(self, prompt: str | None = None, name: str | None = None) -> str:
-        """What is put before each text: `prompt`, or the model's prompt of that name, or its default.
+        """What is put before each text: `prompt`, the model's prompt of that name, or its default.
 
         Raises InputError for both at once, and for a name that the model has no prompt of.
         """

@@ -264,7 +264,7 @@ class Bert(Pretrained):
         input_ids: (B, S) int64. attention_mask: (B, S), non-zero for real tokens (default: all).
         token_type_ids: (B, S) int64, 0 for a pair's first text (default), 1 for its second.
         Returns (B, S, D) in the weights' dtype. The vectors at masked positions mean nothing.
-        With `layout=Packed(lengths)` in place of the mask, ids and types are (N), the result (N, D).
+        With `layout=Packed(lengths)` in the mask's place, ids and types are (N), the result (N, D).
         Raises ValueError for shapes that differ and sentences longer than the model's positions.
         """
         layout = layout or self.layout(input_ids, attention_mask)

@@ -178,7 +178,8 @@ class Tokenizer:
         for i, words in enumerate(sentences):
             if not isinstance(words, tuple | list):
                 raise InputError(
-                    f"sentence number {i} (counted from 0) must be a list of words, not {words!r:.80}"
+                    f"sentence number {i} (counted from 0) must be a list of words, "
+                    f"not {words!r:.80}"
                 )
             check_texts(words, f"sentence number {i}, ")
         pieces = self.backend.encode_batch(

@@ -36,7 +36,7 @@ def has_arranged_products() -> bool:
 
 
 def capability() -> str:
-    """The instructions that PyTorch uses, which ATEN_CPU_CAPABILITY can limit: "AVX512", "AVX2" …"""
+    """The instructions that PyTorch uses, "AVX512" say. ATEN_CPU_CAPABILITY can limit them."""
     return torch.backends.cpu.get_cpu_capability()
 
 
