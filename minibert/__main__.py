@@ -1,4 +1,4 @@
-"""python -m minibert encode | calibrate | similarity | fill-mask | inspect: the library from the
+"""python -m minibert encode | calibrate | similarity | fill-mask | inspect: the library on the
 command line."""
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from minibert.bulk import Recipe, calibrate_ranges, json_lines, read_ranges, write_vectors
+from minibert.bulk import RowSettings, calibrate_ranges, json_lines, read_ranges, write_vectors
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, sha256
 from minibert.formats.hub import BERT_BASE, KNOWN_WEIGHTS, find_model
@@ -32,7 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def encode(options: argparse.Namespace) -> None:
-    """Write the vectors of texts, as they come: JSON lines, or a .npy file with one row a text."""
+    """Write the vectors of texts as they are computed: as JSON lines, or a .npy file with a row for
+    each text."""
     texts = lazy_texts(options.texts, options.input)
     output = options.output
     if output is not None and output.suffix not in (".npy", ".jsonl"):
@@ -41,28 +42,25 @@ def encode(options: argparse.Namespace) -> None:
         raise InputError("--resume continues a file: name it with --output")
     if (options.precision == "int8") is (options.calibration is None):
         raise InputError(
-            "--precision int8 and --calibration FILE go together: python -m minibert calibrate makes it"
+            "--precision int8 and --calibration FILE go together: python -m minibert calibrate "
+            "makes it"
         )
     encoder = load_encoder(options)
     ranges = read_ranges(options.calibration, encoder) if options.calibration is not None else None
-    recipe = Recipe(
-        encoder,
-        encoder.settings.prompt(options.prompt, options.prompt_name),
-        options.precision,
-        ranges,
-    )
+    prompt = encoder.settings.prompt(options.prompt, options.prompt_name)
     if output is None:
         for window, vectors in encoder.stream(
-            texts, prompt=recipe.prompt, progress=True, total=count(options)
+            texts, prompt=prompt, progress=True, total=count(options)
         ):
             sys.stdout.writelines(json_lines(window, quantize(vectors, options.precision, ranges)))
         return
-    written = write_vectors(recipe, texts, output, resume=options.resume, total=count(options))
+    settings = RowSettings(encoder, prompt, options.precision, ranges)
+    written = write_vectors(settings, texts, output, resume=options.resume, total=count(options))
     print(f"{written} vectors of {encoder.dim()} {options.precision} in {output}", file=sys.stderr)
 
 
 def calibrate(options: argparse.Namespace) -> None:
-    """Write the range of each number of the vectors of typical texts, which int8 vectors need."""
+    """Write the range of each dimension over the vectors of typical texts, for int8 vectors."""
     encoder = load_encoder(options)
     prompt = encoder.settings.prompt(options.prompt, options.prompt_name)
     texts = lazy_texts(options.texts, options.input)
@@ -74,7 +72,7 @@ def calibrate(options: argparse.Namespace) -> None:
 
 
 def count(options: argparse.Namespace) -> int | None:
-    """How many texts there are, if that can be told before they are read."""
+    """How many texts there are, if that is known before they are read."""
     if options.texts:
         return len(options.texts)
     return (
@@ -85,7 +83,7 @@ def count(options: argparse.Namespace) -> int | None:
 
 
 def similarity(options: argparse.Namespace) -> None:
-    """Print the cosine of the vectors of each two texts, the most similar pair first."""
+    """Print the cosine of the vectors of each pair of texts, the most similar pair first."""
     texts = read_texts(options.texts, options.input)
     if len(texts) < 2:
         raise InputError(
@@ -104,7 +102,7 @@ def similarity(options: argparse.Namespace) -> None:
 
 
 def fill_mask(options: argparse.Namespace) -> None:
-    """Print the likeliest words for each [MASK] of texts."""
+    """Print the likeliest words for each [MASK] in texts."""
     texts = read_texts(options.texts, options.input)
     folder = find_model(options.model, options.revision).path
     model, _ = BertForPreTraining.from_folder(folder)
@@ -202,7 +200,7 @@ def parser() -> argparse.ArgumentParser:
                 type=int,
                 default=5,
                 metavar="K",
-                help="how many words a mask; 5 if left out",
+                help="how many words for each mask; 5 if left out",
             )
         if function is calibrate:
             command.add_argument(

@@ -9,8 +9,8 @@ from minibert.files import InputError, decode
 
 
 def lazy_lines(stream: BinaryIO, source: str) -> Iterator[str]:
-    """The lines of `read_lines`, read one at a time from a file of any length, which is closed at
-    its end."""
+    """The lines of a file as `read_lines` gives them, but read one at a time. The file is closed at
+    its end. Raises InputError, naming the line, for what is not UTF-8."""
     try:
         with stream:
             for number, line in enumerate(stream, start=1):
@@ -23,11 +23,11 @@ def lazy_lines(stream: BinaryIO, source: str) -> Iterator[str]:
 
 
 def lazy_texts(texts: list[str], file: str | None) -> Iterator[str]:
-    """What a command works on: the texts of its arguments, else one a line of a file, else of
-    standard input ("-").
+    """The texts that a command works on: its arguments; or the lines of a file; or those of
+    standard input (no file, or "-").
 
-    Raises InputError for both at once, and where nobody would type the texts; and as they are read,
-    for what is no UTF-8 text.
+    Raises InputError for arguments and a file at once, and if standard input is a terminal, which
+    would wait for somebody to type; and later, when a line is read that is not UTF-8.
     """
     if texts:
         if file is not None:
@@ -46,7 +46,7 @@ def lazy_texts(texts: list[str], file: str | None) -> Iterator[str]:
 
 
 def read_texts(texts: list[str], file: str | None) -> list[str]:
-    """The same, all at once."""
+    """The texts of `lazy_texts` as a list."""
     return list(lazy_texts(texts, file))
 
 

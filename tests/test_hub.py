@@ -1,7 +1,7 @@
-"""hub.py: where a model's files come from, in which order, and what is said when they come from
-nowhere.
+"""formats/hub.py: where a model's files come from, in which order, and which error there is when
+they cannot be had.
 
-The Hub is played by a small server on this machine; nothing here leaves it.
+The Hub is played by a small server on this machine. Nothing else is asked.
 """
 
 import hashlib
@@ -587,7 +587,7 @@ def test_what_goes_wrong_once_is_tried_again(tiny: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "vocab.txt"])
-def test_a_file_of_another_hash_is_refused_and_fetched_anew(
+def test_a_file_of_another_hash_is_refused_and_fetched_again(
     name: str, tiny: Path, tmp_path: Path
 ) -> None:
     """Of the right size, so that huggingface_hub takes it."""
@@ -631,7 +631,7 @@ def test_a_hub_that_gives_nothing_is_one_error_with_three_ways(tiny: Path, tmp_p
             # a commit, too: huggingface_hub asks for one by another way, with retries
             (environment(tmp_path, closed), [("tiny/bert", None), ("tiny/bert", COMMIT)]),
             (environment(tmp_path, mute), [("tiny/bert", None)]),
-            (environment(tmp_path, f"{endpoint}/portal"), [("tiny/bert", None)]),  # a hotel's, say
+            (environment(tmp_path, f"{endpoint}/portal"), [("tiny/bert", None)]),  # such as a hotel's
             (environment(tmp_path, closed, offline=True), [("tiny/bert", None)]),
         )
     reasons = ["refused", "refused", "timed out", "", "offline mode"]
@@ -679,7 +679,7 @@ for name, pooling in json.loads(sys.argv[1]):
         try:
             Bert.from_pretrained(name)  # which pools nothing, and asks nobody
             encoder = SentenceEncoder.from_pretrained(name, pooling=pooling)
-            answer = [encoder.pooling, encoder.normalize]
+            answer = [encoder.settings.pooling, encoder.settings.normalize]
         except InputError as error:
             answer = ["error", str(error)]
     answers.append([*answer, [str(warning.message) for warning in caught]])
@@ -780,10 +780,10 @@ def test_a_folder_that_does_not_say_how_to_pool_is_a_warning(encoder: Path, tmp_
     folder = Path(shutil.copytree(encoder, tmp_path / "model"))
     (folder / "modules.json").unlink()
     with pytest.warns(PoolingWarning, match=f"^{folder} {ASSUMED}") as caught:
-        assert SentenceEncoder.from_pretrained(folder).pooling == "mean"
+        assert SentenceEncoder.from_pretrained(folder).settings.pooling == "mean"
     assert [warning.filename for warning in caught] == [__file__]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert SentenceEncoder.from_pretrained(folder, pooling="cls").pooling == "cls"
-        assert SentenceEncoder.from_pretrained(encoder).pooling == "cls"
+        assert SentenceEncoder.from_pretrained(folder, pooling="cls").settings.pooling == "cls"
+        assert SentenceEncoder.from_pretrained(encoder).settings.pooling == "cls"
         Bert.from_pretrained(folder)

@@ -21,7 +21,7 @@ from minibert.heads import POOLINGS as COMPUTED
 
 
 def test_the_format_names_every_pooling_that_is_computed() -> None:
-    assert tuple(POOLINGS) == COMPUTED
+    assert tuple(POOLINGS) == tuple(COMPUTED)
 
 
 @pytest.mark.parametrize(
