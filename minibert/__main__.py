@@ -1,4 +1,4 @@
-"""python -m minibert encode | calibrate | similarity | fill-mask | inspect: the library from the
+"""python -m minibert encode | calibrate | similarity | fill-mask | inspect: the library on the
 command line."""
 
 import argparse
@@ -6,53 +6,34 @@ import json
 import os
 import sys
 import warnings
-from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
-from minibert.bulk import Recipe, calibrate_ranges, json_lines, read_ranges, write_vectors
+from minibert.bulk import RowSettings, calibrate_ranges, json_lines, read_ranges, write_vectors
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, sha256
 from minibert.formats.hub import BERT_BASE, KNOWN_WEIGHTS, find_model
 from minibert.heads import POOLINGS
 from minibert.pretraining import BertForPreTraining, fill_masks
+from minibert.program import run_program
 from minibert.quantize import PRECISIONS, quantize
 from minibert.texts import count_lines, lazy_texts, read_texts
 from minibert.tokenizer import Tokenizer, TruncationWarning
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit status is 0, 2 for input that cannot be used, or 130 if it was
-    interrupted."""
+    """Run one command and return its exit status, as `run_program` says."""
     options = parser().parse_args(arguments)
-    if isinstance(sys.stdout, TextIOWrapper):  # JSON is UTF-8, whatever the terminal's own encoding
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
         warnings.simplefilter("always", TruncationWarning)
-        try:
-            options.command(options)
-            sys.stdout.flush()
-        except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt as notice:
-            print(str(notice) or "stopped", file=sys.stderr)
-            return 130
-        # standard output: a full disk, or a reader, `head` say, that has seen enough
-        except OSError as error:
-            # or Python tries again as it ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if not isinstance(error, BrokenPipeError):
-                print(f"error: cannot write to standard output: {error.strerror}", file=sys.stderr)
-                return 2
-    return 0
+        return run_program(lambda: options.command(options))
 
 
 def encode(options: argparse.Namespace) -> None:
-    """Write the vectors of texts, as they come: JSON lines, or a .npy file with one row a text."""
+    """Write the vectors of texts as they are computed: as JSON lines, or a .npy file with a row for
+    each text."""
     texts = lazy_texts(options.texts, options.input)
     output = options.output
     if output is not None and output.suffix not in (".npy", ".jsonl"):
@@ -61,27 +42,27 @@ def encode(options: argparse.Namespace) -> None:
         raise InputError("--resume continues a file: name it with --output")
     if (options.precision == "int8") is (options.calibration is None):
         raise InputError(
-            "--precision int8 and --calibration FILE go together: python -m minibert calibrate makes it"
+            "--precision int8 and --calibration FILE go together: python -m minibert calibrate "
+            "makes it"
         )
     encoder = load_encoder(options)
     ranges = read_ranges(options.calibration, encoder) if options.calibration is not None else None
-    recipe = Recipe(
-        encoder, encoder.prompt(options.prompt, options.prompt_name), options.precision, ranges
-    )
+    prompt = encoder.settings.prompt(options.prompt, options.prompt_name)
     if output is None:
         for window, vectors in encoder.stream(
-            texts, prompt=recipe.prompt, progress=True, total=count(options)
+            texts, prompt=prompt, progress=True, total=count(options)
         ):
             sys.stdout.writelines(json_lines(window, quantize(vectors, options.precision, ranges)))
         return
-    written = write_vectors(recipe, texts, output, resume=options.resume, total=count(options))
+    settings = RowSettings(encoder, prompt, options.precision, ranges)
+    written = write_vectors(settings, texts, output, resume=options.resume, total=count(options))
     print(f"{written} vectors of {encoder.dim()} {options.precision} in {output}", file=sys.stderr)
 
 
 def calibrate(options: argparse.Namespace) -> None:
-    """Write the range of each number of the vectors of typical texts, which int8 vectors need."""
+    """Write the range of each dimension over the vectors of typical texts, for int8 vectors."""
     encoder = load_encoder(options)
-    prompt = encoder.prompt(options.prompt, options.prompt_name)
+    prompt = encoder.settings.prompt(options.prompt, options.prompt_name)
     texts = lazy_texts(options.texts, options.input)
     used = calibrate_ranges(encoder, prompt, texts, options.output, total=count(options))
     print(
@@ -91,7 +72,7 @@ def calibrate(options: argparse.Namespace) -> None:
 
 
 def count(options: argparse.Namespace) -> int | None:
-    """How many texts there are, if that can be told before they are read."""
+    """How many texts there are, if that is known before they are read."""
     if options.texts:
         return len(options.texts)
     return (
@@ -102,7 +83,7 @@ def count(options: argparse.Namespace) -> int | None:
 
 
 def similarity(options: argparse.Namespace) -> None:
-    """Print the cosine of the vectors of each two texts, the most similar pair first."""
+    """Print the cosine of the vectors of each pair of texts, the most similar pair first."""
     texts = read_texts(options.texts, options.input)
     if len(texts) < 2:
         raise InputError(
@@ -121,7 +102,7 @@ def similarity(options: argparse.Namespace) -> None:
 
 
 def fill_mask(options: argparse.Namespace) -> None:
-    """Print the likeliest words for each [MASK] of texts."""
+    """Print the likeliest words for each [MASK] in texts."""
     texts = read_texts(options.texts, options.input)
     folder = find_model(options.model, options.revision).path
     model, _ = BertForPreTraining.from_folder(folder)
@@ -219,7 +200,7 @@ def parser() -> argparse.ArgumentParser:
                 type=int,
                 default=5,
                 metavar="K",
-                help="how many words a mask; 5 if left out",
+                help="how many words for each mask; 5 if left out",
             )
         if function is calibrate:
             command.add_argument(

@@ -1,5 +1,5 @@
-"""A corpus of any length to a file of vectors: in flat memory, and continued where it was
-interrupted."""
+"""Vectors of a corpus of any length, in a file: in flat memory, and continued after an
+interruption."""
 
 import hashlib
 import json
@@ -22,14 +22,13 @@ from minibert.quantize import find_ranges, quantize
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """All that the rows of a file depend on beside their texts."""
+class RowSettings:
+    """All that a row depends on besides its text."""
 
     encoder: SentenceEncoder
     prompt: str = ""
     precision: str = "float32"
-    # for int8: two rows, the lowest and the highest values
-    ranges: NDArray[np.float32] | None = None
+    ranges: NDArray[np.float32] | None = None  # (2, D) for int8: the lowest and highest values
 
     def facts(self) -> dict[str, Any]:
         """The same, short enough to be kept beside a file and compared."""
@@ -42,44 +41,47 @@ class Recipe:
         }
 
 
+# In place of these settings, the prompt and the number of dimensions that are used are compared.
+CHOICES = ("prompts", "default_prompt_name", "truncate_dim")
+
+
 def model_facts(encoder: SentenceEncoder) -> dict[str, Any]:
-    """What a vector depends on beside its text and its prompt."""
+    """What a vector depends on besides its text and its prompt."""
     weights = hashlib.sha256(repr(encoder.bert.config).encode())
     for name, tensor in encoder.bert.state_dict().items():
         weights.update(f"{name} {tensor.dtype} ".encode())
         weights.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
-    return {
+    facts = {name: value for name, value in vars(encoder.settings).items() if name not in CHOICES}
+    return facts | {
         "weights": weights.hexdigest(),
         "tokenizer": hashlib.sha256(encoder.tokenizer.backend.to_str().encode()).hexdigest(),
         "max_length": encoder.tokenizer.max_length,
-        "pooling": encoder.settings.pooling,
-        "include_prompt": encoder.settings.include_prompt,
-        "normalize": encoder.settings.normalize,
         "dimensions": encoder.dim(),
     }
 
 
 def write_vectors(
-    recipe: Recipe,
+    settings: RowSettings,
     texts: Iterable[str],
     target: Path,
     *,
     resume: bool = False,
     total: int | None = None,
 ) -> int:
-    """Encode texts into a .npy file, a row each, or a .jsonl file, a line each; returns how many
-    there are.
+    """Encode texts into a .npy file, a row each, or a .jsonl file, a line each; returns the number
+    of texts.
 
     Rows are written as they come, to TARGET.partial, which takes the target's place at the end.
-    TARGET.partial.json says after every window how far it has come, and with what. Meanwhile the
-    target is locked, so that a second process cannot write it too. SIGINT or SIGTERM ends the run
-    after the current window, by KeyboardInterrupt; what was computed is kept. resume: go on there;
-    the result has the bits of a run that was never interrupted. Raises InputError if another
-    process is writing the target or if the disk refuses; with resume, if there is nothing to
-    continue, or if texts, model or options are others; without, if there is something to continue.
+    After every window, TARGET.partial.json notes how many rows there are, and what they depend on.
+    The target is locked meanwhile, so that no second process writes it. SIGINT or SIGTERM ends the
+    run after the current window, by KeyboardInterrupt. What was computed is kept.
+    resume: continue there. The file then has the bits of a run that was never interrupted.
+    Raises InputError if another process is writing the target, or if the disk refuses; with resume,
+    if there is nothing to continue, or if texts, model or options have changed; without, if there
+    is something to continue.
     """
     partial, notes = (target.with_name(f"{target.name}.partial{end}") for end in ("", ".json"))
-    facts, texts = recipe.facts(), iter(texts)
+    facts, texts = settings.facts(), iter(texts)
     if target.is_dir():
         raise InputError(f"cannot write {target}: it is a folder")
     if resume and not partial.exists():
@@ -100,11 +102,11 @@ def write_vectors(
             with signals() as stop_asked, partial.open("r+b" if resume else "wb") as stream:
                 stream.truncate(size)
                 stream.seek(size)
-                write_rows(stream, target.suffix, [], empty_rows(recipe), done)
-                for window, vectors in recipe.encoder.stream(
-                    texts, progress=True, prompt=recipe.prompt, first=done, total=total
+                write_rows(stream, target.suffix, [], empty_rows(settings), done)
+                for window, vectors in settings.encoder.stream(
+                    texts, progress=True, prompt=settings.prompt, first=done, total=total
                 ):
-                    rows = quantize(vectors, recipe.precision, recipe.ranges)
+                    rows = quantize(vectors, settings.precision, settings.ranges)
                     write_rows(stream, target.suffix, window, rows, done + len(window))
                     stream.flush()
                     done += len(window)
@@ -144,18 +146,21 @@ def write_vectors(
 def take_up(
     partial: Path, notes: Path, texts: Iterator[str], facts: dict[str, Any]
 ) -> tuple[int, int, Any]:
-    """Where an interrupted run stands: its number of texts, which are taken off `texts`, of bytes,
-    and their hash.
+    """Where an interrupted run stands: its number of texts, its number of bytes, and the hash of
+    the texts, which are taken off `texts`.
 
-    A run that was killed before its first notes stands at the beginning, with a warning. Raises
-    InputError if these are not its texts, its model or its options, naming what differs.
+    A run that was killed before its first notes begins again, with a warning. Raises InputError,
+    naming what differs, if it had other texts, another model or other options.
     """
     if not notes.exists():
         warnings.warn(f"{partial} has no notes ({notes.name}): beginning again", stacklevel=3)
         return 0, 0, hashlib.sha256()
     found = read_object(notes)
     done, size = found.get("texts"), found.get("bytes")
-    if type(done) is not int or type(size) is not int or not 0 <= size <= partial.stat().st_size:
+    # a row has a byte or more
+    if not (
+        type(done) is int and type(size) is int and 0 <= done <= size <= partial.stat().st_size
+    ):
         raise InputError(f"{notes} does not belong to {partial}: delete both to begin again")
     for key, value in facts.items():
         if found.get(key) != value:
@@ -175,26 +180,25 @@ def take_up(
 
 def add_texts(digest: Any, texts: Iterable[str]) -> None:
     for text in texts:
-        # a byte that no UTF-8 text has
+        # \xff ends a text, since it is in no UTF-8 text
         digest.update(text.encode("utf-8", "surrogatepass") + b"\xff")
 
 
-def empty_rows(recipe: Recipe) -> NDArray:
+def empty_rows(settings: RowSettings) -> NDArray:
     return quantize(
-        np.empty((0, recipe.encoder.dim()), dtype=np.float32), recipe.precision, recipe.ranges
+        np.empty((0, settings.encoder.dim()), dtype=np.float32), settings.precision, settings.ranges
     )
 
 
 def write_rows(
     stream: BinaryIO, suffix: str, texts: list[str], vectors: NDArray, total: int
 ) -> None:
-    """Append the vectors of some texts, after which the file has `total`."""
+    """Append the vectors of some texts. The file then has `total` vectors."""
     if suffix == ".jsonl":
         stream.writelines(line.encode() for line in json_lines(texts, vectors))
         return
     stream.seek(0)
-    # numpy leaves room for a growing number of rows in a header, so it can be written again in its
-    # place.
+    # numpy's header leaves room for a larger number of rows, so that it is written over in place.
     header = {"descr": np.lib.format.dtype_to_descr(vectors.dtype), "fortran_order": False}
     np.lib.format.write_array_header_1_0(stream, {**header, "shape": (total, vectors.shape[1])})
     stream.seek(0, os.SEEK_END)
@@ -217,8 +221,8 @@ def calibrate_ranges(
     file: Path,
     total: int | None = None,
 ) -> int:
-    """Write the range of each dimension over texts, for int8, and with what they were made; returns
-    how many texts."""
+    """Write the range of each dimension over texts, for int8, and what they depend on; returns the
+    number of texts."""
     count = 0
 
     def blocks() -> Iterator[NDArray[np.float32]]:
@@ -235,16 +239,17 @@ def calibrate_ranges(
 
 def read_ranges(file: Path, encoder: SentenceEncoder) -> NDArray[np.float32]:
     """The ranges that `calibrate_ranges` wrote, (2, D). Raises InputError if they are another
-    model's, or none."""
+    model's, or are no ranges."""
     content = read_object(file)
     for key, value in model_facts(encoder).items():
         if content.get(key) != value:
             raise InputError(
-                f"{file} was calibrated with {key} {content.get(key)!r}, and this model has {value!r}: calibrate again"
+                f"{file} was calibrated with {key} {content.get(key)!r}, and this model has "
+                f"{value!r}: calibrate again"
             )
     try:
         ranges = np.array([content["lowest"], content["highest"]], dtype=np.float32)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{file}: lowest and highest must be lists of {encoder.dim()} numbers"
         ) from error
@@ -254,6 +259,7 @@ def read_ranges(file: Path, encoder: SentenceEncoder) -> NDArray[np.float32]:
         or (ranges[0] > ranges[1]).any()
     ):
         raise InputError(
-            f"{file}: lowest and highest must be lists of {encoder.dim()} numbers, lowest below highest"
+            f"{file}: lowest and highest must be lists of {encoder.dim()} numbers, "
+            "lowest below highest"
         )
     return ranges

@@ -21,7 +21,7 @@ from minibert.fast.memory import keep_freed_memory
 from minibert.fast.threads import side_by_side
 from minibert.files import InputError
 from minibert.formats.cards import write_card
-from minibert.formats.hub import find_model
+from minibert.formats.hub import find_encoder
 from minibert.formats.sentence_transformers import (
     CARD_FACTS,
     EncoderSettings,
@@ -32,14 +32,8 @@ from minibert.formats.sentence_transformers import (
 from minibert.heads import POOLINGS, pool
 from minibert.layout import Packed
 from minibert.model import Bert
-from minibert.tokenizer import (
-    TRUNCATIONS,
-    Tokenizer,
-    Truncated,
-    Truncation,
-    check_text,
-    check_texts,
-)
+from minibert.texts import check_text, check_texts
+from minibert.tokenizer import Tokenizer, Truncated, Truncation
 
 BATCH_TOKENS = 1024  # keeps a batch in a CPU's caches; measured by tools/benchmark
 
@@ -85,7 +79,7 @@ class SentenceEncoder:
             raise InputError(f"max_length must be a positive number of tokens, not {limit}")
         self.bert = bert
         self.tokenizer = tokenizer.limited(limit, bert.config.max_position_embeddings)
-        self.prompt()  # raises for a default that is not among the prompts
+        self.settings.prompt()  # raises for a default that is not among the prompts
         self.dim()  # raises for a truncate_dim that the model does not have
 
     @classmethod
@@ -108,7 +102,7 @@ class SentenceEncoder:
         Raises InputError if the model cannot be had, or if its files are damaged or ask for what is
         not implemented.
         """
-        folder = read_encoder_folder(find_model(name, revision).path)
+        folder = read_encoder_folder(find_encoder(name, revision, pooling))
         asked = {"pooling": pooling, "max_length": max_length, "truncate_dim": truncate_dim}
         more = {key: value for key, value in asked.items() if value is not None}
         bert, _ = Bert.from_folder(folder.transformer, dtype)
@@ -162,7 +156,7 @@ class SentenceEncoder:
             raise InputError(f"texts must be a list of str, or one str, not {type(texts).__name__}")
         several = [texts] if isinstance(texts, str) else list(texts)
         check_texts(several)
-        before, dim = self.prompt(prompt, prompt_name), self.dim(truncate_dim)
+        before, dim = self.settings.prompt(prompt, prompt_name), self.dim(truncate_dim)
         call = Call(normalize, batch_tokens, progress, truncation, before, dim)
         vectors = np.empty((len(several), dim), dtype=np.float32)
         done = 0
@@ -185,34 +179,17 @@ class SentenceEncoder:
         first: int = 0,
         total: int | None = None,
     ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
-        """Encode a stream of any length: yields texts and their vectors, window by window, in order.
+        """Encode a stream of any length: yields texts and their vectors, a window at a time.
 
         Memory stays flat: a window of texts is read, computed and yielded before the next is read.
         first: the number of the first text, for messages. total: how many there are, with those
         before the first, for the progress bar. The rest is as in `encode`.
         """
-        before, dim = self.prompt(prompt, prompt_name), self.dim(truncate_dim)
+        before, dim = self.settings.prompt(prompt, prompt_name), self.dim(truncate_dim)
         call = Call(normalize, batch_tokens, progress, truncation, before, dim)
         numbered = enumerate(texts, start=first)
         checked = (check_text(text, f"text number {number}") for number, text in numbered)
         return self._stream(checked, call, first, total)
-
-    def prompt(self, prompt: str | None = None, name: str | None = None) -> str:
-        """What is put before each text: `prompt`, or the model's prompt of that name, or its default.
-
-        Raises InputError for both at once, and for a name that the model has no prompt of.
-        """
-        if prompt is not None:
-            if name is not None:
-                raise InputError("give a prompt or the name of one, not both")
-            return check_text(prompt, "the prompt")
-        prompts = self.settings.prompts
-        name = self.settings.default_prompt_name if name is None else name
-        if name is not None and name not in prompts:
-            raise InputError(
-                f"this model has no prompt {name!r}: its prompts are {', '.join(prompts) or 'none'}"
-            )
-        return "" if name is None else prompts[name]
 
     def dim(self, truncate_dim: int | None = None) -> int:
         """How many numbers a vector has: `truncate_dim`, or what the files say, or the hidden size.
@@ -256,31 +233,27 @@ class SentenceEncoder:
         """`stream` for texts that have been checked."""
         if call.batch_tokens < 1:
             raise InputError(f"batch_tokens must be at least 1, not {call.batch_tokens}")
-        if call.truncation not in TRUNCATIONS:
-            words = ", ".join(TRUNCATIONS)
-            raise InputError(f"truncation {call.truncation!r} is not one of {words}")
-        truncated = Truncated(self.tokenizer.max_length)
+        truncated = Truncated(self.tokenizer.max_length, call.truncation, first)
         started, tokens_done, texts_done = time.perf_counter(), 0, first
         disable = None if call.progress else True  # None: where stderr is no terminal
         with tqdm(initial=first, total=total, unit="text", disable=disable) as bar:
             for window in windows(texts):
                 tokens = self.tokenizer.tokenize([call.prompt + text for text in window])
                 if any(one.lost for one in tokens):
-                    truncated.add(tokens, first=texts_done)
+                    truncated.add(tokens, texts_done)
                 texts_done += len(window)
-                if truncated.texts and call.truncation == "error":
-                    raise InputError(truncated.message(texts_done - first))
                 # Texts of the same tokens are computed once.
                 row_of: dict[tuple[int, ...], int] = {}
                 rows = [row_of.setdefault(tuple(one.ids), len(row_of)) for one in tokens]
                 distinct = list(row_of)
                 model = self._fast or inference_copy(self._bert)
+                device = next(model.parameters()).device
                 # Autocast holds for the thread that has set it, so nothing runs elsewhere then.
-                alone = model.device.type != "cpu" or torch.is_autocast_enabled("cpu")
+                alone = device.type != "cpu" or torch.is_autocast_enabled("cpu")
                 workers = 1 if alone else torch.get_num_threads()
                 cut = list(batches([len(ids) for ids in distinct], call.batch_tokens, workers))
                 inputs = [[distinct[i] for i in batch] for batch in cut]
-                compute = partial(self._compute, model, call)
+                compute = partial(self._compute, model, device, call)
                 if workers > 1 and len(cut) > 1:
                     results = side_by_side(compute, inputs, workers)
                 else:  # in this thread, with all of PyTorch's threads
@@ -295,15 +268,14 @@ class SentenceEncoder:
                 bar.update(len(window) - len(distinct))
                 yield window, vectors[rows]
                 del tokens, rows, row_of, distinct, vectors  # before the next window is read
-        if truncated.texts and call.truncation == "warn":
-            truncated.warn(texts_done - first)
+        if truncated.texts:
+            truncated.warn(texts_done)
 
     @torch.inference_mode()
     def _compute(
-        self, model: Bert, call: Call, texts: Sequence[tuple[int, ...]]
+        self, model: Bert, device: torch.device, call: Call, texts: Sequence[tuple[int, ...]]
     ) -> NDArray[np.float32]:
         """The vectors of a batch: (B, dim)."""
-        device = model.device
         layout = Packed([len(ids) for ids in texts], device)
         input_ids = torch.tensor([i for ids in texts for i in ids], device=device)  # (N)
         hidden = model(input_ids, layout=layout)
@@ -322,6 +294,8 @@ class SentenceEncoder:
         count = len(self.tokenizer.tokenize([prompt])[0].ids) - 1  # all but [SEP]
         lengths = [length - count for length in layout.lengths]
         if min(lengths) < 1:
-            raise InputError("a prompt and a text have become one word: let the prompt end with a space")
+            raise InputError(
+                "a prompt and a text have become one word: let the prompt end with a space"
+            )
         rest = [states[:, count:].flatten(0, 1) for (states,), _ in layout.groups(hidden)]
         return torch.cat(rest), Packed(lengths, hidden.device)

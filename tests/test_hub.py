@@ -1,7 +1,7 @@
-"""hub.py: where a model's files come from, in which order, and what is said when they come from
-nowhere.
+"""formats/hub.py: where a model's files come from, in which order, and which error there is when
+they cannot be had.
 
-The Hub is played by a small server on this machine; nothing here leaves it.
+The Hub is played by a small server on this machine. Nothing else is asked.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,10 +24,12 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import torch
 
-from minibert import Bert, BertConfig, InputError
+from minibert import Bert, BertConfig, InputError, SentenceEncoder
 from minibert.files import write_json
 from minibert.formats import hub
-from minibert.formats.hub import FILES, MINILM, find_model, from_cache, installed_package
+from minibert.formats.download import FILES
+from minibert.formats.hub import MINILM, PoolingWarning, find_model, from_cache, installed_package
+from tests.test_encoder import small_encoder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OTHER_COMMIT = "f" * 40
@@ -97,40 +100,96 @@ def test_a_revision_that_can_be_none_is_one_error(revision: str) -> None:
         find_model("tiny/bert", revision)
 
 
+@pytest.mark.parametrize("name", [None, 3, b"minilm", ["minilm"]])
+def test_what_is_no_name_is_one_error(name: Any) -> None:
+    with pytest.raises(InputError, match=r"^a model is named by a folder or a Hub id, not by "):
+        find_model(name)
+
+
+@pytest.mark.parametrize("name", ["model.tar.gz", "model.safetensors", "./model.safetensors"])
+def test_a_file_is_no_model(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / name).write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    for path in (name, tmp_path / name):
+        with pytest.raises(InputError, match=f"^{re.escape(str(path))} is a file, and a model is"):
+            find_model(path)
+
+
 # The order
 
 
 @pytest.fixture
-def sources(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Package, cache and Hub in play: what each would give, and the calls that reached them."""
-    state: dict[str, Any] = {"package": tiny, "cache": tiny, "hub": tiny, "calls": []}
+def cached(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of tiny/bert in an otherwise empty cache of the Hub; its main is the snapshot
+    COMMIT."""
+    constants = pytest.importorskip("huggingface_hub").constants
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return fill_cache(tmp_path / "cache", "tiny/bert", tiny)
 
-    def call(source: str, *arguments: Any) -> Any:
-        state["calls"].append((source, *arguments))
-        return state[source]
 
-    monkeypatch.setattr(hub, "installed_package", lambda: call("package"))
-    monkeypatch.setattr(hub, "from_cache", lambda *arguments: call("cache", *arguments))
-    monkeypatch.setattr(hub, "from_hub", lambda *arguments: call("hub", *arguments))
+def fill_cache(cache: Path, repository: str, model: Path, *without: str) -> Path:
+    """Put files of a model into a cache, as huggingface_hub does: blobs named by their hashes, and
+    a snapshot of links to them. Returns the repository's folder."""
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    (folder / "blobs").mkdir(parents=True)
+    for name, content in contents(model).items():
+        if name not in without:
+            blob, link = folder / "blobs" / announced(name, content), folder / "snapshots" / COMMIT
+            blob.write_bytes(content)
+            (link / name).parent.mkdir(parents=True, exist_ok=True)
+            (link / name).symlink_to(blob)
+    for branch in ("main", "pr/1"):
+        (folder / "refs" / branch).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "refs" / branch).write_text(COMMIT)
+    return folder
+
+
+def contents(model: Path) -> dict[str, bytes]:
+    """A model's files by their names on the Hub."""
+    files = [file for file in model.rglob("*") if file.is_file()]
+    return {file.relative_to(model).as_posix(): file.read_bytes() for file in files}
+
+
+def announced(name: str, content: bytes) -> str:
+    """The hash by which the Hub knows a file: SHA-256 for large ones, git's own for small ones."""
+    large = "safetensors" in name
+    return hashlib.sha256(content).hexdigest() if large else git_hash(content)
+
+
+@pytest.fixture
+def packaged(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The model's folder in an installed package that is taken for MiniLM's."""
+    monkeypatch.setattr(hub, "PACKAGE", "a_package_for_this_test")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = tmp_path / "a_package_for_this_test" / "model"
+    shutil.copytree(tiny, folder)
+    (folder.parent / "__init__.py").write_text("")
     digest = hashlib.sha256((tiny / "model.safetensors").read_bytes()).hexdigest()
-    monkeypatch.setattr(hub, "KNOWN_WEIGHTS", {digest: (MINILM, COMMIT)})
-    return state
+    monkeypatch.setattr(hub, "KNOWN_WEIGHTS", {digest: (MINILM, OTHER_COMMIT)})
+    return folder
 
 
 def test_a_folder_goes_first(
-    sources: dict[str, Any], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    packaged: Path, cached: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(tiny, tmp_path / "minilm")
     monkeypatch.chdir(tmp_path)
-    for name in ("minilm", Path("minilm"), tmp_path / "minilm", str(tmp_path / "minilm")):
-        found = find_model(name)
-        assert (found.path.resolve(), found.source, found.commit) == (
-            tmp_path / "minilm",
-            "folder",
-            None,
-        )
-        assert found.name == str(name)
-    assert sources["calls"] == []
+    for folder in ("minilm", "tiny/bert"):
+        shutil.copytree(tiny, tmp_path / folder)
+        for name in (folder, Path(folder), tmp_path / folder, str(tmp_path / folder)):
+            found = find_model(name)
+            assert (found.path.resolve(), found.source) == (tmp_path / folder, "folder")
+            assert (found.name, found.commit) == (str(name), None)
+
+
+@pytest.mark.parametrize("name", ["minilm", "tiny/bert"])
+def test_an_empty_folder_that_hides_a_model_is_named(
+    name: str, cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"^the folder {name} is empty. If the Hub's model of"):
+        find_model(name)
 
 
 def test_a_folder_below_the_home_folder(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,68 +202,61 @@ def test_a_folder_has_no_revision(tiny: Path) -> None:
         find_model(tiny, "main")
 
 
-def test_then_the_package_the_cache_and_the_hub(sources: dict[str, Any], tiny: Path) -> None:
+def test_the_package_goes_before_the_cache(
+    packaged: Path, cached: Path, tiny: Path, tmp_path: Path
+) -> None:
+    snapshot = fill_cache(tmp_path / "cache", MINILM, tiny) / "snapshots" / COMMIT
     for name in ("minilm", MINILM):
-        assert find_model(name) == hub.ModelFolder(tiny, name, "package", COMMIT)
-    assert sources["calls"] == [("package",), ("package",)]
-
-    sources |= {"package": None, "calls": []}
-    assert find_model("minilm") == hub.ModelFolder(tiny, "minilm", "cache", tiny.name)
-    assert sources["calls"] == [("package",), ("cache", MINILM, None)]
-
-    sources |= {"cache": None, "calls": []}
-    assert find_model("minilm") == hub.ModelFolder(tiny, "minilm", "hub", tiny.name)
-    assert sources["calls"] == [("package",), ("cache", MINILM, None), ("hub", MINILM, None)]
-
-
-def test_the_package_is_minilms_alone_and_of_no_other_revision(sources: dict[str, Any]) -> None:
-    assert find_model("tiny/bert").source == "cache"
-    assert find_model("minilm", "some-tag").source == "cache"
-    sources["cache"] = None
-    assert find_model("minilm", "some-tag").source == "hub"
-    assert sources["calls"][1:] == [("cache", MINILM, "some-tag")] * 2 + [
-        ("hub", MINILM, "some-tag")
-    ]
+        assert find_model(name) == hub.ModelFolder(packaged, name, "package", OTHER_COMMIT)
+        # It is one revision of MiniLM, and no other model.
+        assert find_model(name, "main") == hub.ModelFolder(snapshot, name, "cache", COMMIT)
+    assert find_model("tiny/bert").path == cached / "snapshots" / COMMIT
+    shutil.rmtree(packaged)
+    for name in ("minilm", MINILM):
+        assert find_model(name) == hub.ModelFolder(snapshot, name, "cache", COMMIT)
+        with pytest.raises(InputError, match="is not on this machine, and did not come from"):
+            find_model(name, "some-tag")
 
 
 def test_the_short_name_of_bert_base(
-    sources: dict[str, Any], tiny: Path, monkeypatch: pytest.MonkeyPatch
+    cached: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "KNOWN_WEIGHTS", {})
-    find_model("bert-base-uncased")
-    assert sources["calls"] == [("cache", "google-bert/bert-base-uncased", None)]
+    folder = fill_cache(tmp_path / "cache", "google-bert/bert-base-uncased", tiny)
+    assert find_model("bert-base-uncased").path == folder / "snapshots" / COMMIT
 
 
 # What is known by its SHA-256
 
 
-@pytest.mark.parametrize("source", ["package", "cache", "hub"])
+@pytest.mark.parametrize("source", ["package", "cache"])
 def test_a_changed_byte_in_known_weights_is_refused(
-    source: str, sources: dict[str, Any], tiny: Path, tmp_path: Path
+    source: str, packaged: Path, cached: Path, tiny: Path, tmp_path: Path
 ) -> None:
-    damaged = Path(shutil.copytree(tiny, tmp_path / "damaged"))
-    file = damaged / "model.safetensors"
+    file = packaged / "model.safetensors"
     content = bytearray(file.read_bytes())
-    content[-1] ^= 1  # the file is sound, and only one weight is another
+    content[-1] ^= 1  # the file is sound, and only one weight has changed
     file.write_bytes(content)
-    sources |= {"package": None, "cache": None, source: damaged}
+    if source == "cache":
+        snapshot = fill_cache(tmp_path / "cache", MINILM, packaged) / "snapshots" / COMMIT
+        shutil.rmtree(packaged)
+        assert find_model("minilm", COMMIT).path == snapshot  # asked for by name: not checked
+        file = snapshot / "model.safetensors"
     with pytest.raises(
-        InputError, match=f"{file} has SHA-256 .*, but {MINILM} was published with "
+        InputError, match=f"^{file} has SHA-256 .*, but {MINILM} was published with "
     ):
         find_model("minilm")
 
 
-def test_a_revision_asked_for_by_name_is_taken_as_it_is(
-    sources: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+def test_other_weights_of_a_known_model_are_refused_from_the_hub(
+    tiny: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(hub, "KNOWN_WEIGHTS", {"0" * 64: (MINILM, COMMIT)})
-    assert find_model("minilm", "older").source == "cache"
-    with pytest.raises(InputError, match="was published with"):
-        find_model("minilm")
-
-
-def test_what_is_not_known_is_taken_as_it_is(sources: dict[str, Any]) -> None:
-    assert find_model("tiny/bert").source == "cache"
+    know = FIND.replace("\nfor ", '\nhub.KNOWN_WEIGHTS = {"0" * 64: ("tiny/bert", "-")}\nfor ', 1)
+    with serving(tiny) as endpoint:
+        cases = [(environment(tmp_path, endpoint), [("tiny/bert", None), ("tiny/bert", COMMIT)])]
+        refused, taken = json.loads(python(know, json.dumps(cases)))
+    assert "but tiny/bert was published with 00000" in refused[1]
+    assert taken[:2] == ["cache", COMMIT]
 
 
 def test_the_known_digests_are_digests_and_commits() -> None:
@@ -221,20 +273,6 @@ def test_the_real_package_is_the_published_minilm(minilm: Path) -> None:
 
 
 # The cache
-
-
-@pytest.fixture
-def cached(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of tiny/bert in an otherwise empty cache of the Hub; its main is the snapshot
-    COMMIT."""
-    constants = pytest.importorskip("huggingface_hub").constants
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    repository = tmp_path / "cache" / "models--tiny--bert"
-    shutil.copytree(tiny, repository / "snapshots" / COMMIT)
-    (repository / "refs" / "pr").mkdir(parents=True)
-    (repository / "refs" / "main").write_text(COMMIT)
-    (repository / "refs" / "pr" / "1").write_text(COMMIT)
-    return repository
 
 
 def test_a_snapshot_in_the_cache(cached: Path) -> None:
@@ -265,13 +303,6 @@ def test_a_snapshot_with_a_shard_missing_does_not_count(cached: Path) -> None:
     assert from_cache("tiny/bert", None) == snapshot
 
 
-def test_a_sentence_transformer_cached_without_its_modules_does_not_count(cached: Path) -> None:
-    renamed = cached.rename(cached.with_name("models--sentence-transformers--tiny"))
-    assert from_cache("sentence-transformers/tiny", None) is None
-    write_json(renamed / "snapshots" / COMMIT / "modules.json", [])
-    assert from_cache("sentence-transformers/tiny", None) == renamed / "snapshots" / COMMIT
-
-
 def test_a_cache_cut_short_does_not_count(cached: Path) -> None:
     (cached / "refs" / "main").write_text("")
     assert from_cache("tiny/bert", None) is None
@@ -284,7 +315,10 @@ def test_the_package_is_found_without_running_its_code(tmp_path: Path) -> None:
     package = tmp_path / hub.PACKAGE
     (package / "model").mkdir(parents=True)
     (package / "__init__.py").write_text("raise SystemExit('the package was imported')")
-    code = "import sys; from minibert.formats import hub; print(hub.installed_package()); assert hub.PACKAGE not in sys.modules"
+    code = (
+        "import sys; from minibert.formats import hub; print(hub.installed_package()); "
+        "assert hub.PACKAGE not in sys.modules"
+    )
     assert python(code, PYTHONPATH=str(tmp_path)).splitlines() == [str(package / "model")]
 
 
@@ -330,17 +364,18 @@ def python(code: str, *arguments: str, **environment: str) -> str:
 FIND = """
 import importlib, json, os, sys
 from minibert import InputError
-from minibert.formats import hub
+from minibert.formats import download, hub
 for environment, asked in json.loads(sys.argv[1]):
     os.environ.update(environment)
     for module in [name for name in sys.modules if name.startswith("huggingface_hub")]:
         del sys.modules[module]  # imported again, it reads the environment again
-    hub.huggingface_hub = importlib.import_module("huggingface_hub")
+    hub.huggingface_hub = download.huggingface_hub = importlib.import_module("huggingface_hub")
     answers = []
     for name, revision in asked:
         try:
             found = hub.find_model(name, revision)
-            answers.append([found.source, found.commit, sorted(file.name for file in found.path.iterdir())])
+            names = sorted(file.name for file in found.path.iterdir())
+            answers.append([found.source, found.commit, names])
         except InputError as error:
             answers.append(["error", str(error)])
     print(json.dumps(answers))
@@ -374,7 +409,8 @@ class FakeHub(BaseHTTPRequestHandler):
 
     files: dict[str, dict[str, bytes]]  # of each commit
     branches: dict[str, str]  # branches and tags, and the commits that they name
-    # what goes wrong, once each: "busy", "cut" or "damaged", and how the path ends
+    # what goes wrong, once each: "busy", "busy later" (not at the first request), "cut" or
+    # "damaged", and how the path ends
     faults: list[tuple[str, str]]
     log: list[str]  # paths, and " from N" where a download is resumed
 
@@ -385,7 +421,7 @@ class FakeHub(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         start = int(re.sub(r"bytes=(\d+)-.*", r"\1", self.headers.get("Range") or "0"))
         self.log.append(f"{path} from {start}" if start else path)
-        if self.fails("busy", path):
+        if self.fails("busy", path) or (path in self.log[:-1] and self.fails("busy later", path)):
             self.answer(b"{}", status=503)
         elif path.startswith("/portal/"):
             self.answer(b"<html>Please log in to this hotel's network</html>")
@@ -422,10 +458,7 @@ class FakeHub(BaseHTTPRequestHandler):
             and found[2] in self.files[commit]
         ):
             content = self.files[commit][found[2]]
-            # As on the Hub: large files are known by their SHA-256, small ones by git's hash.
-            digest = (
-                hashlib.sha256(content).hexdigest() if "safetensors" in path else git_hash(content)
-            )
+            digest = announced(path, content)
             if self.fails("damaged", path):
                 content = bytes([content[0] ^ 1]) + content[1:]
             self.answer(
@@ -435,6 +468,10 @@ class FakeHub(BaseHTTPRequestHandler):
                 ETag=f'"{digest}"',
                 X_Repo_Commit=commit,
             )
+        elif (found := re.fullmatch(r"/tiny/bert/resolve/([^/]+)/.+", path)) and (
+            commit := self.commit(found[1])
+        ):
+            self.answer(b"", status=404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
         else:
             self.answer(b"{}", status=404, X_Error_Code="RepoNotFound")
 
@@ -475,12 +512,11 @@ def git_hash(content: bytes) -> str:
 
 @contextmanager
 def serving(tiny: Path, *faults: tuple[str, str]) -> Iterator[str]:
-    """The address at which the fake Hub has the small model, and more; as said, some answers go
-    wrong at first."""
-    files = {file.name: file.read_bytes() for file in tiny.iterdir()}
-    files |= {
+    """The address at which the fake Hub has a model, and more; as said, some answers go wrong at
+    first."""
+    files = contents(tiny) | {
         "pytorch_model.bin": b"PK",
-        "1_Pooling/config.json": b"{}",
+        "2_Other/config.json": b"{}",
         "onnx/model.onnx": b"",
         "README.md": b"",
     }
@@ -515,7 +551,7 @@ def test_what_the_hub_gives_is_cached_and_nothing_else_is_fetched(
                 [("tiny/bert", None), ("tiny/bert", "v1")],
             ),
         )
-    names = ["1_Pooling", "config.json", "model.safetensors", "vocab.txt"]
+    names = ["2_Other", "config.json", "model.safetensors", "vocab.txt"]
     assert answers[:4] == [[source, COMMIT, names] for source in ("hub", "cache", "hub", "cache")]
     assert answers[4] == ["error", "the Hub has tiny/bert, but no revision 'v2' of it"]
     assert answers[5][1].startswith("the Hub has no model nobody/nothing")
@@ -551,7 +587,7 @@ def test_what_goes_wrong_once_is_tried_again(tiny: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "vocab.txt"])
-def test_a_file_of_another_hash_is_refused_and_fetched_anew(
+def test_a_file_of_another_hash_is_refused_and_fetched_again(
     name: str, tiny: Path, tmp_path: Path
 ) -> None:
     """Of the right size, so that huggingface_hub takes it."""
@@ -595,7 +631,7 @@ def test_a_hub_that_gives_nothing_is_one_error_with_three_ways(tiny: Path, tmp_p
             # a commit, too: huggingface_hub asks for one by another way, with retries
             (environment(tmp_path, closed), [("tiny/bert", None), ("tiny/bert", COMMIT)]),
             (environment(tmp_path, mute), [("tiny/bert", None)]),
-            (environment(tmp_path, f"{endpoint}/portal"), [("tiny/bert", None)]),  # a hotel's, say
+            (environment(tmp_path, f"{endpoint}/portal"), [("tiny/bert", None)]),  # such as a hotel's
             (environment(tmp_path, closed, offline=True), [("tiny/bert", None)]),
         )
     reasons = ["refused", "refused", "timed out", "", "offline mode"]
@@ -610,3 +646,144 @@ def test_no_pickle_is_among_what_is_fetched() -> None:
     assert not any(
         name.endswith((".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", "*")) for name in FILES
     )
+
+
+# A cache that `transformers` filled: it leaves out how to pool
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sentence encoder like BAAI/bge-small-en-v1.5: [CLS], scaled to length 1."""
+    folder = tmp_path_factory.mktemp("encoder")
+    small_encoder(folder / "vocabulary", pooling="cls", normalize=True).save_pretrained(
+        folder / "model"
+    )
+    return folder / "model"
+
+
+POOLING = "1_Pooling/config.json"
+MODULES = (
+    "modules.json",
+    POOLING,
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+)
+
+OPEN = """
+import json, sys, warnings
+from minibert import Bert, InputError, SentenceEncoder
+answers = []
+for name, pooling in json.loads(sys.argv[1]):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            Bert.from_pretrained(name)  # which pools nothing, and asks nobody
+            encoder = SentenceEncoder.from_pretrained(name, pooling=pooling)
+            answer = [encoder.settings.pooling, encoder.settings.normalize]
+        except InputError as error:
+            answer = ["error", str(error)]
+    answers.append([*answer, [str(warning.message) for warning in caught]])
+print(json.dumps(answers))
+"""
+
+
+def opened(environment: dict[str, str], *asked: tuple[str, str | None]) -> list[list[Any]]:
+    """Of each model: its pooling, whether it normalizes, and the warnings; or the error."""
+    answers: list[list[Any]] = json.loads(python(OPEN, json.dumps(asked), **environment))
+    return answers
+
+
+ASSUMED = "has no modules.json, 1_Pooling/ and sentence_bert_config.json to say how "
+
+
+def test_without_the_hub_a_half_filled_cache_is_an_error_that_asks_for_the_pooling(
+    encoder: Path, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        closed = f"http://127.0.0.1:{gone.getsockname()[1]}"
+    for repository in ("tiny/bert", "sentence-transformers/tiny", "google-bert/tiny"):
+        fill_cache(tmp_path / "hub", repository, encoder, *MODULES)
+    fill_cache(tmp_path / "hub", "tiny/cut", encoder, POOLING)
+    for where in (environment(tmp_path, closed), environment(tmp_path, closed, offline=True)):
+        half, theirs, cut, said, plain = opened(
+            where,
+            ("tiny/bert", None),
+            ("sentence-transformers/tiny", None),
+            ("tiny/cut", None),
+            ("tiny/bert", "max"),
+            ("google-bert/tiny", None),
+        )
+        for answer, name, missing in (
+            (half, "tiny/bert", "modules.json"),
+            (theirs, "sentence-transformers/tiny", "modules.json"),
+            (cut, "tiny/cut", POOLING),
+        ):
+            assert answer[0] == "error"
+            assert answer[1].startswith(f"the cache has no {missing} of {name}, and the Hub cannot")
+            assert "give pooling= (--pooling)" in answer[1]
+            assert "encode(normalize=True)" in answer[1]
+        assert said == ["max", False, []]
+        assert plain == ["mean", False, []]
+
+
+@pytest.mark.parametrize("missing", [MODULES, (POOLING,), ("modules.json",)])
+def test_the_hub_fills_a_half_filled_cache(
+    missing: tuple[str, ...], encoder: Path, tmp_path: Path
+) -> None:
+    snapshot = fill_cache(tmp_path / "hub", "tiny/bert", encoder, *missing) / "snapshots" / COMMIT
+    with serving(encoder) as endpoint:
+        # main has moved on: what is asked for belongs to the weights that are here
+        FakeHub.branches["main"] = OTHER_COMMIT
+        FakeHub.files[OTHER_COMMIT] |= {POOLING: b'{"pooling_mode": "max"}'}
+        answers = opened(environment(tmp_path, endpoint), ("tiny/bert", None))
+        assert not any("model.safetensors" in path for path in FakeHub.log if "resolve" in path)
+    assert answers == [["cls", True, []]]
+    assert all((snapshot / name).exists() for name in missing)
+    assert opened(environment(tmp_path, offline=True), ("tiny/bert", None)) == answers
+
+
+@pytest.mark.parametrize("half", [True, False], ids=["in the cache", "nowhere"])
+def test_what_the_hub_has_not_is_remembered(half: bool, encoder: Path, tmp_path: Path) -> None:
+    """A model without modules.json: plain, and once that is known, nobody is asked again."""
+    plain = Path(shutil.copytree(encoder, tmp_path / "plain"))
+    for name in MODULES:
+        (plain / name).unlink()
+    if half:
+        fill_cache(tmp_path / "hub", "tiny/bert", plain)
+    with serving(plain) as endpoint:
+        where = environment(tmp_path, endpoint)
+        first = opened(where, ("tiny/bert", None))
+        requests = len(FakeHub.log)
+        assert requests
+        assert opened(where, ("tiny/bert", None)) == first
+        assert len(FakeHub.log) == requests
+    assert opened(environment(tmp_path, offline=True), ("tiny/bert", None)) == first
+    [[pooling, normalize, [warning]]] = first
+    assert (pooling, normalize) == ("mean", False)
+    assert warning.startswith(f"tiny/bert {ASSUMED}")
+
+
+def test_a_hub_that_answers_only_once_does_not_make_a_model_plain(
+    encoder: Path, tmp_path: Path
+) -> None:
+    """huggingface_hub gives what the cache has, without an error, if its list of files fails."""
+    fill_cache(tmp_path / "hub", "tiny/bert", encoder, *MODULES)
+    with serving(encoder) as endpoint:
+        # the list of files comes from either, depending on huggingface_hub's version
+        FakeHub.faults = [("busy later", f"/revision/{COMMIT}"), ("busy", f"/tree/{COMMIT}")] * 9
+        [answer] = opened(environment(tmp_path, endpoint), ("tiny/bert", None))
+    assert answer[0] == "error"
+    assert answer[1].startswith("the cache has no modules.json of tiny/bert, and the Hub cannot be")
+
+
+def test_a_folder_that_does_not_say_how_to_pool_is_a_warning(encoder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(encoder, tmp_path / "model"))
+    (folder / "modules.json").unlink()
+    with pytest.warns(PoolingWarning, match=f"^{folder} {ASSUMED}") as caught:
+        assert SentenceEncoder.from_pretrained(folder).settings.pooling == "mean"
+    assert [warning.filename for warning in caught] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert SentenceEncoder.from_pretrained(folder, pooling="cls").settings.pooling == "cls"
+        assert SentenceEncoder.from_pretrained(encoder).settings.pooling == "cls"
+        Bert.from_pretrained(folder)

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from minibert import InputError
-from minibert.tokenizer import SPECIAL_TOKENS, Tokenizer, TruncationWarning
+from minibert.formats.tokenizer import SPECIAL_TOKENS
+from minibert.tokenizer import Tokenizer, TruncationWarning
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 UNCASED = [

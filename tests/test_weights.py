@@ -20,20 +20,10 @@ from torch import Tensor
 
 from minibert import Bert, BertConfig, InputError
 from minibert.files import write_json
-from minibert.formats.checkpoint import LoadReport, load_model, load_state
+from minibert.formats.checkpoint import LoadReport, load_state
 from minibert.formats.config import read_config
 from minibert.formats.names import checkpoint_name, model_name
 from minibert.formats.tensors import save_tensors, weight_files
-
-
-def load_bert(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Bert, LoadReport]:
-    """The encoder in a model folder, and the report of its tensors."""
-
-    def build(config: BertConfig, names: set[str]) -> Bert:
-        return Bert(config, pooler="pooler.dense.weight" in names)
-
-    return load_model(folder, BertConfig, build, dtype)
-
 
 CONFIG = BertConfig(
     vocab_size=30,
@@ -95,7 +85,7 @@ def refusal(folder: Path) -> str:
     """The message with which a folder is refused; nothing in the folder is touched."""
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     with pytest.raises(InputError) as caught:
-        load_bert(folder)
+        Bert.from_folder(folder)
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
     return str(caught.value)
 
@@ -154,7 +144,7 @@ def test_every_spelling_is_read(
     spelling: str, bert: Bert, tensors: Tensors, tmp_path: Path
 ) -> None:
     spelled = {SPELLINGS[spelling](name): tensor for name, tensor in tensors.items()}
-    loaded, report = load_bert(write_model(tmp_path, spelled))
+    loaded, report = Bert.from_folder(write_model(tmp_path, spelled))
     assert_same(loaded, bert)
     assert not loaded.training
     renamed = len(set(spelled) - set(tensors))
@@ -205,7 +195,7 @@ def test_heads_and_position_ids_are_ignored_and_reported(
         "cls.predictions.transform.LayerNorm.gamma": torch.ones(24),
         "cls.seq_relationship.bias": torch.zeros(2),
     }
-    loaded, report = load_bert(write_model(tmp_path, tensors | extra))
+    loaded, report = Bert.from_folder(write_model(tmp_path, tensors | extra))
     assert_same(loaded, bert)
     ignored = {entry.name: entry.note for entry in report.entries if entry.status == "ignored"}
     assert set(ignored) == set(extra)
@@ -216,7 +206,7 @@ def test_without_a_pooler_in_the_file_there_is_none(
     bert: Bert, tensors: Tensors, tmp_path: Path
 ) -> None:
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("pooler.")}
-    loaded, report = load_bert(write_model(tmp_path, kept))
+    loaded, report = Bert.from_folder(write_model(tmp_path, kept))
     assert loaded.pooler is None
     assert_same(loaded, bert, pooler=False)
     assert report.counts == {"loaded": len(kept)}
@@ -232,9 +222,27 @@ def test_a_pooler_that_is_not_asked_for_is_ignored(
     report.raise_for_problems()
 
 
-def test_half_a_pooler_is_an_error(tensors: Tensors, tmp_path: Path) -> None:
-    del tensors["pooler.dense.bias"]
-    assert "missing: pooler.dense.bias [24]" in refusal(write_model(tmp_path, tensors))
+@pytest.mark.parametrize("prefix", ["", "bert."])
+@pytest.mark.parametrize(("half", "shape"), [("weight", "[24, 24]"), ("bias", "[24]")])
+def test_half_a_pooler_is_an_error(
+    half: str, shape: str, prefix: str, tensors: Tensors, tmp_path: Path
+) -> None:
+    del tensors[f"pooler.dense.{half}"]
+    message = refusal(write_model(tmp_path, {prefix + n: t for n, t in tensors.items()}))
+    assert f"missing: pooler.dense.{half} {shape}" in message
+
+
+@pytest.mark.parametrize(
+    "name", ["bert.foo.weight", "bert.encoder.foo", "pooler.foo", "bert.pooler.dense.foo"]
+)
+def test_an_unknown_part_of_the_encoder_is_an_error(
+    name: str, tensors: Tensors, tmp_path: Path
+) -> None:
+    tensors[name] = torch.zeros(3)
+    message = refusal(write_model(tmp_path, tensors))
+    assert message.splitlines()[1:] == [
+        f"  unexpected: {name} [3] (config.json describes no such parameter)"
+    ]
 
 
 # Shards
@@ -246,7 +254,7 @@ def test_shards_are_read_as_one_file(bert: Bert, tensors: Tensors, tmp_path: Pat
         f"model-0000{i + 1}-of-00003.safetensors": {name: tensors[name] for name in names[i::3]}
         for i in range(3)
     }
-    loaded, report = load_bert(write_shards(tmp_path, shards))
+    loaded, report = Bert.from_folder(write_shards(tmp_path, shards))
     assert_same(loaded, bert)
     assert [file.name for file in report.files] == sorted(shards)
     assert report.counts == {"loaded": len(tensors)}
@@ -256,7 +264,7 @@ def test_a_single_file_goes_before_an_index(bert: Bert, tensors: Tensors, tmp_pa
     write_shards(
         tmp_path, {"old.safetensors": {name: tensor + 1 for name, tensor in tensors.items()}}
     )
-    assert_same(load_bert(write_model(tmp_path, tensors))[0], bert)
+    assert_same(Bert.from_folder(write_model(tmp_path, tensors))[0], bert)
 
 
 def test_a_missing_shard_is_named(tensors: Tensors, tmp_path: Path) -> None:
@@ -268,7 +276,8 @@ def test_a_missing_shard_is_named(tensors: Tensors, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../secret.safetensors", "sub/x.safetensors", "..", "", "/etc/passwd", "a\0b"]
+    "name",
+    ["../secret.safetensors", "sub/x.safetensors", "..", "", "/etc/passwd", "a\0b", "x" * 300],
 )
 def test_an_index_names_files_of_its_own_folder_only(
     name: str, tensors: Tensors, tmp_path: Path
@@ -283,7 +292,8 @@ def test_an_index_names_files_of_its_own_folder_only(
     )
     message = refusal(folder)
     assert "model.safetensors.index.json: weight_map names " in message
-    assert repr(name) in message
+    assert repr(name)[:200] in message
+    assert len(message) < 600
 
 
 @pytest.mark.parametrize(
@@ -311,7 +321,7 @@ def test_every_float_dtype_is_read_into_the_one_asked_for(
     stored: torch.dtype, asked: torch.dtype, tensors: Tensors, tmp_path: Path
 ) -> None:
     kept = {name: tensor.to(stored) for name, tensor in tensors.items()}
-    loaded, report = load_bert(write_model(tmp_path, kept), asked)
+    loaded, report = Bert.from_folder(write_model(tmp_path, kept), asked)
     for name, parameter in loaded.named_parameters():
         assert parameter.dtype == asked
         assert parameter.requires_grad
@@ -448,7 +458,8 @@ DAMAGED = {
     "shape overflows": safetensors_bytes({"a": floats(0, 4, 2**62, 2**62)}, b"1234"),
     "unknown dtype": safetensors_bytes({"a": floats(0, 4, 1) | {"dtype": "F31"}}, b"1234"),
     "a web page": b"<!DOCTYPE html><html><body>404</body></html>",
-    "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:53aa\nsize 90868376\n",
+    "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\n"
+    b"oid sha256:53aa\nsize 90868376\n",
 }
 PICKLES = {
     "a zip archive, as PyTorch writes now": b"PK\x03\x04" + b"\0" * 100,
@@ -635,7 +646,7 @@ def test_sizes_that_no_memory_holds_are_refused_before_any_is_taken(
 def test_loading_draws_no_random_numbers(tensors: Tensors, tmp_path: Path) -> None:
     write_model(tmp_path, tensors)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    load_bert(tmp_path)
+    Bert.from_folder(tmp_path)
     after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
@@ -644,7 +655,7 @@ def test_loading_draws_no_random_numbers(tensors: Tensors, tmp_path: Path) -> No
 def test_the_file_may_change_or_go_once_it_is_loaded(
     bert: Bert, tensors: Tensors, tmp_path: Path
 ) -> None:
-    loaded, _ = load_bert(write_model(tmp_path, tensors))
+    loaded, _ = Bert.from_folder(write_model(tmp_path, tensors))
     file = tmp_path / "model.safetensors"
     with file.open("r+b") as stream:
         stream.seek(file.stat().st_size // 2)
@@ -657,7 +668,7 @@ def test_the_file_may_change_or_go_once_it_is_loaded(
 def test_what_is_saved_is_what_is_loaded(pooler: bool, tmp_path: Path) -> None:
     bert = Bert(CONFIG, pooler=pooler)
     bert.save_pretrained(tmp_path / "new")
-    loaded, report = load_bert(tmp_path / "new")
+    loaded, report = Bert.from_folder(tmp_path / "new")
     assert_same(loaded, bert)
     assert loaded.config == CONFIG
     assert set(report.counts) == {"loaded"}
@@ -700,5 +711,5 @@ def test_a_full_disk_leaves_the_old_model_whole(
     ):
         Bert(CONFIG).save_pretrained(tmp_path)
     monkeypatch.undo()
-    assert_same(load_bert(tmp_path)[0], bert)
+    assert_same(Bert.from_folder(tmp_path)[0], bert)
     assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors"]

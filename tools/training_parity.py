@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from minibert.encoder import SentenceEncoder
 from minibert.formats.names import checkpoint_name
 from minibert.model import Bert, BertConfig
-from minibert.tokenizer import SPECIAL_TOKENS
+from minibert.formats.tokenizer import SPECIAL_TOKENS
 from tools.parity import shake, worst
 from train.data import Batch, DataSet, Example, Item, collate, prepare
 from train.freezing import FreezingPlan

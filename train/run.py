@@ -4,6 +4,7 @@ top to bottom."""
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -17,6 +18,7 @@ from minibert.encoder import SentenceEncoder
 from minibert.fast import change_classes, speed_up
 from minibert.fast.dropout import FastDropout
 from minibert.files import InputError, signals, write_json
+from minibert.formats.hub import PoolingWarning
 from train.cache import PrefixCache
 from train.checkpoint import (
     Progress,
@@ -593,6 +595,7 @@ def output_folder(settings: Settings) -> Path:
 def main(arguments: list[str] | None = None) -> int:
     """Train; the exit status is 0, 2 for input that cannot be used, 130 if the run was
     interrupted."""
+    warnings.simplefilter("ignore", PoolingWarning)  # each task says how it pools
     try:
         settings, resumed = command_line(arguments, "python -m train.run", __doc__ or "")
         run = resumed or output_folder(settings)

@@ -1,18 +1,21 @@
 """The functions of model.py, faster on some processors. Nothing here is needed to understand BERT.
 
-| what | faster where | by how much | command | held by |
-| --- | --- | --- | --- | --- |
-| linear.FastLinear | training, AMD processors with AVX-512 | products, 1 to 2 times | `tools.benchmark products` | tests/test_fast.py |
-| linear.ArrangedLinear | inference, processors with AVX2 or AVX-512 | products, 1 to 2.5 times | `tools.benchmark products` | tests/test_fast.py |
-| attention.FastAttention | any processor | depends on lengths | `tools.benchmark encode` | tests/test_fast.py |
-| attention.GroupedAttention | training, and GPUs | fewer calls | `tools.benchmark train` | tests/test_fast.py |
-| dropout.FastDropout | training on a CPU | a tenth of a step | `tools.benchmark train` | tests/test_fast.py |
-| threads.side_by_side | encoding, several cores | 11 % of the time on two cores | `tools.benchmark encode` | tests/test_threads.py |
-| memory.keep_freed_memory | Linux with glibc | up to a fifth of the time | `tools.benchmark encode` | - |
+| what                        | faster where                        | saves                      |
+| --------------------------- | ----------------------------------- | -------------------------- |
+| linear.FastLinear           | training, AMD with AVX-512          | up to half of a product    |
+| linear.ArrangedLinear       | inference, AVX2 and AVX-512         | up to half of a product    |
+| attention.FastAttention     | inference on a CPU                  | 6 % of short texts         |
+| attention.GroupedAttention  | training, and on a GPU              | calls: a dozen become two  |
+| dropout.FastDropout         | training on a CPU                   | a tenth of a step          |
+| threads.side_by_side        | encoding on several cores           | 11 % on two cores          |
+| memory.keep_freed_memory    | Linux with glibc                    | up to a fifth of a layer   |
 
-Each of them computes the same function as its plain twin, and tests/test_fast.py holds that, values
-and gradients. Importing this package installs nothing. A fast module is the plain object with
-another class, which its repr shows: parameters, hooks, names and modes stay as they were.
+`python -m tools.benchmark products` measures the products, `encode`, `train` and `gpu` the rest;
+RESULTS.md has the figures of each processor. Each of them computes the same function as its plain
+twin: tests/test_fast.py holds values and gradients, tests/test_threads.py the threads.
+
+Importing this package installs nothing. A fast module is the plain object with another class, which
+its repr shows. Parameters, hooks, names and modes stay as they were.
 """
 
 import copy

@@ -13,10 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minibert.fast.dropout import dropout as fast_dropout
+from minibert.fast.linear import capability
 from minibert.layout import Layout, Packed
 from minibert.model import Attention
 
-SHORT = 64  # tokens of a sentence, up to which a CPU is faster by the formula
+# Tokens of a sentence, up to which a CPU is faster by the formula. With AVX2 the formula takes as
+# long as the fused kernel at any length, and the kernel's last bits depend on the thread count.
+SHORT = math.inf if capability() == "AVX2" else 64
 VECTOR = 16  # float32 numbers that AVX-512 computes at once
 
 
@@ -75,8 +78,8 @@ class GroupedAttention(FastAttention):
 
     With dropout a call is two dozen small operations, forward and back. A batch of 32 short
     sentences spends less time on some padding than on a call for each of a dozen lengths. A GPU
-    waits for every call, with dropout or without. On a CPU without dropout, equal lengths are as
-    fast, and nothing is padded.
+    gets the same few calls, with dropout or without (not measured). On a CPU without dropout, a
+    call for each length is as fast, and nothing is padded.
     """
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:

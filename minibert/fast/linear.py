@@ -32,11 +32,11 @@ def has_avx512() -> bool:
 
 def has_arranged_products() -> bool:
     """Whether oneDNN's products with arranged weights are at least as fast as MKL's here."""
-    return torch.backends.mkldnn.is_available() and capability() in ("AVX512",)
+    return torch.backends.mkldnn.is_available() and capability() in ("AVX2", "AVX512")
 
 
 def capability() -> str:
-    """The instructions that PyTorch uses, which ATEN_CPU_CAPABILITY can limit: "AVX512", "AVX2" …"""
+    """The instructions that PyTorch uses, "AVX512" say. ATEN_CPU_CAPABILITY can limit them."""
     return torch.backends.cpu.get_cpu_capability()
 
 

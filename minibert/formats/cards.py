@@ -11,7 +11,7 @@ from minibert.files import replacing
 def write_card(file: Path, facts: Mapping[str, Any], text: str) -> None:
     """Write a model card: facts for the Hub as YAML between two lines of dashes, then Markdown for
     people."""
-    # which is YAML too
+    # JSON is YAML too.
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in facts.items()]
     with replacing(file) as beside:
         beside.write_text("\n".join(["---", *lines, "---", "", text.strip(), ""]), encoding="utf-8")

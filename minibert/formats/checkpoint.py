@@ -67,9 +67,9 @@ def load_state(
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """Read the tensors of a checkpoint that fill the given parameters.
 
-    parameters: name -> a tensor of the wanted shape (on any device, "meta" too). Floats of any
-    width become `dtype`. Returns tensors by the parameters' names, and what became of each tensor:
-    problems stand in the report. Raises InputError if a file is no safetensors file.
+    parameters: by their names, tensors of the wanted shapes (on any device, "meta" too). Tensors
+    are converted to `dtype`. Returns them by the parameters' names, and what became of each tensor
+    of the files, problems included. Raises InputError if a file is no safetensors file.
     """
     files = tuple(files)
     state: dict[str, Tensor] = {}
@@ -87,7 +87,7 @@ def load_state(
                 if status in ("loaded", "renamed"):
                     state[note] = tensors.get_tensor(name).to(dtype, copy=True)
                 entries.append(TensorEntry(name, status, shape, stored, note))
-    # when all that they may be equal to is there
+    # checked last: by now, what they must equal has been read
     entries += [_tie(file, name, state) for file, name in twice]
     present = {model_name(entry.name) for entry in entries}
     for name, parameter in parameters.items():
@@ -105,15 +105,15 @@ def _classify(
     parameters: Mapping[str, Tensor],
     filled: Mapping[str, Tensor],
 ) -> tuple[str, str]:
-    """The status of one tensor of a file, and the parameter it fills or the reason why it fills
-    none."""
+    """The status of one tensor of a file, and the parameter that it fills or the reason why it
+    fills none."""
     target = model_name(name)
     if name.endswith("position_ids"):
         return "ignored", "the numbers 0, 1, 2 ..., which old versions saved"
-    if target not in parameters and not name.removeprefix("bert.").startswith(ENCODER_PARTS):
-        return "ignored", "a head, no part of the encoder"
     if target is None or target not in parameters:
-        if target is not None and target.startswith("pooler."):
+        if not name.startswith(("bert.", *ENCODER_PARTS)):
+            return "ignored", "no part of the encoder: a head, as a rule"
+        if (target or "").startswith("pooler.") and "pooler.dense.weight" not in parameters:
             return "ignored", "the pooler was not asked for"
         return "unexpected", "config.json describes no such parameter"
     if target in filled:
@@ -126,8 +126,8 @@ def _classify(
 
 
 def _tie(file: Path, name: str, state: Mapping[str, Tensor]) -> TensorEntry:
-    """What became of a tensor that must be equal to one that is loaded, and is then not needed
-    itself."""
+    """What became of a tensor that is not needed itself, since it must equal one that is
+    loaded."""
     with open_safetensors(file) as tensors:
         tensor, stored = tensors.get_tensor(name), tensors.get_slice(name).get_dtype()
     target = TIES[name]
@@ -149,20 +149,21 @@ def load_model(
 ) -> tuple[Model, LoadReport]:
     """A model with the weights of a folder, in eval mode, and the report of its tensors.
 
-    build: makes the model, given its config and the names of the parameters that the files can
-    fill. Raises InputError, naming file, tensor and shapes, if the config or the weights cannot be
-    used, or a tensor of the model is missing, unexpected or of a wrong shape.
+    config_class: what `read_config` makes of config.json. build: makes the model, given its config
+    and the names of the parameters that the files can fill. Raises InputError, naming file, tensor
+    and shapes, if the config or the weights cannot be used, or a tensor of the model is missing,
+    unexpected or of a wrong shape.
     """
     config, files = read_config(folder, config_class), weight_files(folder)
     names = {known for file in files for name in tensor_names(file) if (known := model_name(name))}
-    # before a loop of a billion steps builds those layers
+    # A config may ask for a billion layers: it is refused before they are built.
     if config.num_hidden_layers > len(names):
         raise InputError(
-            f"{folder / 'config.json'}: num_hidden_layers is {config.num_hidden_layers}, and the weights "
-            f"hold {len(names)} tensors of a BERT in all"
+            f"{folder / 'config.json'}: num_hidden_layers is {config.num_hidden_layers}, and the "
+            f"weights hold {len(names)} tensors of a BERT in all"
         )
     try:
-        with torch.device("meta"):  # shapes without memory: every parameter is about to be replaced
+        with torch.device("meta"):  # shapes without memory: every parameter will be replaced
             model = build(config, names)
     except RuntimeError as error:  # sizes whose product overflows
         raise InputError(f"{folder / 'config.json'}: {error}") from error
@@ -178,11 +179,10 @@ def load_model(
 def save_model(
     architecture: str, config: Config, tensors: Mapping[str, Tensor], folder: Path, **more: Any
 ) -> None:
-    """Write config.json and model.safetensors as a class of `transformers` does, each beside the
-    old one and renamed.
+    """Write config.json and model.safetensors, as the class `architecture` of `transformers` does.
 
-    tensors: by that class's names. more: what else that class wants in config.json.
-    Raises InputError if the disk refuses.
+    tensors: by that class's names. more: further entries of config.json. Each file is written
+    beside the old one and renamed. Raises InputError if the disk refuses.
     """
     content = {"architectures": [architecture], "model_type": "bert", **asdict(config)}
     save_tensors(tensors, folder / "model.safetensors")

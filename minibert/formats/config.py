@@ -72,9 +72,10 @@ def check_config(config: Any, activations: Mapping[str, Any]) -> None:
         elif field.type is float:
             if type(value) not in (int, float) or not 0 < value < 1:
                 raise ValueError(f"{field.name} must be a number between 0 and 1, not {value!r}")
-        elif field.name not in ("hidden_act", "pad_token_id"):
-            if type(value) is not int or not 0 < value < 2**31:
-                raise ValueError(f"{field.name} must be a positive whole number, not {value!r}")
+        elif field.name not in ("hidden_act", "pad_token_id") and (
+            type(value) is not int or not 0 < value < 2**31
+        ):
+            raise ValueError(f"{field.name} must be a positive whole number, not {value!r}")
     if config.hidden_size % config.num_attention_heads:
         raise ValueError(
             f"hidden_size {config.hidden_size} is not a multiple of num_attention_heads "

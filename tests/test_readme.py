@@ -1,0 +1,169 @@
+"""README.md: every block and every command in it runs as printed, on short data.
+
+What needs weights that are not on this machine is skipped. The pip commands are what .ci/run runs.
+"""
+
+import itertools
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+
+from minibert import InputError
+from minibert.formats.hub import BERT_BASE, find_model
+from tests.documents import ROOT, blocks
+from train.data import read
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LINES = [
+    line.strip()
+    for block in blocks("README.md", "bash")
+    for part in block.splitlines()
+    for line in part.split("&&")
+]
+IN_TABLES = sorted(set(re.findall(r"^\|.*`(python -m [^`]+)`.*\|$", README, flags=re.MULTILINE)))
+# What is run elsewhere: installing and all the tests by .ci/run, long measurements by hand.
+ELSEWHERE = ("pip install", "python -m pytest", "python -m tools.benchmark", "python -m tools.fine")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a reader would be: with a corpus, and the data sets that the README names, but short."""
+    folder = tmp_path_factory.mktemp("reader")
+    newsroom = ROOT / "train" / "datasets" / "newsroom"
+    for split in ("train", "dev", "test"):
+        lines = (newsroom / f"{split}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        short = folder / "ours" / "newsroom" / f"{split}.jsonl"
+        short.parent.mkdir(parents=True, exist_ok=True)
+        short.write_text("".join(lines[:48]), encoding="utf-8")
+        write_snips(folder / "path" / "to" / "snips" / split)
+    texts = [json.loads(line)["text"] for line in lines[:40]]
+    (folder / "corpus.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    for name in ("emotion", "sentiment"):
+        write_tweeteval(folder / "path" / "to" / name)
+    return folder
+
+
+def write_snips(folder: Path) -> None:
+    pairs = [("play some jazz", "O O B-genre", "PlayMusic"), ("rain in oslo", "O O B-city", "Rain")]
+    folder.mkdir(parents=True)
+    for name, column in zip(("seq.in", "seq.out", "label"), zip(*pairs * 8, strict=True)):
+        (folder / name).write_text("\n".join(column) + "\n", encoding="utf-8")
+
+
+def write_tweeteval(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "mapping.txt").write_text("0\tbad\n1\tgood\n", encoding="utf-8")
+    for split in ("train", "val", "test"):
+        texts = [f"{'what a great day' if i % 2 else 'how awful'} {i}\n" for i in range(16)]
+        (folder / f"{split}_text.txt").write_text("".join(texts), encoding="utf-8")
+        labels = "".join(f"{i % 2}\n" for i in range(16))
+        (folder / f"{split}_labels.txt").write_text(labels, encoding="utf-8")
+
+
+@pytest.fixture
+def reader(folder: Path, minilm: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """In that folder, with newsroom cut short."""
+    monkeypatch.setattr(read, "OURS", folder / "ours")
+    monkeypatch.chdir(folder)
+    threads = torch.get_num_threads()
+    yield folder
+    torch.set_num_threads(threads)
+
+
+def run(command: str) -> None:
+    """A command as printed, in this process. It must end well."""
+    if BERT_BASE in README and "fill-mask" in command:
+        needs_bert_base()
+    _, _, program, *arguments = shlex.split(command)
+    module = import_module(f"{program}.__main__" if program == "minibert" else program)
+    assert module.main(arguments) == 0, command
+
+
+def needs_bert_base() -> None:
+    try:
+        find_model(BERT_BASE)
+    except InputError:
+        pytest.skip(f"the weights of {BERT_BASE} are not on this machine")
+
+
+def test_python_blocks(reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first block; what follows it may build on it."""
+    names: dict[str, object] = {}
+    first, *more = blocks("README.md", "python")
+    exec(first, names)
+    assert "(40, 384)" in capsys.readouterr().out
+    assert names["vectors"].shape == (40, 384)  # type: ignore[attr-defined]
+    for block in more:
+        if BERT_BASE in block:
+            needs_bert_base()
+        exec(block, names)
+
+
+def test_commands_of_the_library(reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [line for line in LINES if line.startswith("python -m minibert")]
+    assert {shlex.split(command)[3] for command in commands} >= {"similarity", "encode", "inspect"}
+    for command in commands:
+        if "fill-mask" not in command:
+            run(command)
+    assert (reader / "vectors.npy").exists()
+    assert "The cat sits on the mat  |  A kitten rests on a rug" in capsys.readouterr().out
+
+
+def test_filling_masks(reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (command,) = [line for line in LINES if "fill-mask" in line]
+    run(command)
+    assert "capital" in capsys.readouterr().out
+
+
+def test_commands_of_training(reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the order of the README, since one predicts with what another has trained."""
+    shutil.rmtree(reader / "runs", ignore_errors=True)
+    commands = [line for line in LINES if line.startswith("python -m train")]
+    assert len(commands) >= 5
+    for command in dict.fromkeys(commands):
+        run(command)
+    out = capsys.readouterr().out
+    assert "Apple opens a laboratory in Nairobi\n  topic: " in out
+    assert sorted(folder.name for folder in (reader / "runs").iterdir()) == [
+        "emotion",
+        "newsroom",
+        "newsroom-2",
+        "snips",
+    ]
+
+
+@pytest.mark.parametrize("command", IN_TABLES)
+def test_commands_in_tables(command: str, reader: Path) -> None:
+    if command.startswith(ELSEWHERE):
+        pytest.skip("a long measurement, run by hand; tests/test_benchmark.py runs a short one")
+    run(command)
+
+
+def test_every_command_is_run() -> None:
+    known = ("python -m minibert", "python -m train", *ELSEWHERE)
+    assert [line for line in LINES if not line.startswith(known)] == []
+
+
+def test_the_sizes_of_the_two_files() -> None:
+    """The first ten lines say which two files are all of BERT, and how long they are."""
+    said = re.findall(r"\[(minibert/\w+\.py)\]\(\1\) \((\d+) lines\)", README)
+    assert [name for name, _ in said] == ["minibert/model.py", "minibert/layout.py"]
+    assert sum(int(count) for _, count in said) <= 400
+    for name, count in said:
+        assert len((ROOT / name).read_text(encoding="utf-8").splitlines()) == int(count)
+        assert name in "".join(itertools.islice(README.splitlines(), 10))
+
+
+def test_links_lead_somewhere() -> None:
+    for document in ("README.md", "CONTRIBUTING.md", "RESULTS.md"):
+        text = (ROOT / document).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            if "://" not in target:
+                assert (ROOT / target).exists(), f"{document}: {target}"

@@ -1,0 +1,58 @@
+"""formats/sentence_transformers.py: settings survive a folder, and odd paths are one error.
+
+What the settings do to vectors is tested in test_encoder.py.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minibert import InputError
+from minibert.formats.sentence_transformers import (
+    POOLINGS,
+    EncoderSettings,
+    read_encoder_folder,
+    write_encoder_settings,
+)
+from minibert.heads import POOLINGS as COMPUTED
+
+
+def test_the_format_names_every_pooling_that_is_computed() -> None:
+    assert tuple(POOLINGS) == tuple(COMPUTED)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        EncoderSettings(),
+        EncoderSettings("cls", True, 256, {"query": "search: ", "none": ""}, "query", False, 5),
+        EncoderSettings(pooling="max", truncate_dim=1),
+    ],
+)
+def test_what_is_written_is_read(settings: EncoderSettings, tmp_path: Path) -> None:
+    write_encoder_settings(settings, 24, tmp_path)
+    read = read_encoder_folder(tmp_path)
+    assert (read.transformer, read.settings, read.lower_first) == (tmp_path, settings, False)
+
+
+def test_a_folder_without_modules_is_a_plain_bert(tmp_path: Path) -> None:
+    read = read_encoder_folder(tmp_path)
+    assert (read.transformer, read.settings) == (tmp_path, EncoderSettings("mean", False))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("path", ["loop", "\ud800", "x" * 300, "x/" * 3000, "loop/x", 3, None])
+def test_a_path_that_leads_nowhere_is_one_error(number: int, path: Any, tmp_path: Path) -> None:
+    os.symlink("loop", tmp_path / "loop")
+    write_encoder_settings(EncoderSettings(), 24, tmp_path)
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    modules[number]["path"] = path
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(
+        InputError, match=r"^.*modules\.json: the path .* (is no folder|leads out of the folder)$"
+    ) as caught:
+        read_encoder_folder(tmp_path)
+    assert len(str(caught.value)) < 500
