@@ -631,7 +631,10 @@ def test_a_hub_that_gives_nothing_is_one_error_with_three_ways(tiny: Path, tmp_p
             # a commit, too: huggingface_hub asks for one by another way, with retries
             (environment(tmp_path, closed), [("tiny/bert", None), ("tiny/bert", COMMIT)]),
             (environment(tmp_path, mute), [("tiny/bert", None)]),
-            (environment(tmp_path, f"{endpoint}/portal"), [("tiny/bert", None)]),  # such as a hotel's
+            (
+                environment(tmp_path, f"{endpoint}/portal"),
+                [("tiny/bert", None)],
+            ),  # such as a hotel's
             (environment(tmp_path, closed, offline=True), [("tiny/bert", None)]),
         )
     reasons = ["refused", "refused", "timed out", "", "offline mode"]
