@@ -93,7 +93,7 @@ class SentenceEncoder:
         pooling, max_length, truncate_dim: in place of what the files say. device: "cuda" where
         there is one, if left out.
         Raises InputError if the model cannot be had, or if its files are damaged or ask for what is
-        not implemented.
+        not implemented. Warns if nothing says how to pool: then it is the plain mean.
         """
         folder = read_encoder_folder(find_encoder(name, revision, pooling))
         asked = {"pooling": pooling, "max_length": max_length, "truncate_dim": truncate_dim}

@@ -1,10 +1,10 @@
-"""python -m tools.make_bert_base FOLDER: a stand-in for bert-base-uncased, with its shape and none
-of its knowledge.
+"""python -m tools.make_bert_base FOLDER: a stand-in for bert-base-uncased, of the same shape, with
+random weights.
 
 Writes config.json and model.safetensors with exactly the tensor names, shapes, dtype and metadata
 of google-bert/bert-base-uncased (revision 86b5e0934494bd15c9632b12f734a8a67f723594): 206 tensors,
-110,106,428 float32 values, 440 MB. The values are random, the same for the same seed. For measuring
-and testing where the real file cannot be had: time, memory and loading depend on its shape alone.
+110,106,428 float32 values, 440 MB. The same seed gives the same values. It is for measuring and
+testing where the real file cannot be had: time, memory and loading depend on its shape alone.
 """
 
 import argparse
@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minibert.files import InputError, write_json
+from minibert.files import write_json
 from minibert.formats.tensors import save_tensors
+from minibert.program import run_program
 
 VOCABULARY, HIDDEN, LAYERS, FEED_FORWARD, POSITIONS, TYPES = 30522, 768, 12, 3072, 512, 2
 
@@ -47,7 +48,7 @@ CONFIG: dict[str, Any] = {
 def shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape of each tensor. The masked-word decoder is not among them: it is the word
     embeddings."""
-    # the original's names for a norm's two
+    # the original names its layer norms' weight and bias so
     table, norm = "bert.embeddings.{}_embeddings.weight", ("gamma", "beta")
     for name, rows in (("word", VOCABULARY), ("position", POSITIONS), ("token_type", TYPES)):
         yield table.format(name), (rows, HIDDEN)
@@ -75,7 +76,8 @@ def dense(name: str, outputs: int, inputs: int) -> Iterator[tuple[str, tuple[int
 def make_bert_base(folder: Path, seed: int = 0) -> None:
     """Write the two files, each beside the old one and renamed.
 
-    Values are normal with std 0.02, a norm's gamma around 1. Raises InputError if the disk refuses.
+    Values are normal with std 0.02, around 0, those of gamma around 1. Raises InputError if the
+    disk refuses.
     """
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
@@ -90,16 +92,11 @@ def make_bert_base(folder: Path, seed: int = 0) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.make_bert_base", description=__doc__)
     parser.add_argument(
-        "folder", type=Path, help="made if it is not there; files of these names are replaced"
+        "folder", type=Path, help="made if it does not exist; files of these names are replaced"
     )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    try:
-        make_bert_base(options.folder, options.seed)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_program(lambda: make_bert_base(options.folder, options.seed))
 
 
 if __name__ == "__main__":

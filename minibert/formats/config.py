@@ -1,4 +1,4 @@
-"""config.json of a BERT, by its original names."""
+"""config.json of a BERT, with its original names."""
 
 from collections.abc import Mapping
 from dataclasses import fields
