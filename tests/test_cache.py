@@ -24,12 +24,13 @@ from minibert.files import InputError
 from minibert.layout import Packed
 from minibert.linear import ENOUGH
 from minibert.model import Bert, Layer
-from tests.training import World, assemble, make_world, outcome
+from tests.training import World, make_world, outcome
 from train import cache as cache_module
-from train import run as run_module
+from train.batches import Batch
 from train.cache import PrefixCache
-from train.data import Batch
+from train.journal import Journal
 from train.run import main, train
+from train.setup import assemble
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -144,20 +145,20 @@ def test_after_the_first_epoch_only_what_learns_is_computed(
     world: World, tmp_path: Path, calls: Counter[tuple[int, bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_epoch_end: list[int] = []
-    note = run_module.note_evaluation
+    note = Journal.note_evaluation
 
-    def noting(*arguments: Any) -> None:
+    def noting(journal: Journal) -> None:
         at_epoch_end.append(sum(calls.values()))
-        note(*arguments)
+        note(journal)
 
-    monkeypatch.setattr(run_module, "note_evaluation", noting)
+    monkeypatch.setattr(Journal, "note_evaluation", noting)
     train(world.settings(freeze="backbone", epochs=3), tmp_path / "run")
     assert at_epoch_end == [3 * (6 + 1)] * 3
 
 
 def passes(cache: PrefixCache, batches: list[Batch]) -> list[Tensor]:
     with torch.no_grad():
-        return [cache.hidden(batch) for batch in batches]
+        return [cache.forward(batch) for batch in batches]
 
 
 def test_other_batches_of_the_same_sentences_come_from_the_cache(
@@ -195,15 +196,15 @@ def test_gradients_above_the_cache_are_the_same(world: World, tmp_path: Path) ->
     """And nothing below has one, in the pass that fills the cache as in the pass that reads it."""
     parts = assemble(world.settings(freeze="embeddings,layers.0", dropout=0.0))
     cache = PrefixCache(parts.model, parts.sources[0], 2, 2**20, tmp_path)
-    batch = parts.batch()
+    batch = parts.batch(parts.sources[0])
     learning = [p for p in parts.model.bert.parameters() if p.requires_grad]
 
-    def gradients(hidden: Callable[[Batch], Tensor]) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(hidden(batch).square().sum(), learning, allow_unused=False)
+    def gradients(forward: Callable[[Batch], Tensor]) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(forward(batch).square().sum(), learning, allow_unused=False)
 
     expected = gradients(parts.model)
-    for hidden in (cache.hidden, cache.hidden):
-        assert all(map(torch.equal, gradients(hidden), expected))
+    for forward in (cache.forward, cache.forward):
+        assert all(map(torch.equal, gradients(forward), expected))
 
 
 # Where it is kept
@@ -227,7 +228,7 @@ def test_memory_up_to_the_limit_and_then_a_file(
     for memory, expected in ((tokens * 24 * 4, 0), (tokens * 24 * 4 - 1, 1)):
         caches.append(PrefixCache(parts.model, items, 1, memory, tmp_path / "run"))
         assert len(files) == expected
-        passes(caches[-1], [parts.batch()])
+        passes(caches[-1], [parts.batch(parts.sources[0])])
     # the file has no name, so that nothing can be left of it
     assert list((tmp_path / "run").iterdir()) == []
     assert torch.equal(caches[0].states, caches[1].states)
@@ -262,11 +263,17 @@ def test_a_run_uses_the_file_and_leaves_none(
 
 
 def test_no_cache_where_nothing_below_is_frozen(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, tmp_path: Path, calls: Counter[tuple[int, bool]]
 ) -> None:
-    monkeypatch.setattr(PrefixCache, "__init__", lambda *_: pytest.fail("a cache was made"))
-    train(world.settings(freeze="layers.1", epochs=1), tmp_path / "run")
-    train(world.settings(freeze="backbone", epochs=1, cache=False), tmp_path / "without")
+    """Every frozen layer runs in every batch: three epochs of six batches and of dev, and two more
+    passes at the end."""
+    for name, settings in (
+        ("above", world.settings(freeze="layers.1", epochs=3)),
+        ("without", world.settings(freeze="embeddings, layers.0", epochs=3, cache=False)),
+    ):
+        calls.clear()
+        train(settings, tmp_path / name)
+        assert frozen_calls(calls) == [3 * (6 + 1) + 2]
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system has no posix_fallocate")

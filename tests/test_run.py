@@ -20,7 +20,6 @@ from minibert.files import InputError
 from minibert.tokenizer import TruncationWarning
 from tests.training import (
     World,
-    assemble,
     differing,
     log_of,
     make_world,
@@ -33,21 +32,21 @@ from tests.training import (
     write_splits,
 )
 from train import run as run_module
+from train.batches import Item
 from train.checkpoint import Progress, checkpoints, read_tensors
-from train.data import DataSet, Example, Item
-from train.run import (
-    compare_single,
-    ends_early,
-    epochs_alone,
-    main,
-    monitored_value,
-    output_folder,
-    plan_steps,
-    settings_alone,
-    train,
-)
+from train.command_line import output_folder
+from train.compare import compare_single, epochs_alone, settings_alone
+from train.data.examples import DataSet, Example
+from train.evaluation import monitored_value
+from train.run import main, train
+from train.sampling import plan_steps
 from train.settings import Settings
-from train.tasks import SentenceClassification, Task, TokenTagging, build_tasks
+from train.setup import assemble
+from train.tasks import build_tasks
+from train.tasks.base import Task
+from train.tasks.classification import SentenceClassification
+from train.tasks.regression import SentenceRegression
+from train.tasks.tagging import TokenTagging
 
 LEARNS_BY_HEART = {"overfit_batch": 8, "epochs": 30, "lr": 1e-2, "head_lr": 3e-2, "dropout": 0.0}
 
@@ -175,15 +174,12 @@ def test_loss_of_an_epoch_is_the_mean_over_its_targets(world: World, tmp_path: P
     settings = world.settings(dropout=0.0, lr=1e-30, head_lr=1e-30, weight_decay=0.0)
     train(settings, tmp_path / "run")
     parts = assemble(settings)
-    batch = parts.batch()
+    batch = parts.batch(parts.sources[0])
     states = parts.model.eval()(batch)
     expected = {}
     for task in parts.tasks:
-        values = batch.values[task.name]
-        loss = task.loss(
-            task.scores(parts.model, states, batch.layout, batch.places[task.name]), values
-        )
-        expected[task.name] = loss.item() / len(values)
+        loss = task.loss(parts.model, states, batch)
+        expected[task.name] = loss.item() / len(batch.targets[task.name])
     for entry in metrics_of(tmp_path / "run")["history"]:
         assert entry["loss"] == pytest.approx(expected, rel=1e-5)
 
@@ -262,15 +258,16 @@ def spoil(
     monkeypatch: pytest.MonkeyPatch, calls: set[int], how: Callable[[Tensor], Tensor]
 ) -> None:
     """Change the loss of the slots in these of its calls, counted from 1."""
-    loss = TokenTagging.loss
+    criterion = TokenTagging.criterion
     count = 0
 
-    def changed(task: TokenTagging, scores: Tensor, values: Tensor) -> Tensor:
+    def changed(task: TokenTagging, logits: Tensor, targets: Tensor) -> Tensor:
         nonlocal count
         count += 1
-        return how(loss(task, scores, values)) if count in calls else loss(task, scores, values)
+        loss = criterion(task, logits, targets)
+        return how(loss) if count in calls else loss
 
-    monkeypatch.setattr(TokenTagging, "loss", changed)
+    monkeypatch.setattr(TokenTagging, "criterion", changed)
 
 
 SPOILT: dict[str, Callable[[Tensor], Tensor]] = {
@@ -321,13 +318,13 @@ def test_three_in_a_row_stop_the_run_and_name_the_batch(
 ) -> None:
     spoil(monkeypatch, {4, 5, 6}, SPOILT["gradient alone"])
     seen: list[list[str]] = []
-    backward = run_module.backward
+    forward_backward = run_module.forward_backward
 
     def noting(batches: Any, *rest: Any) -> Any:
         seen.append([item.example.where for batch in batches for item in batch.items])
-        return backward(batches, *rest)
+        return forward_backward(batches, *rest)
 
-    monkeypatch.setattr(run_module, "backward", noting)
+    monkeypatch.setattr(run_module, "forward_backward", noting)
     assert main(arguments(world.settings(), tmp_path, "--output", str(tmp_path / "run"))) == 2
     assert len(seen) == 6
     error = capsys.readouterr().err
@@ -345,7 +342,7 @@ def test_three_in_a_row_stop_the_run_and_name_the_batch(
 
 def scripted(monkeypatch: pytest.MonkeyPatch, values: Sequence[float]) -> None:
     """The monitored metric is what the script says, whatever was learnt."""
-    script: Iterator[float] = iter([0.0, *values])  # the first is asked for before training
+    script: Iterator[float] = iter(values)
     monkeypatch.setattr(run_module, "monitored_value", lambda *_: next(script))
 
 
@@ -394,19 +391,24 @@ def test_patience_counts_evaluations_not_epochs(
     )
 
 
-def test_ends_early() -> None:
-    assert [ends_early(Progress(worse=worse), Settings(patience=2)) for worse in (0, 1, 2, 3)] == [
-        0,
-        0,
-        1,
-        1,
-    ]
-    assert not ends_early(Progress(worse=99), Settings(patience=0))
+def test_a_run_is_over_after_its_epochs_or_when_patience_ends() -> None:
+    def over(since_best: int, patience: int, epoch: int = 1) -> bool:
+        progress = Progress(epoch=epoch, evaluations_since_best=since_best)
+        return progress.is_over(Settings(patience=patience, epochs=3))
+
+    assert [over(count, patience=2) for count in (0, 1, 2, 3)] == [False, False, True, True]
+    assert not over(99, patience=0)
+    assert [over(0, patience=0, epoch=epoch) for epoch in (3, 4)] == [False, True]
 
 
 @pytest.fixture
 def two_tasks() -> list[Task]:
     return [SentenceClassification("intent", ("a", "b")), TokenTagging("slots", ("O",))]
+
+
+@pytest.fixture
+def three_tasks(two_tasks: list[Task]) -> list[Task]:
+    return [*two_tasks, SentenceRegression("score")]
 
 
 MEASURED: dict[str, Any] = {
@@ -420,7 +422,7 @@ MEASURED: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("monitor", "expected"),
     [
-        ("mean", 0.625),
+        ("mean", (0.5 + 0.75 + 0.5) / 3),
         ("intent.accuracy", 0.5),
         ("intent.macro_f1", 0.25),
         ("slots.f1", 0.75),
@@ -429,8 +431,8 @@ MEASURED: dict[str, Any] = {
         ("slots.entities_cut_off", -3),
     ],
 )
-def test_monitored_value(two_tasks: list[Task], monitor: str, expected: float) -> None:
-    assert monitored_value(MEASURED, two_tasks, monitor) == expected
+def test_monitored_value(three_tasks: list[Task], monitor: str, expected: float) -> None:
+    assert monitored_value(MEASURED, three_tasks, monitor) == expected
 
 
 def test_mean_is_over_the_tasks_that_dev_has(two_tasks: list[Task]) -> None:
@@ -577,7 +579,7 @@ def test_interrupted_before_the_loop(
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module, "load_data", interrupt)
+    monkeypatch.setattr("train.setup.load_data", interrupt)
     assert main(arguments(world.settings(), tmp_path, "--output", str(tmp_path / "run"))) == 130
     assert capsys.readouterr().err == "stopped\n"
 
@@ -619,7 +621,7 @@ def test_compare_single(world: World, tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_a_single_run_is_the_run_of_that_task(world: World, tmp_path: Path) -> None:
     settings = world.settings(epochs=1, pooling="cls", class_weights="intent=auto", monitor="frame")
-    compare_single(settings, tmp_path / "run", train(settings, tmp_path / "run"))
+    compare_single(settings, tmp_path / "run", train(settings, tmp_path / "run"), train)
     train(replace(settings, tasks=("intent",), monitor="mean"), tmp_path / "alone")
     assert outcome(tmp_path / "run/single-intent") == outcome(tmp_path / "alone")
 
@@ -706,7 +708,7 @@ def test_compare_single_of_two_sources_with_heads_named(world: World, tmp_path: 
         epochs=1,
     )
     joint = train(settings, tmp_path / "run")
-    compare_single(settings, tmp_path / "run", joint)
+    compare_single(settings, tmp_path / "run", joint, train)
     compared = json.loads((tmp_path / "run/compare.json").read_text())
     assert set(compared["joint"]) == {"intent"}
     assert set(compared["single"]) == {"intent", "score"}

@@ -11,16 +11,9 @@ import pytest
 
 from minibert import InputError
 from train import run
-from train.readers import OURS
-from train.settings import (
-    RECIPES,
-    Settings,
-    command_line,
-    parse_number,
-    parse_pairs,
-    read_settings,
-    recipe_file,
-)
+from train.command_line import RECIPES, command_line, recipe_file
+from train.data.read import OURS
+from train.settings import Settings, parse_number, parse_pairs, read_settings
 
 HINTS = get_type_hints(Settings)
 NAMES = [field.name for field in fields(Settings)]

@@ -24,13 +24,18 @@ from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, read_object, write_json
 from minibert.hub import find_model
 from tools.joint import TransformersJoint, padded
-from train.data import Item
-from train.evaluate import Metrics, measure
-from train.readers import load_data
+from train.batches import Item
+from train.command_line import command_line
+from train.evaluation import Metrics, measure, monitored_value
 from train.report import table
-from train.run import monitored_value, plan_steps, tokenize, train
-from train.settings import Settings, command_line
-from train.tasks import Prediction, SentenceClassification, Task, TokenTagging, build_tasks
+from train.run import train
+from train.sampling import plan_steps
+from train.settings import Settings
+from train.setup import load_data, tokenize
+from train.tasks import build_tasks
+from train.tasks.base import Prediction, Task
+from train.tasks.classification import SentenceClassification
+from train.tasks.tagging import TokenTagging
 
 ENGINES = ("minibert", "transformers")
 

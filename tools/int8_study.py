@@ -21,11 +21,11 @@ from torch.nn import functional as F
 
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
-from train.checkpoint import load_run
-from train.data import prepare
-from train.evaluate import measure, predict
-from train.readers import load_data
+from train.batches import prepare
+from train.evaluation import measure, predict
 from train.report import shown, table
+from train.saved import load_run
+from train.setup import load_data
 
 
 class DynamicLinear(nn.Module):

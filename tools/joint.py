@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.data import Item
-from train.tasks import Task
+from train.batches import Item
+from train.tasks.base import Task
 
 
 class TransformersJoint(nn.Module):

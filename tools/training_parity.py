@@ -24,14 +24,18 @@ from minibert.model import Bert, BertConfig
 from minibert.tokenizer import SPECIAL_TOKENS
 from minibert.weights import checkpoint_name
 from tools.parity import shake, worst
-from train.data import Batch, DataSet, Example, Item, collate, prepare
+from train.batches import Batch, Item, collate, prepare, token_ids
+from train.data.examples import DataSet, Example
 from train.freezing import FreezingPlan
 from train.mixing import LossMixer
+from train.model import JointModel, set_dropout
 from train.optimizer import build_optimizer, rate_factor, set_rates
-from train.readers import load_data
-from train.run import Hidden, backward, plan_steps, set_dropout, used_ids
+from train.sampling import plan_steps
 from train.settings import Settings
-from train.tasks import JointModel, Task, build_tasks
+from train.setup import load_data
+from train.step import Forward, forward_backward
+from train.tasks import build_tasks
+from train.tasks.base import Task
 from train.words import UsedWords
 
 
@@ -105,12 +109,12 @@ def our_parts(lesson: Lesson) -> tuple[JointModel, list[Task], list[Item]]:
     encoder = SentenceEncoder.from_pretrained(lesson.folder, device="cpu", dtype=lesson.dtype)
     tasks = build_tasks(lesson.sets, lesson.settings)
     items = prepare(lesson.examples, encoder.tokenizer)
-    encoder.bert.embeddings.word = UsedWords(encoder.bert.embeddings.word, used_ids([items]))
+    encoder.bert.embeddings.word = UsedWords(encoder.bert.embeddings.word, token_ids([items]))
     torch.manual_seed(lesson.settings.seed)
     return JointModel(encoder.bert, tasks).to(lesson.dtype), tasks, items
 
 
-def padded(model: JointModel) -> Hidden:
+def padded(model: JointModel) -> Forward:
     """How a batch becomes its last hidden state by way of `Padded`: (N, D), as the packed one."""
 
     def hidden(batch: Batch) -> Tensor:
@@ -127,7 +131,7 @@ def padded(model: JointModel) -> Hidden:
 
 
 def our_course(
-    lesson: Lesson, layout: Callable[[JointModel], Hidden] | None = None, accumulate: int = 1
+    lesson: Lesson, layout: Callable[[JointModel], Forward] | None = None, accumulate: int = 1
 ) -> Course:
     """The steps as train/run.py takes them. layout: `padded`, or packed as ever. accumulate: the
     batches that share a step's sentences, whose words are not equally many."""
@@ -143,7 +147,7 @@ def our_course(
         set_rates(optimizer, rate_factor(number, lesson.steps, lesson.settings))
         shares = [step[i::accumulate] for i in range(min(accumulate, len(step)))]
         batches = [collate([items[i] for i in share], tasks) for share in shares]
-        sums, counts, _ = backward(batches, model, hidden, mixer, tasks, lesson.settings)
+        sums, counts, _ = forward_backward(batches, model, hidden, mixer, tasks, lesson.settings)
         nn.utils.clip_grad_norm_(model.parameters(), lesson.settings.clip)
         optimizer.step()
         optimizer.zero_grad()

@@ -29,7 +29,7 @@ def predict(
     model.eval()
     found: dict[int, dict[str, Prediction]] = {item.number: {} for item in items}
     with torch.no_grad():
-        for chosen in evaluation_batches(items):
+        for chosen in evaluation_batches([item for item in items if item.parts]):
             batch = collate(chosen, device)
             states = (forward or model)(batch)  # (*, D)
             for task in tasks:

@@ -164,10 +164,10 @@ def draw_curves(run: Path, history: Sequence[Mapping[str, Any]], tasks: Sequence
     if not history:
         return False
     try:
-        from matplotlib.figure import Figure  # not pyplot, which has one backend for all programs
+        import matplotlib.figure  # not pyplot, which sets a backend for the whole process
     except ImportError:
         return False
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for task in tasks:
         main = task.metrics[0].name

@@ -31,7 +31,7 @@ from train.sampling import plan_steps
 from train.saved import save_for_transformers, save_run
 from train.settings import Settings
 from train.setup import Parts, assemble
-from train.step import Forward, forward_backward, is_finite, labelled_batch, not_finite
+from train.step import Forward, forward_backward, is_finite, not_finite
 from train.tasks import KINDS, Kinds
 from train.words import used_words_only
 
@@ -133,10 +133,7 @@ def fit(
 
             for step in steps[progress.position :]:
                 set_rates(optimizer, rate_factor(progress.step, total_steps, settings))
-                batches = [
-                    labelled_batch([sources[source][i] for source, i in batch], tasks, parts.device)
-                    for batch in step
-                ]
+                batches = [parts.batch([sources[s][i] for s, i in batch]) for batch in step]
                 losses = forward_backward(batches, model, forward, parts.mixer, tasks, settings)
                 learning = [p for p in parameters.values() if p.grad is not None]
                 norm = float(nn.utils.clip_grad_norm_(learning, settings.clip or float("inf")))

@@ -8,7 +8,7 @@ from torch import nn
 
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
-from train.batches import Item, prepare, token_ids
+from train.batches import Batch, Item, prepare, token_ids
 from train.data.examples import DataSet
 from train.data.read import read_source
 from train.data.splits import cut_dev
@@ -18,6 +18,7 @@ from train.freezing import FreezingPlan
 from train.mixing import LossMixer
 from train.model import JointModel, set_dropout
 from train.settings import Settings
+from train.step import labelled_batch
 from train.tasks import KINDS, Kinds, build_tasks, classes_of, clean_labels
 from train.tasks.base import Task
 
@@ -41,6 +42,10 @@ class Parts:
     def items(self) -> list[Item]:
         """All items of all splits."""
         return [item for items in (*self.sources, self.dev, self.test) for item in items]
+
+    def batch(self, items: Sequence[Item]) -> Batch:
+        """Items as one batch, with the targets of every task."""
+        return labelled_batch(items, self.tasks, self.device)
 
     def token_ids(self) -> set[int]:
         """The ids of all tokens that occur."""

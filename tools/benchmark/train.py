@@ -15,15 +15,18 @@ from minibert.hub import find_model
 from tools.benchmark.machine import useful_flop
 from tools.benchmark.race import Engine, Work
 from tools.joint import TransformersJoint, padded
+from train.batches import Item, collate, token_ids
 from train.cache import PrefixCache
-from train.data import Item, collate
 from train.freezing import FreezingPlan
 from train.mixing import LossMixer
+from train.model import JointModel
 from train.optimizer import build_optimizer, set_rates
-from train.readers import load_data
-from train.run import backward, plan_steps, tokenize, used_ids
+from train.sampling import plan_steps
 from train.settings import Settings
-from train.tasks import JointModel, Task, build_tasks
+from train.setup import load_data, tokenize
+from train.step import forward_backward
+from train.tasks import build_tasks
+from train.tasks.base import Task
 from train.words import UsedWords
 
 BATCH = 32
@@ -81,7 +84,7 @@ def training_data(
     sets = [load_data(data, seed=0, announce=lambda _: None)]
     tasks = build_tasks(sets, Settings())
     splits = tokenize(sets, tasks, encoder)
-    return encoder, tasks, splits[0][0][:count], used_ids([*splits[0], *splits[1:]])
+    return encoder, tasks, splits[0][0][:count], token_ids([*splits[0], *splits[1:]])
 
 
 def training_flop(encoder: SentenceEncoder, items: Sequence[Item]) -> int:
@@ -130,7 +133,9 @@ def train_ours(
         for _ in range(epochs):
             for numbers in batches:
                 batch = collate([items[i] for i in numbers], tasks, device)
-                backward([batch], model, kept.hidden if kept else model, mixer, tasks, settings)
+                forward_backward(
+                    [batch], model, kept.hidden if kept else model, mixer, tasks, settings
+                )
                 nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], CLIP)
                 optimizer.step()
                 optimizer.zero_grad()
