@@ -659,7 +659,7 @@ def test_the_run_predicts_as_the_model_in_memory(world: World, finished: tuple[P
     assert [(t.name, t.kind, t.labels, getattr(t, "pooling", None)) for t in again.tasks] == [
         (t.name, t.kind, t.labels, getattr(t, "pooling", None)) for t in tasks
     ]
-    assert again.split_words == split_words
+    assert again.splitting == split_words
     lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     for item, line, predicted in zip(items, lines, predict(model, tasks, items), strict=True):
         for name, label in item.example.labels.items():

@@ -630,6 +630,7 @@ def test_settings_alone_drop_what_is_of_other_tasks(world: World) -> None:
     settings = world.settings(
         freeze="embeddings, head.intent, layers.0, head.slots",
         unfreeze="2: head.slots; 3: head.intent, layers.0; 4: embeddings",
+        epochs=4,
         group_lr="head.slots=1e-4, layers.0-1=1e-5, head.intent = 2e-4",
         loss="uncertainty",
         compare_single=True,
