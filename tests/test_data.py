@@ -15,10 +15,9 @@ import pytest
 import torch
 
 from minibert.tokenizer import Tokenizer, TruncationWarning
-from train.batches import collate, evaluation_batches, prepare
+from train.batches import collate, prepare
 from train.data.examples import Example
 from train.sampling import in_pieces, plan_epoch
-from train.step import labelled_batch
 from train.tasks.base import Task
 from train.tasks.classification import SentenceClassification
 from train.tasks.regression import SentenceRegression
@@ -123,13 +122,13 @@ def test_every_target_of_a_batch_is_where_its_tokens_are(tokenizer: Tokenizer) -
     seen: Counter[str] = Counter()
     for start in range(0, len(items), 25):
         chosen = items[start : start + 25]
-        batch = labelled_batch(chosen, TASKS)
+        batch = collate(chosen, TASKS)
 
         # The sentences lie one after the other, shortest first, and nothing else is there.
         parts = [chosen[i].parts[part] for i, part in batch.sequences]
         assert batch.input_ids.tolist() == [token for part in parts for token in part.ids]
         assert batch.input_ids.dtype == torch.int64
-        assert batch.num_tokens == sum(len(part.ids) for part in parts)
+        assert batch.token_type_ids is None
         assert sorted(batch.sequences) == [
             (i, p) for i, item in enumerate(chosen) for p in range(len(item.parts))
         ]
@@ -184,26 +183,16 @@ def test_a_task_without_a_label_in_the_batch_is_not_there(tokenizer: Tokenizer) 
         # labelled, but its only word has no piece
         Example("\u200b", {"slots": ("B-x",)}, "", ("\u200b",)),
     ]
-    batch = labelled_batch(prepare(examples, tokenizer, TASKS), TASKS)
+    batch = collate(prepare(examples, tokenizer, TASKS), TASKS)
     assert set(batch.positions) == set(batch.targets) == {"mood"}
     assert batch.input_ids[torch.tensor(batch.starts)].tolist() == [VOCABULARY.index("[CLS]")] * 3
-    assert collate(batch.items).positions == {}
+    assert collate(batch.items, []).positions == {}
 
 
 def test_a_place_is_a_words_first_piece(tokenizer: Tokenizer) -> None:
     (item,) = prepare([Example("", {}, "", ("ab", "\u200b", "c.d", "e"))], tokenizer, TASKS)
     assert item.parts[0].first_pieces == {0: 1, 2: 3, 3: 6}
     assert list(item.parts[0].first_pieces) == [0, 2, 3]
-
-
-def test_evaluation_takes_each_item_once_and_keeps_to_its_budget(tokenizer: Tokenizer) -> None:
-    items = prepare(random_examples(200), tokenizer, TASKS)
-    found = list(evaluation_batches(items, batch_tokens=60))
-    assert Counter(item.number for batch in found for item in batch) == Counter(range(200))
-    sizes = [sum(len(part.ids) for item in batch for part in item.parts) for batch in found]
-    assert all(size <= 60 or len(batch) == 1 for size, batch in zip(sizes, found, strict=True))
-    assert len(found) <= 2 * sum(sizes) / 60
-    assert list(evaluation_batches([])) == []
 
 
 # The plan of an epoch

@@ -8,6 +8,7 @@ be learnt.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,13 +23,12 @@ from minibert import Bert, BertConfig, InputError
 from minibert.tokenizer import Tokenizer
 from tests.test_data import VOCABULARY, random_examples
 from tools.parity import shake
-from train.batches import Batch, Item, prepare
+from train.batches import Batch, Item, collate, prepare
 from train.data.examples import DataSet, Example
 from train.data.read import read_folder
 from train.evaluation import measure, predict
 from train.model import JointModel
 from train.settings import Settings
-from train.step import labelled_batch
 from train.tasks import build_tasks, check_labels, task_from
 from train.tasks.base import Prediction, Task
 from train.tasks.classification import SentenceClassification, parse_class_weights
@@ -131,8 +131,8 @@ def test_uneven_batches_add_up_to_one(kind: str, tokenizer: Tokenizer) -> None:
     parts = [items[:1], items[1:-3], items[-3:]]
     labelled = [sum(task.name in item.example.labels for item in part) for part in parts]
     assert len(set(labelled)) > 1
-    value, gradients = mean_loss(task, model, [labelled_batch(part, [task]) for part in parts])
-    wanted, wanted_gradients = mean_loss(task, model, [labelled_batch(items, [task])])
+    value, gradients = mean_loss(task, model, [collate(part, [task]) for part in parts])
+    wanted, wanted_gradients = mean_loss(task, model, [collate(items, [task])])
     assert value == pytest.approx(wanted, rel=1e-6)
     assert gradients.keys() == wanted_gradients.keys()
     assert len(gradients) > 20
@@ -165,7 +165,7 @@ def test_the_tagging_loss_is_that_of_a_padded_batch_with_ignored_labels(
                 labels[row, position] = TAGS.index(item.example.labels["slots"][word])  # type: ignore[index]
     logits = model.heads["slots"](model.bert(ids, mask))  # (B, S, C)
     wanted = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
-    value, _ = mean_loss(task, model, [labelled_batch(items, [task])])
+    value, _ = mean_loss(task, model, [collate(items, [task])])
     assert value == pytest.approx(wanted.item(), rel=1e-9)
 
 
@@ -177,7 +177,7 @@ def test_similarity_is_the_cosine_of_the_mean_vectors(tokenizer: Tokenizer) -> N
         Example("e", {"likeness": -1.0}, "", None, "fg hi j"),
     ]
     items = prepare(examples, tokenizer, [task])
-    batch = labelled_batch(items, [task])
+    batch = collate(items, [task])
     found = task.logits(model, model(batch), batch, batch.positions["likeness"]).detach()
     for score, item in zip(found, items, strict=True):
         first, second = (model.bert(torch.tensor([part.ids]))[0].mean(0) for part in item.parts)
@@ -294,6 +294,30 @@ def test_predictions_of_mixed_items_come_in_their_order(tokenizer: Tokenizer) ->
         "recall": 0.0,
         "entities_cut_off": 0,
     }
+
+
+def test_predicting_takes_each_item_once_and_keeps_to_its_budget(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [kind() for kind in (KINDS["sentence"], KINDS["similarity"])]
+    model = small_model(tasks)
+    items = prepare(random_examples(200), tokenizer, tasks)
+    found: list[Batch] = []
+
+    def noting(batch: Batch) -> Tensor:
+        found.append(batch)
+        return model(batch)
+
+    monkeypatch.setattr("train.evaluation.BATCH_TOKENS", 60)
+    predict(model, tasks, items, forward=noting)
+    numbers = Counter(item.number for batch in found for item in batch.items)
+    assert numbers == Counter(range(200))
+    sizes = [batch.input_ids.numel() for batch in found]
+    assert all(
+        size <= 60 or len(batch.items) == 1 for size, batch in zip(sizes, found, strict=True)
+    )
+    assert len(found) <= 2 * sum(sizes) / 60
+    assert predict(model, tasks, []) == []
 
 
 def test_predicting_uses_no_dropout_and_leaves_the_mode_as_it_was(tokenizer: Tokenizer) -> None:

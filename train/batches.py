@@ -3,7 +3,7 @@
 Shapes: N packed tokens of a batch, K targets of a task.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Protocol
@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from minibert.encoder import batches
 from minibert.layout import Packed
 from minibert.tokenizer import Tokenizer, Tokens
 from train.data.examples import Example
@@ -26,12 +25,15 @@ class Input:
 
 
 class Reader(Protocol):
-    """What this file asks of a task."""
+    """What batches ask of a task."""
 
     name: str
 
     def inputs(self, example: Example) -> tuple[Input, ...]:
         """The sequences that the task reads of an example; none if it has nothing to say of it."""
+
+    def add_targets(self, batch: "Batch") -> None:
+        """Put the task's targets into a batch."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,6 @@ class Batch:
     positions: dict[str, Tensor] = field(default_factory=dict)  # where they stand, (K) or (K, 2)
     targets: dict[str, Tensor] = field(default_factory=dict)  # (K)
 
-    @property
-    def num_tokens(self) -> int:
-        return self.input_ids.numel()
-
     def rows_of(self, task: str, i: int) -> list[int]:
         """Where the sequences that a task reads of item i stand in the layout."""
         return [self.rows[i][part] for part in self.items[i].parts_of[task]]
@@ -90,31 +88,26 @@ def prepare(
     inputs: list[list[Input]] = []
     parts_of: list[dict[str, tuple[int, ...]]] = []
     for example in examples:
-        inputs.append([])
-        parts_of.append({})
-        for task in tasks:
-            if wanted := task.inputs(example):
-                parts_of[-1][task.name] = _found_or_added(wanted, inputs[-1])
+        # An input and how often the same task asked for it before -> its part. A task that wants a
+        # text twice gets two parts, since dropout makes two vectors of them.
+        parts: dict[tuple[Input, int], int] = {}
+        wanted = {task.name: task.inputs(example) for task in tasks}
+        parts_of.append(
+            {
+                name: tuple(
+                    parts.setdefault((one, own[:k].count(one)), len(parts))
+                    for k, one in enumerate(own)
+                )
+                for name, own in wanted.items()
+                if own
+            }
+        )
+        inputs.append([one for one, _ in parts])
     tokens = iter(_encode([one for of_example in inputs for one in of_example], tokenizer))
     return [
         Item(example, tuple(next(tokens) for _ in own), first_number + i, parts)
         for i, (example, own, parts) in enumerate(zip(examples, inputs, parts_of, strict=True))
     ]
-
-
-def _found_or_added(wanted: Sequence[Input], known: list[Input]) -> tuple[int, ...]:
-    """The numbers in `known` of what a task wants, which is added where it is missing.
-
-    A task that wants one input twice gets two parts: dropout makes two vectors of them.
-    """
-    numbers: list[int] = []
-    for one in wanted:
-        fits = (i for i, other in enumerate(known) if other == one and i not in numbers)
-        number = next(fits, len(known))
-        if number == len(known):
-            known.append(one)
-        numbers.append(number)
-    return tuple(numbers)
 
 
 def _encode(inputs: Sequence[Input], tokenizer: Tokenizer) -> list[Tokens]:
@@ -134,18 +127,24 @@ def _encode(inputs: Sequence[Input], tokenizer: Tokenizer) -> list[Tokens]:
     return [found[i] for i in range(len(inputs))]
 
 
-def collate(items: Sequence[Item], device: torch.device | str = "cpu") -> Batch:
-    """Pack items into a batch.
+def collate(
+    items: Sequence[Item], tasks: Sequence[Reader], device: torch.device | str = "cpu"
+) -> Batch:
+    """Pack items into a batch, with the targets of these tasks.
 
     Sequences are sorted by length, so that those of equal length share one attention call.
     """
-    sequences = [(i, part) for i, item in enumerate(items) for part in range(len(item.parts))]
-    sequences.sort(key=lambda sequence: len(items[sequence[0]].parts[sequence[1]].ids))
+    lengths_of = {
+        (i, part): len(tokens.ids)
+        for i, item in enumerate(items)
+        for part, tokens in enumerate(item.parts)
+    }
+    sequences = sorted(lengths_of, key=lengths_of.__getitem__)
     tokens = [items[i].parts[part] for i, part in sequences]
     row_of = {sequence: row for row, sequence in enumerate(sequences)}
     lengths = [len(one.ids) for one in tokens]
     types = [number for one in tokens for number in one.type_ids]
-    return Batch(
+    batch = Batch(
         items=list(items),
         input_ids=torch.tensor([number for one in tokens for number in one.ids], device=device),
         token_type_ids=torch.tensor(types, device=device) if any(types) else None,
@@ -157,15 +156,6 @@ def collate(items: Sequence[Item], device: torch.device | str = "cpu") -> Batch:
         ],
         starts=[end - length for end, length in zip(accumulate(lengths), lengths, strict=True)],
     )
-
-
-def evaluation_batches(items: Sequence[Item], batch_tokens: int = 2048) -> Iterator[list[Item]]:
-    """All items once, those of equal length together: the order does not matter when nothing is
-    learnt."""
-    for batch in batches([item.num_tokens for item in items], batch_tokens):
-        yield [items[i] for i in batch]
-
-
-def token_ids(items: Iterable[Item]) -> set[int]:
-    """The ids of all tokens in some items."""
-    return {number for item in items for part in item.parts for number in part.ids}
+    for task in tasks:
+        task.add_targets(batch)
+    return batch

@@ -43,10 +43,6 @@ class Progress:
             total, count = self.losses.get(name, [0.0, 0.0])
             self.losses[name] = [total + sums[name], count + counts[name]]
 
-    def mean_losses(self) -> dict[str, float]:
-        """Each task's training loss over this epoch so far."""
-        return {name: total / count for name, (total, count) in self.losses.items()}
-
     def start_next_epoch(self) -> None:
         """Begin an epoch at its first step, with no losses."""
         self.epoch, self.position, self.losses = self.epoch + 1, 0, {}
@@ -57,17 +53,14 @@ class Progress:
         self.skipped_in_a_row += 1
 
     def evaluated(self, metrics: Mapping[str, Any], monitored: float) -> None:
-        """Note an evaluation, and whether it is the best so far."""
+        """Note an evaluation, the training losses of this epoch so far, and whether it is the best
+        evaluation yet."""
         self.evaluations_since_best += 1
         if self.best is None or monitored > self.best:
             self.best, self.best_step, self.evaluations_since_best = monitored, self.step, 0
+        losses = {name: total / count for name, (total, count) in self.losses.items()}
         self.history.append(
-            {
-                "step": self.step,
-                "epoch": self.epoch,
-                "loss": self.mean_losses(),
-                "dev": metrics,
-            }
+            {"step": self.step, "epoch": self.epoch, "loss": losses, "dev": metrics}
         )
 
     def is_over(self, settings: Settings) -> bool:

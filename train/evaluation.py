@@ -1,15 +1,17 @@
 """Predictions, metrics, and the one number by which the best weights are chosen."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
+from minibert.encoder import batches
 from minibert.files import InputError
-from train.batches import Item, collate, evaluation_batches
+from train.batches import Item, collate
 from train.model import JointModel
 from train.step import Forward
-from train.tasks.base import FRAME, Metric, Prediction, Task
+from train.tasks.base import FRAME, Prediction, Task
 
+BATCH_TOKENS = 2048  # most of a batch that is only predicted
 Metrics = dict[str, dict[str, float] | float]
 
 
@@ -29,12 +31,13 @@ def predict(
     model.eval()
     found: dict[int, dict[str, Prediction]] = {item.number: {} for item in items}
     with torch.no_grad():
-        for chosen in evaluation_batches([item for item in items if item.parts]):
-            batch = collate(chosen, device)
+        readable = [item for item in items if item.parts]
+        for numbers in batches([item.num_tokens for item in readable], BATCH_TOKENS):
+            batch = collate([readable[i] for i in numbers], (), device)
             states = (forward or model)(batch)  # (*, D)
             for task in tasks:
                 for i, prediction in task.predict(model, states, batch).items():
-                    found[chosen[i].number][task.name] = prediction
+                    found[batch.items[i].number][task.name] = prediction
     model.train(was_training)
     return [found[item.number] for item in items]
 
@@ -78,35 +81,26 @@ def monitored_value(metrics: Metrics, tasks: Sequence[Task], monitor: str) -> fl
     """
     if monitor == "mean":
         main = [
-            _upwards(task.metrics[0], values[task.metrics[0].name])
+            task.metrics[0].sign * values[task.metrics[0].name]
             for task in tasks
             if isinstance(values := metrics.get(task.name), dict)
         ]
         return sum(main) / len(main) if main else 0.0
-    if monitor == FRAME.name and isinstance(frame := metrics.get(FRAME.name), float):
-        return frame
     name, _, metric_name = monitor.rpartition(".")
-    metric = dict(_named_metrics(tasks))[monitor]
-    values = metrics[name]
-    assert isinstance(values, dict)
-    return _upwards(metric, values[metric_name])
+    found = metrics[name or monitor]
+    if not isinstance(found, dict):
+        return found
+    (kind_metrics,) = (task.metrics for task in tasks if task.name == name)
+    (metric,) = (metric for metric in kind_metrics if metric.name == metric_name)
+    return metric.sign * found[metric_name]
 
 
 def check_monitor(tasks: Sequence[Task], dev: Sequence[Item], monitor: str) -> None:
     """Raise InputError if the metrics of dev will not have `monitor` among them."""
     labels = {name for item in dev for name in item.example.labels}
-    names = ["mean", *(name for name, _ in _named_metrics([t for t in tasks if t.name in labels]))]
+    there = [task for task in tasks if task.name in labels]
+    names = ["mean", *(f"{task.name}.{metric.name}" for task in there for metric in task.metrics)]
     if any(frame_parts(item, tasks) for item in dev):
         names.append(FRAME.name)
     if monitor not in names:
         raise InputError(f"monitor = {monitor!r}: the dev metrics are {', '.join(names)}")
-
-
-def _named_metrics(tasks: Sequence[Task]) -> Iterator[tuple[str, Metric]]:
-    for task in tasks:
-        for metric in task.metrics:
-            yield f"{task.name}.{metric.name}", metric
-
-
-def _upwards(metric: Metric, value: float) -> float:
-    return -value if metric.lower_is_better else value

@@ -54,6 +54,7 @@ class Journal(AbstractContextManager["Journal"]):
             leave=False,
         )
         self.start, self.num_tokens = time.perf_counter(), 0
+        self.speed = 0.0  # tokens a second in this epoch
 
     def note_step(self, batches: Sequence[Batch], losses: StepLosses, norm: float) -> None:
         """Log a step that was taken or skipped."""
@@ -63,10 +64,11 @@ class Journal(AbstractContextManager["Journal"]):
         append_log(self.run, place | noted)
         if self.board is not None:
             add_scalars(self.board, "train", noted, self.progress.step)
-        self.num_tokens += sum(batch.num_tokens for batch in batches)
+        self.num_tokens += sum(batch.input_ids.numel() for batch in batches)
+        self.speed = self.num_tokens / (time.perf_counter() - self.start)
         if self.bar is not None:
             words = {name: f"{loss:.3f}" for name, loss in means.items()}
-            self.bar.set_postfix(words | {"tok/s": f"{self._speed():,.0f}"}, refresh=False)
+            self.bar.set_postfix(words | {"tok/s": f"{self.speed:,.0f}"}, refresh=False)
             self.bar.update()
 
     def note_evaluation(self) -> None:
@@ -81,13 +83,9 @@ class Journal(AbstractContextManager["Journal"]):
         best = "  (best)" if progress.best_step == progress.step else ""
         print(
             f"epoch {progress.epoch}  step {progress.step}  loss {losses}  "
-            f"dev {shown(entry['dev'], self.tasks)}  {self._speed():,.0f} tokens/s{best}",
+            f"dev {shown(entry['dev'], self.tasks)}  {self.speed:,.0f} tokens/s{best}",
             flush=True,
         )
-
-    def _speed(self) -> float:
-        """Tokens a second in this epoch."""
-        return self.num_tokens / (time.perf_counter() - self.start)
 
 
 def append_log(run: Path, entry: Mapping[str, Any]) -> None:

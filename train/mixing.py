@@ -47,12 +47,12 @@ class LossMixer(nn.Module):
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The sum of some tasks' losses, each times its factor: () each -> ()."""
-        return torch.stack([loss * self._factor(name) for name, loss in losses.items()]).sum()
-
-    def _factor(self, name: str) -> Tensor | float:
-        if name in self.log_variances:
-            return (-self.log_variances[name]).exp() * self.shares[name]
-        return self.fixed[name]
+        factors: Mapping[str, Tensor | float] = self.fixed
+        if self.log_variances:
+            factors = {
+                name: (-s).exp() * self.shares[name] for name, s in self.log_variances.items()
+            }
+        return torch.stack([loss * factors[name] for name, loss in losses.items()]).sum()
 
     def add_penalty_gradient(self, names: Iterable[str]) -> None:
         """Add the gradient of s / 2, which keeps the variances from growing, for each task of a

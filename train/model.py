@@ -58,11 +58,8 @@ class JointModel(nn.Module):
         return self.bert(batch.input_ids, batch.layout, batch.token_type_ids)  # (*, D)
 
 
-def set_dropout(model: nn.Module, dropout: float | None) -> None:
-    """Replace every dropout of the model, also that of the attention probabilities. None leaves
-    them."""
-    if dropout is None:
-        return
+def set_dropout(model: nn.Module, dropout: float) -> None:
+    """Replace every dropout of the model, also that of the attention probabilities."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = dropout

@@ -67,8 +67,13 @@ def new_groups(
                 p for p in unit.parameters() if p.requires_grad and (id(p) not in free) == decays
             ]
             if parameters:
-                decay = settings.weight_decay if decays else 0.0
-                yield _group(name, parameters, rates[name], decay)
+                yield {
+                    "params": parameters,
+                    "unit": name,
+                    "peak_lr": rates[name],
+                    "lr": 0.0,  # `set_rates` sets it before each step
+                    "weight_decay": settings.weight_decay if decays else 0.0,
+                }
 
 
 def build_optimizer(
@@ -76,10 +81,17 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """An optimizer of all that learns now. build: makes it from its parameter groups."""
     groups = list(new_groups(model, settings))
-    if parameters := list(mixer.parameters()):
-        groups.append(_group("loss", parameters, settings.head_lr, 0.0))
-    if not groups:  # torch refuses an empty optimizer, and a later unfreezing may fill it
-        groups.append(_group("nothing", [], 0.0, 0.0))
+    mixing = list(mixer.parameters())
+    if mixing or not groups:  # torch refuses an optimizer without a group
+        groups.append(
+            {
+                "params": mixing,
+                "unit": "loss",
+                "peak_lr": settings.head_lr,
+                "lr": 0.0,
+                "weight_decay": 0.0,
+            }
+        )
     return build(groups)
 
 
@@ -94,18 +106,6 @@ def unfreeze(
     plan.apply(epoch)
     for group in new_groups(model, settings, optimizer):
         optimizer.add_param_group(group)
-
-
-def _group(
-    unit: str, parameters: list[nn.Parameter], peak_lr: float, weight_decay: float
-) -> dict[str, Any]:
-    return {
-        "params": parameters,
-        "unit": unit,
-        "peak_lr": peak_lr,
-        "lr": 0.0,  # `set_rates` sets it before each step
-        "weight_decay": weight_decay,
-    }
 
 
 def rate_factor(step: int, total: int, settings: Settings) -> float:

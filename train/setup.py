@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
-from train.batches import Batch, Item, prepare, token_ids
+from train.batches import Batch, Item, collate, prepare
 from train.data.examples import DataSet
 from train.data.read import read_source
 from train.data.splits import cut_dev
@@ -18,7 +19,6 @@ from train.freezing import FreezingPlan
 from train.mixing import LossMixer
 from train.model import JointModel, set_dropout
 from train.settings import Settings
-from train.step import labelled_batch
 from train.tasks import KINDS, Kinds, build_tasks, classes_of, clean_labels
 from train.tasks.base import Task
 
@@ -45,11 +45,11 @@ class Parts:
 
     def batch(self, items: Sequence[Item]) -> Batch:
         """Items as one batch, with the targets of every task."""
-        return labelled_batch(items, self.tasks, self.device)
+        return collate(items, self.tasks, self.device)
 
     def token_ids(self) -> set[int]:
         """The ids of all tokens that occur."""
-        return token_ids(self.items())
+        return {i for item in self.items() for part in item.parts for i in part.ids}
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """All that a run may learn, by name."""
@@ -87,7 +87,8 @@ def assemble(
     )
     sources, dev, test = tokenize(sets, tasks, encoder)
     model = JointModel(encoder.bert, tasks).to(device, dtype)
-    set_dropout(model, settings.dropout)
+    if settings.dropout is not None:
+        set_dropout(model, settings.dropout)
     mixer = LossMixer(tasks, settings).to(device, dtype)
     check_monitor(tasks, dev, settings.monitor)
     plan = FreezingPlan(model, settings.freeze, settings.unfreeze, tasks)
@@ -135,9 +136,8 @@ def load_data(
         raise InputError(f"--data {name}: no train split; it has {', '.join(splits)}")
     if "dev" not in splits:
         whole = splits["train"]
-        splits["train"], splits["dev"] = cut_dev(
-            whole, seed, lambda example: classes_of(example, kinds)
-        )
+        classes = partial(classes_of, kinds=kinds)
+        splits["train"], splits["dev"] = cut_dev(whole, seed, classes)
         size = len(splits["dev"])
         if not size:
             raise InputError(
@@ -165,22 +165,15 @@ def tokenize(
     """The items of each source's train split, of all dev splits and of all test splits: those with
     a task's label."""
     names = {task.name for task in tasks}
+    made: dict[str, list[list[Item]]] = {"train": [], "dev": [], "test": []}
     number = 0
-
-    def items(data: DataSet, split: str) -> list[Item]:
-        nonlocal number
-        wanted = [
-            example for example in data.splits.get(split, ()) if names & example.labels.keys()
-        ]
-        made = prepare(wanted, encoder.tokenizer, tasks, number)
-        number += len(made)
-        return made
-
-    train = [made for data in sets if (made := items(data, "train"))]
-    dev, test = (
-        [item for data in sets for item in items(data, split)] for split in ("dev", "test")
-    )
-    return train, dev, test
+    for split, of_split in made.items():
+        for data in sets:
+            examples = [e for e in data.splits.get(split, ()) if names & e.labels.keys()]
+            of_split.append(prepare(examples, encoder.tokenizer, tasks, number))
+            number += len(examples)
+    dev, test = ([item for items in made[split] for item in items] for split in ("dev", "test"))
+    return [items for items in made["train"] if items], dev, test
 
 
 def choose_device(name: str) -> torch.device:

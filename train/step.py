@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from minibert.files import InputError
-from train.batches import Batch, Item, collate
+from train.batches import Batch
 from train.mixing import LossMixer, add_gradients, gradient_report
 from train.model import JointModel
 from train.settings import Settings
@@ -28,16 +28,6 @@ class StepLosses:
     def means(self) -> dict[str, float]:
         """Each task's loss."""
         return {name: self.sums[name] / count for name, count in self.counts.items()}
-
-
-def labelled_batch(
-    items: Sequence[Item], tasks: Sequence[Task], device: torch.device | str = "cpu"
-) -> Batch:
-    """Items as one batch, with the targets of every task."""
-    batch = collate(items, device)
-    for task in tasks:
-        task.add_targets(batch)
-    return batch
 
 
 def forward_backward(
@@ -76,12 +66,7 @@ def forward_backward(
         for name, task_loss in losses.items():
             sums[name] += task_loss.item()
     mixer.add_penalty_gradient(counts)
-    return StepLosses(sums, counts, gradient_report(gradients))
-
-
-def first_wheres(batches: Sequence[Batch]) -> str:
-    """Where the first examples of each batch stand in the data."""
-    return "; ".join(item.example.where for batch in batches for item in batch.items[:3])
+    return StepLosses(sums, counts, gradient_report(gradients) if gradients else {})
 
 
 def is_finite(losses: StepLosses, norm: float) -> bool:
@@ -91,8 +76,8 @@ def is_finite(losses: StepLosses, norm: float) -> bool:
 
 def not_finite(step: int, times: int, batches: Sequence[Batch]) -> InputError:
     """What to tell the user of the last of several such steps in a row."""
+    where = "; ".join(item.example.where for batch in batches for item in batch.items[:3])
     return InputError(
         f"{times} steps in a row had a loss or gradient that is not finite, the last at step "
-        f"{step}, a batch that begins with {first_wheres(batches)}. Lower lr, or look at these "
-        "examples"
+        f"{step}, a batch that begins with {where}. Lower lr, or look at these examples"
     )

@@ -126,7 +126,7 @@ def train_ours(
                     nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], CLIP)
                     optimizer.step()
                     optimizer.zero_grad()
-                    tokens += batch.num_tokens
+                    tokens += batch.input_ids.numel()
             finish(device)
         told: dict[str, float] = {"done": tokens}
         return told if freeze else told | {"flop": epochs * flop}

@@ -7,6 +7,8 @@ from pathlib import Path
 from minibert.files import InputError, read_lines
 from train.data.examples import Example
 
+COLUMN = re.compile("[^ \t]+")  # a no-break space may stand inside a word
+
 
 def read_conll(file: Path) -> Iterator[Example]:
     """CoNLL columns: a word first and its tag last on each line; a blank line ends a sentence."""
@@ -14,7 +16,7 @@ def read_conll(file: Path) -> Iterator[Example]:
     tags: list[str] = []
     first = 1
     for i, line in enumerate([*read_lines(file), ""], start=1):
-        columns = split_columns(line)
+        columns = COLUMN.findall(line)
         if line.strip() and columns[0] != "-DOCSTART-":
             if len(columns) < 2:
                 raise InputError(
@@ -28,8 +30,3 @@ def read_conll(file: Path) -> Iterator[Example]:
             where = f"{file}, line {first}"
             yield Example(" ".join(words), {"tags": tuple(tags)}, where, tuple(words))
             words, tags = [], []
-
-
-def split_columns(line: str) -> list[str]:
-    """The columns of a line, at spaces and tabs only: a no-break space may stand inside a word."""
-    return [column for column in re.split("[ \t]+", line) if column]

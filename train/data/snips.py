@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from minibert.files import InputError, read_lines
-from train.data.conll import split_columns
+from train.data.conll import COLUMN
 from train.data.examples import Example
 
 
@@ -20,7 +20,7 @@ def read_snips(folder: Path) -> Iterator[Example]:
         )
     lines = zip(sentences, tag_lines, labels, strict=True)
     for i, (sentence, tag_line, label) in enumerate(lines, start=1):
-        words, tags = tuple(split_columns(sentence)), tuple(split_columns(tag_line))
+        words, tags = tuple(COLUMN.findall(sentence)), tuple(COLUMN.findall(tag_line))
         where = f"{folder / 'seq.in'}, line {i}"
         if len(words) != len(tags):
             raise InputError(f"{where}: {len(words)} words, but {len(tags)} tags in seq.out")

@@ -38,7 +38,7 @@ class Metric:
     name: str
     is_shown: bool = False  # in the run's output and tables
     is_percent: bool = False
-    lower_is_better: bool = False
+    sign: int = 1  # -1 if lower is better
 
     def text(self, value: float) -> str:
         """The number as people read it."""

@@ -26,7 +26,7 @@ class SentenceRegression(SentenceTask):
     metrics = (
         Metric("spearman", is_shown=True),
         Metric("pearson"),
-        Metric("root_mean_squared_error", lower_is_better=True),
+        Metric("root_mean_squared_error", sign=-1),
     )
     is_number = True
     is_squared_error = True

@@ -33,7 +33,7 @@ class TokenTagging(Task):
         Metric("f1", is_shown=True, is_percent=True),
         Metric("precision", is_percent=True),
         Metric("recall", is_percent=True),
-        Metric("entities_cut_off", lower_is_better=True),
+        Metric("entities_cut_off", sign=-1),
     )
     labels_words = True
 
