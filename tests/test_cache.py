@@ -26,11 +26,13 @@ from minibert.linear import ENOUGH
 from minibert.model import Bert, Layer
 from tests.training import World, make_world, outcome
 from train import cache as cache_module
-from train.batches import Batch
+from train.batches import Batch, Input, collate, prepare
 from train.cache import PrefixCache
+from train.data.examples import Example
 from train.journal import Journal
 from train.run import main, train
 from train.setup import assemble
+from train.tasks.regression import SentenceRegression
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -205,6 +207,39 @@ def test_gradients_above_the_cache_are_the_same(world: World, tmp_path: Path) ->
     expected = gradients(parts.model)
     for forward in (cache.forward, cache.forward):
         assert all(map(torch.equal, gradients(forward), expected))
+
+
+class PairInOneSequence(SentenceRegression):
+    """Reads a pair as [CLS] first [SEP] second [SEP], which has token types."""
+
+    def inputs(self, example: Example) -> tuple[Input, ...]:
+        return (Input(example.text, example.second),)
+
+
+def test_token_types_reach_the_model_and_the_cache(world: World, tmp_path: Path) -> None:
+    """Two texts in one sequence: the states are those of the tokenizer's own pair, from the model,
+    and from the cache when it is filled and when it is read."""
+    parts = assemble(world.settings(world.pairs, freeze="embeddings,layers.0", dropout=0.0))
+    tokenizer = parts.encoder.tokenizer
+    pairs = [("play the songs", "sing"), ("rain", "snow in oslo")]
+    examples = [Example(first, {}, "", None, second) for first, second in pairs]
+    items = prepare(examples, tokenizer, [PairInOneSequence("x")])
+    batch = collate(items, [])
+    tokens = sorted(tokenizer.encode_pairs(pairs), key=lambda one: len(one.ids))
+    assert batch.token_type_ids is not None
+    assert batch.token_type_ids.tolist() == [i for one in tokens for i in one.type_ids]
+    with torch.no_grad():
+        expected = [
+            parts.model.bert(torch.tensor([t.ids]), None, torch.tensor([t.type_ids]))[0]
+            for t in tokens
+        ]
+        without = parts.model.bert(batch.input_ids, batch.layout)
+    cache = PrefixCache(parts.model, items, 2, 2**20, tmp_path)
+    whole = passes(cache, [batch, batch])
+    assert torch.equal(whole[0], whole[1])
+    for found in (parts.model(batch).detach(), *whole):
+        torch.testing.assert_close(found, torch.cat(expected), rtol=1e-5, atol=1e-6)
+        assert (found - without).abs().max() > 1e-3
 
 
 # Where it is kept

@@ -418,6 +418,17 @@ def test_resume_from_a_damaged_checkpoint(
     assert message in resume_error(interrupted, capsys)
 
 
+def test_a_checkpoint_of_an_earlier_version_goes_on(interrupted: Path) -> None:
+    """Whose state.json calls the evaluations since the best one `worse`."""
+    file = checkpoints(interrupted)[-1] / "state.json"
+    state = json.loads(file.read_text())
+    state["progress"]["worse"] = state["progress"].pop("evaluations_since_best") + 3
+    file.write_text(json.dumps(state))
+    settings = Settings(**state["settings"])
+    assert read_progress(interrupted, settings).evaluations_since_best == 3
+    assert main(["--resume", str(interrupted)]) == 0
+
+
 def test_resume_is_given_alone(interrupted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--resume", str(interrupted), "--epochs", "9"]) == 2
     assert "--resume goes on with the run's own settings: give it alone" in capsys.readouterr().err

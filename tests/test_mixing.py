@@ -23,6 +23,8 @@ from train.run import train
 from train.settings import Settings
 from train.setup import Parts, assemble
 from train.step import StepLosses, forward_backward
+from train.tasks.regression import SentenceRegression
+from train.tasks.tagging import TokenTagging
 
 SIZES = (1, 5, 2, 9, 3)  # sentences of the batches of a step; what is left makes the last one
 WEIGHTED = {"class_weights": "intent=music:2;travel:0.5;weather:4", "label_smoothing": 0.125}
@@ -266,6 +268,30 @@ def test_uncertainty_starts_as_the_sum_and_finds_the_losses_own_scale(world: Wor
         assert float(mixer.log_variances[name].exp().detach()) == pytest.approx(
             2 * float(loss), rel=1e-4
         )
+
+
+def test_uncertainty_finds_the_variance_of_the_noise() -> None:
+    """Numbers with normal noise of variance 0.25, whose mean is predicted exactly: exp(s) is that
+    variance, where the negative log-likelihood's gradient 1/2 - exp(-s) L / 2 is 0. A loss that is
+    no squared error keeps exp(s) = 2 L."""
+    tasks = [SentenceRegression("score"), TokenTagging("slots", ("O", "B-x"))]
+    mixer = LossMixer(tasks, Settings(loss="uncertainty"))
+    noise = 0.5 * torch.randn(20_000)
+    losses = {"score": noise.square().mean(), "slots": torch.tensor(0.125)}
+    assert mixer(losses).item() == pytest.approx(sum(float(x) for x in losses.values()), rel=1e-6)
+    optimizer = torch.optim.SGD(mixer.parameters(), lr=0.2)
+    for _ in range(500):
+        optimizer.zero_grad()
+        mixer(losses).backward()
+        mixer.add_penalty_gradient(losses)
+        optimizer.step()
+    variances = {name: float(s.exp().detach()) for name, s in mixer.log_variances.items()}
+    assert variances["score"] == pytest.approx(noise.var(correction=0).item(), rel=1e-3)
+    assert variances["score"] == pytest.approx(0.25, rel=0.03)
+    assert variances["slots"] == pytest.approx(0.25, rel=1e-4)
+    # the factor is that of the likelihood: 1 / (2 * variance)
+    factor = mixer({"score": torch.tensor(1.0)}).item()
+    assert factor == pytest.approx(1 / (2 * variances["score"]), rel=1e-5)
 
 
 def test_uncertainty_leaves_a_task_without_targets_alone(world: World) -> None:

@@ -21,6 +21,7 @@ from tests.test_data import VOCABULARY
 from tools.parity import shake
 from train import evaluate, evaluation, predict
 from train.batches import prepare
+from train.checkpoint import read_tensors
 from train.data.examples import Example
 from train.metrics import entities as find_entities
 from train.model import JointModel
@@ -180,6 +181,84 @@ def test_words_are_split_as_in_training(tmp_path: Path, capsys: pytest.CaptureFi
     assert (whole, split) == (("a,", "b"), ("a", ",", "b"))
     for entity in answers(capsys, tmp_path, "a, b, c, d, e, f")[0]["slots"]:
         assert entity["text"].split()[0] in ("a,", "b,", "c,", "d,", "e,", "f")
+
+
+RECORDED = """{
+  "split_words": "whitespace",
+  "tasks": [
+    {
+      "kind": "sentence",
+      "name": "mood",
+      "labels": [
+        "bad",
+        "good",
+        "so"
+      ],
+      "pooling": "cls"
+    },
+    {
+      "kind": "tokens",
+      "name": "slots",
+      "labels": [
+        "O",
+        "B-x",
+        "I-x",
+        "B-y",
+        "I-y"
+      ]
+    },
+    {
+      "kind": "regression",
+      "name": "stars",
+      "labels": [],
+      "pooling": "mean"
+    },
+    {
+      "kind": "similarity",
+      "name": "likeness",
+      "labels": [],
+      "pooling": "mean"
+    }
+  ]
+}
+"""
+
+
+def test_a_run_of_an_earlier_version_opens(tmp_path: Path) -> None:
+    """tasks.json and the names in heads.safetensors as the version of commit b8ba89b wrote them."""
+    tasks = [*TASKS, *PAIRS]
+    model = save(tmp_path, tasks, "whitespace")
+    assert (tmp_path / "tasks.json").read_text() == RECORDED
+    heads = read_tensors(tmp_path / "heads.safetensors")
+    assert heads.keys() == {
+        f"{name}.classifier.{key}"
+        for name in ("mood", "slots", "stars")
+        for key in ("weight", "bias")
+    }
+    again = load_run(tmp_path)
+    assert [type(task) for task in again.tasks] == [type(task) for task in tasks]
+    examples = predict.to_examples(["a b\tc", "d e"], again.splitting, again.tasks)
+    items = prepare(examples, again.encoder.tokenizer, again.tasks)
+    found = evaluation.predict(again.model, again.tasks, items)
+    assert found == evaluation.predict(model, tasks, items)
+    assert [set(of_item) for of_item in found] == [
+        {"mood", "slots", "stars", "likeness"},
+        {"mood", "slots", "stars"},
+    ]
+
+
+@pytest.mark.parametrize("program", ["predict", "evaluate"])
+def test_an_interrupted_program_stops_quietly(
+    run: Path, program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"train.{program}.load_run", interrupt)
+    more = ["a text"] if program == "predict" else ["--data", "newsroom"]
+    main = {"predict": predict.main, "evaluate": evaluate.main}[program]
+    assert main([str(run), *more]) == 130
+    assert capsys.readouterr().err == "stopped\n"
 
 
 # Pairs

@@ -210,6 +210,19 @@ def test_curves_are_drawn(world: World, tmp_path: Path) -> None:
     assert not list((tmp_path / "run").glob(".*"))
 
 
+def test_drawing_leaves_the_programs_own_backend(tmp_path: Path) -> None:
+    """A notebook that trains goes on showing its figures as it did."""
+    matplotlib = pytest.importorskip("matplotlib")
+    before = matplotlib.get_backend()
+    matplotlib.use("svg")
+    try:
+        history = [{"step": 1, "loss": {"intent": 1.0}, "dev": {"slots": {"f1": 0.5}}}]
+        assert draw_curves(tmp_path, history, TASKS)
+        assert matplotlib.get_backend() == "svg"
+    finally:
+        matplotlib.use(before)
+
+
 def test_curves_of_tasks_that_dev_lacks(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     history = [{"step": 1, "loss": {"intent": 1.0}, "dev": {"slots": {"f1": 0.5}}}]

@@ -8,6 +8,7 @@ Resuming is in test_checkpoint, what is frozen in test_freezing, gradients in te
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,14 @@ def test_bfloat16_is_for_gpus_alone(world: World, tmp_path: Path) -> None:
 def test_a_device_that_there_is_not(world: World, tmp_path: Path, device: str) -> None:
     with pytest.raises(InputError, match=f"device = '{device}' cannot be used"):
         train(world.settings(device=device), tmp_path / "run")
+
+
+def test_a_run_in_a_thread_is_the_same_run(world: World, tmp_path: Path) -> None:
+    """Python lets the main thread alone handle signals, so a thread's run leaves them alone."""
+    train(world.settings(epochs=1), tmp_path / "main")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(train, world.settings(epochs=1), tmp_path / "thread").result()
+    assert outcome(tmp_path / "thread") == outcome(tmp_path / "main")
 
 
 # What is learnt

@@ -630,6 +630,18 @@ def test_a_task_survives_its_description(kind: str, tokenizer: Tokenizer) -> Non
     assert predict(model, [again], items) == predict(model, [task], items)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_measures_the_metrics_that_it_names(kind: str, tokenizer: Tokenizer) -> None:
+    """`monitor` is checked by the names before anything is trained."""
+    task = KINDS[kind]()
+    items = prepare(random_examples(30), tokenizer, [task])
+    labelled = [item for item in items if task.name in item.example.labels]
+    perfect = [Prediction(item.example.labels[task.name]) for item in labelled]
+    measured = task.measure(labelled, perfect)
+    assert sorted(measured) == sorted(metric.name for metric in task.metrics)
+    assert measured[task.metrics[0].name] == pytest.approx(1)
+
+
 def test_an_unknown_kind_of_task() -> None:
     with pytest.raises(ValueError, match="there is no kind of task 'poem'"):
         task_from({"kind": "poem", "name": "x", "labels": []})
