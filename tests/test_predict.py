@@ -407,7 +407,8 @@ def test_misuse_of_evaluate(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     for arguments, message in (
         (
             ["--data", folder],
-            f"{folder}/test.jsonl, line 1: the mood label 'odd' does not occur in the training data",
+            f"{folder}/test.jsonl, line 1: the mood label 'odd' does not occur in the training "
+            "data",
         ),
         (["--data", folder, "--split", "dev"], f"{folder} has no label of mood, slots, stars"),
         (

@@ -227,7 +227,8 @@ def test_tweeteval_gone_wrong(
 
 def test_conll_columns(tmp_path: Path) -> None:
     text = (
-        "-DOCSTART- -X- -X- O\n\nEU NNP I-NP B-ORG\nrejects VBZ I-VP O\n \t \nPeter\tB-PER\nBlackburn\tI-PER \r\n"
+        "-DOCSTART- -X- -X- O\n\nEU NNP I-NP B-ORG\nrejects VBZ I-VP O\n \t \n"
+        "Peter\tB-PER\nBlackburn\tI-PER \r\n"
         "\u00a0\n-DOCSTART- O\n\n\n10\u00a0000 O\n\u200b O\n\ufeff O"
     )
     file = write(tmp_path, news__conll=text) / "news.conll"
@@ -739,7 +740,10 @@ def test_no_train_split(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["absent", "~nobody-of-this-name/x", "a\0b", "x" * 5000])
 def test_no_such_data(name: str) -> None:
-    message = f"--data {name}: there is no such file or folder; the project's own data sets are newsroom, notebook"
+    message = (
+        f"--data {name}: there is no such file or folder; the project's own data sets are "
+        "newsroom, notebook"
+    )
     assert error_of(lambda: load_data(name, 0)).startswith(message)
 
 

@@ -50,7 +50,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def test_columns_are_aligned_by_what_they_hold() -> None:
-    assert table([("name", "n", "mixed"), ("a", "1", "x"), ("bcdef", "-20.5", "-"), ("", "-", "3")]) == (
+    rows = [("name", "n", "mixed"), ("a", "1", "x"), ("bcdef", "-20.5", "-"), ("", "-", "3")]
+    assert table(rows) == (
         "name       n  mixed\n"
         "a          1  x\n"
         "bcdef  -20.5  -\n"

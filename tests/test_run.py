@@ -338,7 +338,8 @@ def test_three_in_a_row_stop_the_run_and_name_the_batch(
     assert len(seen) == 6
     error = capsys.readouterr().err
     assert error.startswith(
-        "error: 3 steps in a row had a loss or gradient that is not finite, the last at step 6, a batch"
+        "error: 3 steps in a row had a loss or gradient that is not finite, the last at step 6, "
+        "a batch"
     )
     assert all(
         re.search(r"train\.jsonl, line \d+$", where) and where in error for where in seen[5][:3]
@@ -452,7 +453,10 @@ def test_mean_is_over_the_tasks_that_dev_has(two_tasks: list[Task]) -> None:
 def test_an_unknown_metric_is_refused_before_training(
     world: World, tmp_path: Path, monitor: str
 ) -> None:
-    message = f"monitor = '{monitor}': the dev metrics are mean, intent.accuracy, .*, slots.f1, .*, frame$"
+    message = (
+        f"monitor = '{monitor}': the dev metrics are mean, intent.accuracy, .*, slots.f1, .*, "
+        "frame$"
+    )
     with pytest.raises(InputError, match=message):
         train(world.settings(monitor=monitor), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -428,7 +428,8 @@ ERRORS: list[tuple[list[Example], list[Example], str]] = [
     (
         [example(x=("O", "B-y")), example("a, line 2", x=("O", "NN"))],
         [],
-        "a, line 2: the x tag 'NN' is not BIO: O, B-type or I-type. Convert the tags, or leave the task out",
+        "a, line 2: the x tag 'NN' is not BIO: O, B-type or I-type. Convert the tags, or leave "
+        "the task out",
     ),
     ([example("a, line 1", x=("B-",))], [], "a, line 1: the x tag 'B-' is not BIO"),
     ([example("a, line 1", x=("S-PER",))], [], "a, line 1: the x tag 'S-PER' is not BIO"),

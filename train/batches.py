@@ -60,15 +60,15 @@ class Batch:
     """Some items as the model reads them: packed, shortest sequence first."""
 
     items: list[Item]
-    input_ids: Tensor  # (N) int64
-    token_type_ids: Tensor | None  # (N) int64; None where all are 0
+    input_ids: Tensor  # int64, (N)
+    token_type_ids: Tensor | None  # int64, (N); None where all are 0
     layout: Packed
     sequences: list[tuple[int, int]]  # for each of the layout's: its item, and which part it is
     rows: list[tuple[int, ...]]  # for each item: where its parts stand in the layout
     starts: list[int]  # for each sequence of the layout: its first token
     # for each task that has targets here:
     positions: dict[str, Tensor] = field(default_factory=dict)  # where they stand, (K) or (K, 2)
-    targets: dict[str, Tensor] = field(default_factory=dict)  # (K)
+    targets: dict[str, Tensor] = field(default_factory=dict)  # what they are, (K)
 
     def rows_of(self, task: str, i: int) -> list[int]:
         """Where the sequences that a task reads of item i stand in the layout."""

@@ -64,14 +64,12 @@ class UsedWords(nn.Embedding):
         used = torch.tensor(sorted(set(ids)), device=device)  # (R)
         numbers = torch.full((len(everything),), -1, device=device)  # (V)
         numbers[used] = torch.arange(len(used), device=device)
-        padding = -1 if table.padding_idx is None else int(numbers[table.padding_idx])
+        padding = None if table.padding_idx is None else int(numbers[table.padding_idx])
         rows = everything[used]  # (R, D)
         super().__init__(
             len(used) + 1,
             table.embedding_dim,
-            padding_idx=None
-            if padding == -1
-            else padding,  # its row has no gradient, if it is here
+            padding_idx=None if padding == -1 else padding,  # -1: not among the rows
             _weight=torch.cat([rows, torch.ones_like(rows[:1])]),
         )
         self.used, self.numbers = used, numbers
