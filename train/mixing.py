@@ -37,7 +37,9 @@ class LossMixer(nn.Module):
             raise InputError(
                 f"loss_weights = {settings.loss_weights!r}: give each task one: {', '.join(names)}"
             )
-        self.fixed = {name: parse_number(given.get(name, "1"), "loss_weights") for name in names}
+        self.fixed = dict.fromkeys(names, 1.0) | {
+            name: parse_number(weight, "loss_weights") for name, weight in given.items()
+        }
         # what the negative log-likelihood has of each loss
         self.shares = {task.name: 0.5 if task.is_squared_error else 1.0 for task in tasks}
         self.log_variances = nn.ParameterDict()

@@ -57,7 +57,7 @@ def train(
     parts = assemble(settings, kinds)
     tasks, model, dev, test = parts.tasks, parts.model, parts.dev, parts.test
     with used_words_only(parts.encoder.bert, parts.token_ids(), optimizer) as words:
-        print(overview(parts, words))
+        print(overview(parts, words), flush=True)
         fit(parts, run, progress, started, resume, optimizer)
 
     # The best weights by dev are tested, once.
@@ -142,7 +142,7 @@ def fit(
                     progress.count(losses.sums, losses.counts)
                 else:
                     progress.skip()
-                    if progress.skipped_in_a_row == MOST_SKIPPED:
+                    if progress.skipped_in_a_row >= MOST_SKIPPED:
                         raise not_finite(progress.step + 1, MOST_SKIPPED, batches)
                 optimizer.zero_grad()
                 progress.step += 1

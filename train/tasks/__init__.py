@@ -115,21 +115,24 @@ def _build_task(name: str, examples: Sequence[Example], settings: Settings, kind
 
 
 def _no_kind(name: str, examples: Sequence[Example], kinds: Kinds) -> InputError:
-    """Why no kind is for a field: its examples are of several, or even one of them is of none."""
+    """Why no kind is for a field: its examples are of several kinds, or of none."""
 
     def shown(example: Example) -> str:
         return f"{example.labels[name]!r:.80} ({example.where})"
 
     first = kind_of(name, examples[:1], kinds)
     for example in examples:
-        if (kind := kind_of(name, [example], kinds)) is None:
-            return InputError(f"no kind of task learns {name} = {shown(example)}")
-        if kind is not first:
+        if kind_of(name, [example], kinds) is not first:
             return InputError(
                 f"the task {name} has labels of several kinds: {shown(examples[0])}, but "
                 f"{shown(example)}"
             )
-    return InputError(f"no kind of task is for all examples of {name}")
+    if first is None and examples[0].second is not None:
+        return InputError(
+            f"the task {name} labels pairs with words; pairs can only have a score, a number in "
+            "-1 to 1"
+        )
+    return InputError(f"the task {name}: no kind of task learns {shown(examples[0])}")
 
 
 def check_labels(examples: Iterable[Example], tasks: Sequence[Task]) -> None:

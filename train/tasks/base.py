@@ -109,14 +109,10 @@ class Task:
         """The classes that a label names. Each should have an example in train."""
         return ()
 
-    def accepts(self, example: Example) -> bool:
-        """Whether an example's label is of the kind that the training data had."""
-        return self.fits(self.name, [example])
-
     def check(self, example: Example) -> None:
         """Raise InputError, naming file, line and value, for a label that training data of this
         task cannot have had."""
-        if not self.accepts(example):
+        if not self.fits(self.name, [example]):
             value = example.labels[self.name]
             of = "a sentence" if example.second is None else "a pair"
             raise InputError(
@@ -202,7 +198,10 @@ class Task:
         raise NotImplementedError
 
     def add_targets(self, batch: Batch) -> None:
-        """Put positions and targets into a batch, if it has some of this task."""
+        """Put positions and targets into a batch, if it has some of this task.
+
+        A kind that hides words from the encoder changes the batch's input_ids here.
+        """
         labelled = [i for i, item in enumerate(batch.items) if self.name in item.example.labels]
         positions = [p for i in labelled for p in self.positions(batch, i)]
         targets = [t for i in labelled for t in self.targets(batch.items[i])]

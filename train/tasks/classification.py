@@ -47,17 +47,12 @@ class SentenceClassification(SentenceTask):
 
     @classmethod
     def fits(cls, name: str, examples: Sequence[Example]) -> bool:
-        return all(isinstance(example.labels[name], str) for example in examples)
+        return all(isinstance(e.labels[name], str) and e.second is None for e in examples)
 
     @classmethod
     def from_examples(
         cls, name: str, examples: Sequence[Example], settings: Settings
     ) -> "SentenceClassification":
-        if any(example.second is not None for example in examples):
-            raise InputError(
-                f"the task {name} labels pairs with words; pairs can only have a score, a number "
-                "in -1 to 1"
-            )
         counts = Counter(example.labels[name] for example in examples)
         labels = tuple(sorted(counts))
         given = parse_pairs(settings.class_weights, "class_weights").get(name)
@@ -71,9 +66,6 @@ class SentenceClassification(SentenceTask):
     @classmethod
     def classes(cls, value: Any) -> Collection[str]:
         return (value,)
-
-    def accepts(self, example: Example) -> bool:
-        return example.second is None and super().accepts(example)
 
     def check(self, example: Example) -> None:
         super().check(example)
