@@ -71,7 +71,7 @@ def test_batches_are_grouped_by_length_if_the_settings_say_so() -> None:
     lengths = [[4 + 37 * i % 57 for i in range(800)]]
     spreads = {}
     for grouped in (False, True):
-        steps = plan_steps(lengths, Settings(group_by_length=grouped), epoch=1)
+        steps = plan_steps([800], Settings(group_by_length=grouped), 1, lengths)
         found = [[lengths[source][i] for source, i in batch] for (batch,) in steps]
         spreads[grouped] = sum(max(batch) - min(batch) for batch in found) / len(found)
     assert spreads[True] < spreads[False] / 2

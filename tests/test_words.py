@@ -129,6 +129,15 @@ def test_after_training_any_text_can_be_encoded(
     assert np.isfinite(vectors).all()
 
 
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_frozen_table_stays_frozen(world: World, learns: bool) -> None:
+    parts = assemble(world.settings(freeze="" if learns else "embeddings"))
+    with used_words_only(parts.encoder.bert, parts.token_ids(), adamw) as words:
+        assert words is not None
+        assert words.weight.requires_grad == learns
+    assert parts.encoder.bert.embeddings.word.weight.requires_grad == learns
+
+
 def test_a_word_that_was_not_announced_is_an_error() -> None:
     words = UsedWords(embedding(9, 4), [1, 2])
     with pytest.raises(IndexError):

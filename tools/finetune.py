@@ -54,14 +54,14 @@ def train_transformers(settings: Settings, run: Path) -> None:
         model.groups(settings.lr, settings.head_lr, settings.weight_decay), fused=True
     )
     lengths = [[item.num_tokens for item in items]]
-    total = settings.epochs * len(plan_steps(lengths, settings, 1))
+    total = settings.epochs * len(plan_steps([len(items)], settings, 1))
     schedule = get_linear_schedule_with_warmup(optimizer, round(settings.warmup * total), total)
     best, best_value = model, float("-inf")
     best_metrics: Metrics = {}
     bar = tqdm(total=total, desc=run.name, unit="step", disable=None)
     for epoch in range(1, settings.epochs + 1):
         model.train()
-        for (batch,) in plan_steps(lengths, settings, epoch):
+        for (batch,) in plan_steps([len(items)], settings, epoch, lengths):
             chosen = [items[i] for _, i in batch]
             labels = torch.tensor([sentence.targets(item)[0] for item in chosen])
             loss = model.loss(*padded(chosen, tokens), labels)

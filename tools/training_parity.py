@@ -51,9 +51,7 @@ class Lesson:
 
     def order(self) -> list[list[int]]:
         """The examples of each step, as train/run.py plans them, epoch after epoch."""
-        epochs = (
-            plan_steps([[0] * len(self.examples)], self.settings, epoch) for epoch in count(1)
-        )
+        epochs = (plan_steps([len(self.examples)], self.settings, epoch) for epoch in count(1))
         steps = (
             [number for batch in step for _, number in batch] for epoch in epochs for step in epoch
         )

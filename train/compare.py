@@ -49,10 +49,8 @@ def epochs_alone(
     names = {t.name for t in tasks}
     labels = [[e.labels.keys() & names for e in data.splits["train"]] for data in sets]
     sources = [found for of_set in labels if (found := [some for some in of_set if some])]
-    # plan_steps asks for tokens, of which only the number of items counts here
-    lengths = [[0] * len(source) for source in sources]
-    one_batch = replace(settings, accumulate=1, group_by_length=False)
-    plan = [batch for (batch,) in plan_steps(lengths, one_batch, epoch=1)]
+    one_batch = replace(settings, accumulate=1)
+    plan = [batch for (batch,) in plan_steps([len(s) for s in sources], one_batch, epoch=1)]
     own = {i for i, source in enumerate(sources) if any(task.name in found for found in source)}
     jointly = sum(batch[0][0] in own for batch in plan)
     alone = sum(math.ceil(len(sources[i]) / settings.batch_size) for i in own)

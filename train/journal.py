@@ -3,9 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
@@ -19,7 +17,7 @@ from train.step import StepLosses
 from train.tasks.base import Task
 
 
-class Journal(AbstractContextManager["Journal"]):
+class Journal:
     """Tells of steps and evaluations. Raises InputError if TensorBoard is asked for and not
     installed."""
 
@@ -30,12 +28,8 @@ class Journal(AbstractContextManager["Journal"]):
         self.board = tensorboard(run, progress.step) if settings.tensorboard else None
         self.bar: tqdm | None = None
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Remove the progress bar, and close TensorBoard's files."""
         if self.bar is not None:
             self.bar.close()
         if self.board is not None:

@@ -3,6 +3,7 @@ then `fit`."""
 
 import sys
 import time
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -115,10 +116,11 @@ def fit(
     else:
         settings.save(run / "settings.toml")
 
+    sizes = [len(source) for source in sources]
     lengths = [[item.num_tokens for item in source] for source in sources]
-    total_steps = settings.epochs * len(plan_steps(lengths, settings, epoch=1))
+    total_steps = settings.epochs * len(plan_steps(sizes, settings, epoch=1))
     cache: PrefixCache | None = None
-    with stop_signals() as stop_asked, journal:
+    with stop_signals() as stop_asked, closing(journal):
         while not progress.is_over(settings):
             unfreeze(parts.plan, progress.epoch, model, optimizer, settings)
             if not any(p.requires_grad for p in model.parameters()):
@@ -128,7 +130,7 @@ def fit(
             cached = [*sources, parts.dev]
             cache = PrefixCache.renewed(cache, model, prefix, cached, settings, run)
             forward: Forward = cache.forward if cache else model
-            steps = plan_steps(lengths, settings, progress.epoch)
+            steps = plan_steps(sizes, settings, progress.epoch, lengths)
             journal.begin_epoch(len(steps))
 
             for step in steps[progress.position :]:

@@ -14,16 +14,18 @@ T = TypeVar("T")
 
 
 def plan_steps(
-    lengths: Sequence[Sequence[int]], settings: Settings, epoch: int
+    sizes: Sequence[int],
+    settings: Settings,
+    epoch: int,
+    lengths: Sequence[Sequence[int]] | None = None,
 ) -> list[list[list[ExampleId]]]:
     """An epoch's steps: lists of batches, which are lists of examples. Follows from its arguments
     alone, which makes a run resumable.
 
-    lengths: the tokens of each source's items. They matter only where batches are grouped by
-    length; elsewhere how many items there are is enough.
+    sizes: how many items each source has. lengths: the tokens of each of them, by which batches are
+    grouped if the settings say so. How many steps there are does not depend on them.
     """
     seed = settings.seed * 1_000_003 + epoch
-    sizes = [len(source) for source in lengths]
     grouped = lengths if settings.group_by_length else None
     batches = plan_epoch(
         sizes, settings.batch_size, settings.sampling, settings.temperature, seed, grouped

@@ -100,17 +100,17 @@ def assemble(
     model.train()
     plan.apply(epoch=1)
     return Parts(
-        settings,
-        device,
-        word_splitting(sets),
-        tasks,
-        encoder,
-        model,
-        mixer,
-        plan,
-        sources,
-        dev,
-        test,
+        settings=settings,
+        device=device,
+        splitting=word_splitting(sets),
+        tasks=tasks,
+        encoder=encoder,
+        model=model,
+        mixer=mixer,
+        plan=plan,
+        sources=sources,
+        dev=dev,
+        test=test,
     )
 
 

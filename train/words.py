@@ -72,6 +72,7 @@ class UsedWords(nn.Embedding):
             padding_idx=None if padding == -1 else padding,  # -1: not among the rows
             _weight=torch.cat([rows, torch.ones_like(rows[:1])]),
         )
+        self.weight.requires_grad_(table.weight.requires_grad)
         self.used, self.numbers = used, numbers
         self.everything, self.whole_padding_idx = everything, table.padding_idx
 
@@ -83,5 +84,5 @@ class UsedWords(nn.Embedding):
         weight = self.everything * self.weight[-1].detach()  # (V, D)
         weight[self.used] = self.weight[:-1].detach()
         return nn.Embedding.from_pretrained(
-            weight, freeze=False, padding_idx=self.whole_padding_idx
+            weight, freeze=not self.weight.requires_grad, padding_idx=self.whole_padding_idx
         )

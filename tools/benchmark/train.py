@@ -89,7 +89,7 @@ def planned(items: Sequence[Item], grouped: bool) -> list[list[int]]:
     """An epoch's batches, as train/run.py makes them: at random, or of sentences of similar
     length."""
     settings = Settings(batch_size=BATCH, group_by_length=grouped)
-    steps = plan_steps([[item.num_tokens for item in items]], settings, epoch=1)
+    steps = plan_steps([len(items)], settings, 1, [[item.num_tokens for item in items]])
     return [[number for _, number in batch] for (batch,) in steps]
 
 
