@@ -7,13 +7,13 @@ from unittest.mock import Mock
 
 import pytest
 import torch
+from minibert.linear import ENOUGH, FastLinear, convolution, speed_up
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minibert import Bert, BertConfig
 from minibert import linear as module
 from minibert.layout import Packed
-from minibert.linear import ENOUGH, FastLinear, convolution, speed_up
 
 # MiniLM's, a tiny model's, and the least
 SIZES = [(384, 384), (384, 1536), (1536, 384), (24, 72), (1, 1)]

@@ -34,7 +34,7 @@ ELSEWHERE = ("pip install", "python -m pytest", "python -m tools.benchmark", "py
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a reader would be: with a corpus, and the data sets that the README names, but short."""
+    """Where a reader would be: with a corpus and the data sets that the README names, but short."""
     folder = tmp_path_factory.mktemp("reader")
     newsroom = ROOT / "train" / "datasets" / "newsroom"
     for split in ("train", "dev", "test"):
@@ -50,10 +50,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+FILES = ("seq.in", "seq.out", "label")
+
+
 def write_snips(folder: Path) -> None:
     pairs = [("play some jazz", "O O B-genre", "PlayMusic"), ("rain in oslo", "O O B-city", "Rain")]
     folder.mkdir(parents=True)
-    for name, column in zip(("seq.in", "seq.out", "label"), zip(*pairs * 8, strict=True)):
+    for name, column in zip(FILES, zip(*pairs * 8, strict=True), strict=True):
         (folder / name).write_text("\n".join(column) + "\n", encoding="utf-8")
 
 
