@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from minibert.linear import ENOUGH
+from minibert.fast.linear import FEW
 from torch import Tensor, nn
 
 from minibert import SentenceEncoder
@@ -371,7 +371,7 @@ def test_real_rows_have_the_same_bits_in_any_batch(minilm: Path, fast: bool) -> 
     compared = 0
     for size in range(2, 40):
         chosen = sorted(torch.randperm(len(sentences))[:size].tolist())
-        if sum(len(sentences[i]) for i in chosen) < (ENOUGH if fast else 24):
+        if sum(len(sentences[i]) for i in chosen) < (FEW if fast else 24):
             continue
         for i, row in zip(chosen, rows(chosen), strict=True):
             assert torch.equal(row, everything[i])
