@@ -102,7 +102,7 @@ def unfreeze(
     optimizer: torch.optim.Optimizer,
     settings: Settings,
 ) -> None:
-    """Let an epoch's units learn, and add those to the optimizer that did not learn before."""
+    """Let an epoch's units learn, and give the optimizer those that did not learn before."""
     plan.apply(epoch)
     for group in new_groups(model, settings, optimizer):
         optimizer.add_param_group(group)
