@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from minibert.fast.linear import FEW
 from torch import Tensor, nn
 
-from minibert import SentenceEncoder
+from minibert.fast import speed_up
+from minibert.fast.linear import FEW, has_avx512
 from minibert.files import InputError
 from minibert.layout import Packed
 from minibert.model import Bert, Layer
@@ -233,7 +233,7 @@ def test_token_types_reach_the_model_and_the_cache(world: World, tmp_path: Path)
             parts.model.bert(torch.tensor([t.ids]), None, torch.tensor([t.type_ids]))[0]
             for t in tokens
         ]
-        without = parts.model.bert(batch.input_ids, batch.layout)
+        without = parts.model.bert(batch.input_ids, layout=batch.layout)
     cache = PrefixCache(parts.model, items, 2, 2**20, tmp_path)
     whole = passes(cache, [batch, batch])
     assert torch.equal(whole[0], whole[1])
@@ -348,14 +348,15 @@ def test_a_disk_without_room_is_one_clear_error(
 
 
 @pytest.mark.parametrize("fast", [False, True])
-def test_real_rows_have_the_same_bits_in_any_batch(minilm: Path, fast: bool) -> None:
-    """MiniLM on as many threads as there are, in random batches of a dozen tokens and more (with
-    convolutions for linear layers, of as many as those need): what the cache rests on."""
-    bert = (
-        SentenceEncoder.from_pretrained(minilm, device="cpu").bert
-        if fast
-        else Bert.from_pretrained(minilm)
-    )
+def test_real_rows_do_not_depend_on_the_batch(minilm: Path, fast: bool) -> None:
+    """What the cache rests on: MiniLM, on all threads, in random batches of FEW tokens or more.
+
+    Where linear layers are convolutions, rows have the same bits; elsewhere, but for rounding.
+    """
+    bert = Bert.from_pretrained(minilm)
+    if fast:
+        speed_up(bert)
+    tolerance = 0.0 if fast and has_avx512() else 2e-5
     torch.set_num_threads(os.cpu_count() or 1)  # the fixture one_thread puts back what was before
     sentences = [
         torch.randint(1000, 20000, (length,))
@@ -365,15 +366,16 @@ def test_real_rows_have_the_same_bits_in_any_batch(minilm: Path, fast: bool) -> 
     def rows(chosen: list[int]) -> tuple[Tensor, ...]:
         lengths = [len(sentences[i]) for i in chosen]
         with torch.no_grad():
-            return bert(torch.cat([sentences[i] for i in chosen]), Packed(lengths)).split(lengths)
+            input_ids = torch.cat([sentences[i] for i in chosen])
+            return bert(input_ids, layout=Packed(lengths)).split(lengths)
 
     everything = rows(list(range(len(sentences))))
     compared = 0
     for size in range(2, 40):
         chosen = sorted(torch.randperm(len(sentences))[:size].tolist())
-        if sum(len(sentences[i]) for i in chosen) < (FEW if fast else 24):
+        if sum(len(sentences[i]) for i in chosen) < FEW:
             continue
         for i, row in zip(chosen, rows(chosen), strict=True):
-            assert torch.equal(row, everything[i])
+            assert (row - everything[i]).abs().max() <= tolerance
             compared += 1
     assert compared > 500

@@ -30,7 +30,8 @@ import minibert
 import train as train_package
 from minibert import Bert, Padded, SentenceEncoder
 from minibert.files import InputError
-from minibert.formats.tensors import save_tensors
+from minibert.formats.tensors import read_tensors, save_tensors
+from minibert.program import Interrupted
 from tests.training import (
     World,
     differing,
@@ -45,12 +46,10 @@ from tests.training import (
 from train import run as run_module
 from train.batches import prepare
 from train.checkpoint import (
-    Interrupted,
     Progress,
     checkpoints,
     load_checkpoint,
     read_progress,
-    read_tensors,
     save_checkpoint,
 )
 from train.evaluation import predict

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from minibert import Bert, BertConfig, Packed, Padded, heads
 from minibert.files import InputError
 from minibert.heads import pool
+from minibert.program import Interrupted
 from tests.documents import ROOT, apply, blocks
 from tests.training import World, make_world, metrics_of, outcome
 from train import run as run_module
-from train.checkpoint import Interrupted
 from train.data.read import FILE_READERS
 from train.optimizer import rate_factor
 from train.saved import load_run

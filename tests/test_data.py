@@ -132,7 +132,7 @@ def test_every_target_of_a_batch_is_where_its_tokens_are(tokenizer: Tokenizer) -
         assert sorted(batch.sequences) == [
             (i, p) for i, item in enumerate(chosen) for p in range(len(item.parts))
         ]
-        lengths = [length for length, count in batch.layout.runs for _ in range(count)]
+        lengths = [length for count, length in batch.layout.runs for _ in range(count)]
         assert lengths == [len(part.ids) for part in parts] == sorted(lengths)
         assert batch.starts == [sum(lengths[:row]) for row in range(len(lengths))]
         assert all(

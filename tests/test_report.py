@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from minibert.files import InputError
+from minibert.program import Interrupted
 from tests.training import World, log_of, make_world, metrics_of, write_model
 from train.batches import Item
-from train.checkpoint import Interrupted
 from train.data.examples import Example
 from train.journal import Journal, add_scalars, tensorboard
 from train.report import draw_curves, final_table, groups_table, prediction_records, shown, table

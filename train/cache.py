@@ -1,10 +1,9 @@
 """The frozen prefix: what leaves frozen lowest layers never changes, so it is computed once.
 
-Training from the cache gives the losses that training without it gives. That rests on a sentence's
-rows having the same bits whatever else is in its batch. With MiniLM's sizes they do, in batches of
-a dozen tokens or more; where linear layers are convolutions (minibert/fast/linear.py), of 128 or
-more. Below that, and for much smaller models on several threads, another matrix kernel runs, and
-the last bits may differ.
+Training from the cache gives the losses that training without it gives: to the last bit, if a
+sentence's rows have the same bits whatever else is in its batch. With MiniLM's sizes they do where
+linear layers are convolutions (minibert/fast/linear.py), in batches of 128 tokens or more.
+Elsewhere the matrix kernel may depend on the number of tokens, and losses agree but for rounding.
 """
 
 import os

@@ -19,10 +19,6 @@ from minibert.formats.tensors import read_tensors, save_tensors
 from train.settings import Settings
 
 
-class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop; its checkpoint is written."""
-
-
 @dataclass
 class Progress:
     """Where a run stands, as it goes into a checkpoint's state.json."""

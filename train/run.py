@@ -10,16 +10,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from minibert.files import signals, write_json
-from minibert.program import run_program
+from minibert.program import Interrupted, run_program
 from train.cache import PrefixCache
-from train.checkpoint import (
-    Interrupted,
-    Progress,
-    fill,
-    load_checkpoint,
-    read_progress,
-    save_checkpoint,
-)
+from train.checkpoint import Progress, fill, load_checkpoint, read_progress, save_checkpoint
 from train.command_line import command_line, output_folder
 from train.compare import compare_single
 from train.evaluation import Metrics, measure, monitored_value, predict
