@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize as to_unit_length
 from tqdm import tqdm
 
@@ -60,21 +60,15 @@ class SentenceEncoder:
     """
 
     _bert: Bert
-    _fast: Bert | None  # its fast copy, as long as nobody else holds the model
+    _fast: nn.Module | None  # its fast copy, as long as nobody else holds the model
 
     def __init__(
-        self,
-        bert: Bert,
-        tokenizer: Tokenizer,
-        settings: EncoderSettings | None = None,
-        **more: Any,
+        self, bert: Bert, tokenizer: Tokenizer, settings: EncoderSettings | None = None, **more: Any
     ) -> None:
         self.settings = replace(settings or EncoderSettings(), **more)
-        limit = self.settings.max_length
-        if self.settings.pooling not in POOLINGS:
-            raise InputError(
-                f"pooling {self.settings.pooling!r} is not one of {', '.join(POOLINGS)}"
-            )
+        pooling, limit = self.settings.pooling, self.settings.max_length
+        if pooling not in POOLINGS:
+            raise InputError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS)}")
         if limit is not None and limit < 1:
             raise InputError(f"max_length must be a positive number of tokens, not {limit}")
         self.bert = bert
@@ -119,8 +113,9 @@ class SentenceEncoder:
     def bert(self) -> Bert:
         """The model.
 
-        Whoever holds it may change its weights. So from its first use on, each call of `encode`
-        makes its fast copy of the model again, which takes about 20 ms for MiniLM.
+        Whoever holds it may change its weights. So from its first use on, and in a copy of the
+        encoder, `encode` makes its fast copy of the model again in each call. For MiniLM that takes
+        about 20 ms.
         """
         self._fast = None
         return self._bert
@@ -128,6 +123,10 @@ class SentenceEncoder:
     @bert.setter
     def bert(self, bert: Bert) -> None:
         self._bert, self._fast = bert, None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle holds."""
+        return vars(self) | {"_bert": self.bert, "_fast": None}
 
     def encode(
         self,
@@ -273,7 +272,7 @@ class SentenceEncoder:
 
     @torch.inference_mode()
     def _compute(
-        self, model: Bert, device: torch.device, call: Call, texts: Sequence[tuple[int, ...]]
+        self, model: nn.Module, device: torch.device, call: Call, texts: Sequence[tuple[int, ...]]
     ) -> NDArray[np.float32]:
         """The vectors of a batch: (B, dim)."""
         layout = Packed([len(ids) for ids in texts], device)

@@ -18,8 +18,8 @@ Importing this package installs nothing. A fast module is the plain object with 
 its repr shows. Parameters, hooks, names and modes stay as they were.
 """
 
-import copy
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -27,8 +27,10 @@ from torch import nn
 from minibert.fast.attention import FastAttention, GroupedAttention
 from minibert.fast.dropout import FastDropout
 from minibert.fast.linear import ArrangedLinear, FastLinear, has_arranged_products, has_avx512
+from minibert.fast.rows import InRows
 from minibert.model import Attention, Bert
 
+Module = TypeVar("Module", bound=nn.Module)
 Classes = Mapping[type[nn.Module], type[nn.Module]]
 
 
@@ -47,17 +49,16 @@ def slow_down(module: nn.Module) -> None:
     change_classes(module, {quick: plain for plain, quick in fast.items()})
 
 
-def inference_copy(bert: Bert) -> Bert:
-    """A fast copy for inference mode, with the same parameters.
+def inference_copy(bert: nn.Module) -> nn.Module:
+    """A fast copy for inference mode, with the same parameters. It takes packed tokens.
 
     Its linear layers hold copies of their weights, arranged for the processor. They do not follow a
     later change of the weights: whoever holds the copy must make another one then. A compiled model
-    is fast already, and is returned as it is; so is what is no Bert.
+    is fast already, so it stays as it is and gets rows; so does what is no Bert.
     """
     if not isinstance(bert, Bert) or bert._compiled_call_impl is not None:
-        return bert
-    shared = {id(parameter): parameter for parameter in bert.parameters()}
-    fast = copy.deepcopy(bert, shared)
+        return InRows(bert)
+    fast = twin(bert)
     on_cpu = bert.device.type == "cpu"
     change_classes(fast, {Attention: FastAttention if on_cpu else GroupedAttention})
     if on_cpu and bert.dtype == torch.float32 and has_arranged_products():
@@ -66,6 +67,19 @@ def inference_copy(bert: Bert) -> Bert:
             if isinstance(module, ArrangedLinear):
                 module.arrange()
     return fast
+
+
+def twin(module: Module) -> Module:
+    """A copy of a module and its parts, which shares their parameters, buffers and hooks.
+
+    copy.deepcopy refuses a pruned layer, since its weight is computed. So this copies as PyTorch's
+    own DataParallel does.
+    """
+    copied = module.__new__(type(module))
+    parts = module._modules.items()
+    twins = {name: None if part is None else twin(part) for name, part in parts}
+    copied.__dict__ = vars(module) | {"_modules": twins}
+    return copied
 
 
 def change_classes(module: nn.Module, classes: Classes) -> None:

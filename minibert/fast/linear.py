@@ -75,10 +75,14 @@ def arranged_product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 class ArrangedLinear(nn.Linear):
     """nn.Linear with a copy of its weight that `arrange` makes. Only for inference mode."""
 
-    arranged: Tensor
+    arranged: Tensor | None
 
     def arrange(self) -> None:
-        self.arranged = arranged(self.weight)
+        # A hook may compute the weight in each call, as pruning does. Then it is no parameter.
+        fixed = isinstance(self.weight, nn.Parameter)
+        self.arranged = arranged(self.weight) if fixed else None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.arranged is None or torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
         return torch.ops.mkldnn._linear_pointwise(x, self.arranged, self.bias, "none", [], "")
