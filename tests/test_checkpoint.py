@@ -711,7 +711,7 @@ def test_the_encoder_pools_as_the_pairs_were_trained(world: World, tmp_path: Pat
     by."""
     train(world.settings(world.pairs, pooling="cls", epochs=1), tmp_path / "run")
     encoder = SentenceEncoder.from_pretrained(tmp_path / "run/model", device="cpu")
-    assert encoder.pooling == "cls"
+    assert encoder.settings.pooling == "cls"
     lines = [
         json.loads(line) for line in (tmp_path / "run/predictions.jsonl").read_text().splitlines()
     ]
@@ -777,7 +777,7 @@ def test_transformers_computes_what_our_head_computes(pooled: Path, name: str, k
     )
     run = load_run(pooled)
     layout = Padded(inputs["attention_mask"])
-    hidden = run.model.bert(inputs["input_ids"], layout)
+    hidden = run.model.bert(inputs["input_ids"], layout=layout)
     head = run.model.heads[name]
     mine = head(hidden) if name == "slots" else head(hidden, layout, run.model.bert.pooler)
     scores = theirs(**inputs).logits

@@ -1,5 +1,6 @@
 """The set-up of a run: data, tasks, model, and what learns."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from torch import nn
 
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
+from minibert.formats.hub import PoolingWarning
 from train.batches import Batch, Item, collate, prepare
 from train.data.examples import DataSet
 from train.data.read import read_source
@@ -78,13 +80,15 @@ def assemble(
     if settings.overfit_batch:
         sets = [first_examples(sets[0], settings.overfit_batch)]
     tasks = build_tasks(sets, settings, kinds)
-    encoder = SentenceEncoder.from_pretrained(
-        settings.model,
-        revision=settings.revision,
-        max_length=settings.max_length,
-        device=device,
-        dtype=dtype,
-    )
+    with warnings.catch_warnings():  # the tasks say how they pool, whatever the model's files say
+        warnings.simplefilter("ignore", PoolingWarning)
+        encoder = SentenceEncoder.from_pretrained(
+            settings.model,
+            revision=settings.revision,
+            max_length=settings.max_length,
+            device=device,
+            dtype=dtype,
+        )
     sources, dev, test = tokenize(sets, tasks, encoder)
     model = JointModel(encoder.bert, tasks).to(device, dtype)
     make_fast(model)
