@@ -72,8 +72,7 @@ def write_tweeteval(folder: Path) -> None:
 
 @pytest.fixture
 def reader(folder: Path, minilm: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """In that folder, with newsroom cut short."""
-    monkeypatch.setattr(read, "OURS", folder / "ours")
+    """In that folder."""
     monkeypatch.chdir(folder)
     threads = torch.get_num_threads()
     yield folder
@@ -125,8 +124,11 @@ def test_filling_masks(reader: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "capital" in capsys.readouterr().out
 
 
-def test_commands_of_training(reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_of_training(
+    reader: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """In the order of the README, since one predicts with what another has trained."""
+    monkeypatch.setattr(read, "OURS", reader / "ours")  # newsroom, cut short
     shutil.rmtree(reader / "runs", ignore_errors=True)
     commands = [line for line in LINES if line.startswith("python -m train")]
     assert len(commands) >= 5
