@@ -9,6 +9,10 @@ from io import TextIOWrapper
 from minibert.files import InputError
 
 
+class Interrupted(KeyboardInterrupt):
+    """The program was asked to stop, and has written what it needs to go on later."""
+
+
 def run_program(work: Callable[[], object]) -> int:
     """Do the work of a command; the exit status is 0, 2 for input that cannot be used or output
     that cannot be written, or 130 if it was interrupted.

@@ -10,7 +10,7 @@ def blocks(document: str, language: str, section: str = "") -> list[str]:
     """The blocks of a language in a document, of one section (its heading's text) or of all."""
     text = (ROOT / document).read_text(encoding="utf-8")
     if section:
-        parts = re.split(r"^#+ (.+)$", text, flags=re.MULTILINE)
+        parts = re.split(r"^##+ (.+)$", text, flags=re.MULTILINE)
         text = dict(zip(parts[1::2], parts[2::2], strict=True))[section]
     return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 

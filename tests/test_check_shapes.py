@@ -153,6 +153,11 @@ def test_every_comment_of_the_real_tree_is_caught_when_it_is_changed(change, sid
     assert [c.text for c in comments if bool(c.problem) != (c in changed)] == []
 
 
+def test_every_comment_of_the_training_program_holds(capsys):
+    assert main(["train"], check_shapes.exercise_train) == 0
+    assert "0 wrong, 0 never run" in capsys.readouterr().out
+
+
 def test_sizes_cannot_be_mistaken_for_each_other():
     assert len(set(SIZES.values())) == len(SIZES)
     assert not {1, 2} & set(SIZES.values())

@@ -30,10 +30,10 @@ import minibert
 import train as train_package
 from minibert import Bert, Padded, SentenceEncoder
 from minibert.files import InputError
-from minibert.formats.tensors import save_tensors
+from minibert.formats.tensors import read_tensors, save_tensors
+from minibert.program import Interrupted
 from tests.training import (
     World,
-    assemble,
     differing,
     log_of,
     make_world,
@@ -44,27 +44,27 @@ from tests.training import (
     write_model,
 )
 from train import run as run_module
+from train.batches import prepare
 from train.checkpoint import (
     Progress,
-    append_log,
     checkpoints,
-    cut_log,
     load_checkpoint,
-    load_run,
-    parameters_by_name,
     read_progress,
-    read_tensors,
     save_checkpoint,
-    save_for_transformers,
 )
-from train.data import prepare
-from train.evaluate import predict
+from train.evaluation import predict
+from train.journal import append_log, cut_log
+from train.model import JointModel
 from train.optimizer import build_optimizer, rate_factor, set_rates
-from train.predict import examples
+from train.predict import to_examples
 from train.report import card_facts
-from train.run import Interrupted, backward, main, train
+from train.run import main, train
+from train.saved import load_run, save_for_transformers
 from train.settings import Settings
-from train.tasks import JointModel, Task, TokenTagging
+from train.setup import assemble
+from train.step import forward_backward
+from train.tasks.base import Task
+from train.tasks.tagging import TokenTagging
 
 ROOT = Path(minibert.__file__).parents[1]
 
@@ -239,7 +239,7 @@ def test_a_run_cut_off_while_it_tests_only_tests_again(
         patch.setattr(run_module, "save_run", lambda *_: power_cut())
         with pytest.raises(PowerCut):
             train(settings, tmp_path / "run")
-    monkeypatch.setattr(run_module, "backward", lambda *_: pytest.fail("a step was taken"))
+    monkeypatch.setattr(run_module, "forward_backward", lambda *_: pytest.fail("a step was taken"))
     train(settings, tmp_path / "run", resume=True)
     assert outcome(tmp_path / "run") == expected
 
@@ -417,6 +417,17 @@ def test_resume_from_a_damaged_checkpoint(
     assert message in resume_error(interrupted, capsys)
 
 
+def test_a_checkpoint_of_an_earlier_version_goes_on(interrupted: Path) -> None:
+    """Whose state.json calls the evaluations since the best one `worse`."""
+    file = checkpoints(interrupted)[-1] / "state.json"
+    state = json.loads(file.read_text())
+    state["progress"]["worse"] = state["progress"].pop("evaluations_since_best") + 3
+    file.write_text(json.dumps(state))
+    settings = Settings(**state["settings"])
+    assert read_progress(interrupted, settings).evaluations_since_best == 3
+    assert main(["--resume", str(interrupted)]) == 0
+
+
 def test_resume_is_given_alone(interrupted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--resume", str(interrupted), "--epochs", "9"]) == 2
     assert "--resume goes on with the run's own settings: give it alone" in capsys.readouterr().err
@@ -434,13 +445,13 @@ def test_checkpoint_holds_all_that_goes_on(world: World, tmp_path: Path) -> None
         return (
             parts,
             build_optimizer(parts.model, parts.mixer, settings),
-            parameters_by_name(parts.model, parts.mixer),
+            parts.parameters(),
         )
 
     def step(parts: Any, optimizer: torch.optim.Optimizer, i: int) -> None:
         set_rates(optimizer, 0.5)
         batch = parts.batch(parts.sources[0][8 * i : 8 * i + 8])
-        backward([batch], parts.model, parts.model, parts.mixer, parts.tasks, settings)
+        forward_backward([batch], parts.model, parts.model, parts.mixer, parts.tasks, settings)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -658,7 +669,7 @@ def test_the_run_predicts_as_the_model_in_memory(world: World, finished: tuple[P
     assert [(t.name, t.kind, t.labels, getattr(t, "pooling", None)) for t in again.tasks] == [
         (t.name, t.kind, t.labels, getattr(t, "pooling", None)) for t in tasks
     ]
-    assert again.split_words == split_words
+    assert again.splitting == split_words
     lines = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
     for item, line, predicted in zip(items, lines, predict(model, tasks, items), strict=True):
         for name, label in item.example.labels.items():
@@ -700,7 +711,7 @@ def test_the_encoder_pools_as_the_pairs_were_trained(world: World, tmp_path: Pat
     by."""
     train(world.settings(world.pairs, pooling="cls", epochs=1), tmp_path / "run")
     encoder = SentenceEncoder.from_pretrained(tmp_path / "run/model", device="cpu")
-    assert encoder.pooling == "cls"
+    assert encoder.settings.pooling == "cls"
     lines = [
         json.loads(line) for line in (tmp_path / "run/predictions.jsonl").read_text().splitlines()
     ]
@@ -766,7 +777,7 @@ def test_transformers_computes_what_our_head_computes(pooled: Path, name: str, k
     )
     run = load_run(pooled)
     layout = Padded(inputs["attention_mask"])
-    hidden = run.model.bert(inputs["input_ids"], layout)
+    hidden = run.model.bert(inputs["input_ids"], layout=layout)
     head = run.model.heads[name]
     mine = head(hidden) if name == "slots" else head(hidden, layout, run.model.bert.pooler)
     scores = theirs(**inputs).logits
@@ -784,7 +795,8 @@ def test_transformers_computes_what_our_head_computes(pooled: Path, name: str, k
 def test_transformers_own_pipelines_say_what_train_predict_says(pooled: Path) -> None:
     transformers = pytest.importorskip("transformers")
     run = load_run(pooled)
-    items = prepare(examples(TEXTS, run.split_words, run.tasks), run.encoder.tokenizer)
+    examples = to_examples(TEXTS, run.splitting, run.tasks)
+    items = prepare(examples, run.encoder.tokenizer, run.tasks)
     pipe = transformers.pipeline(
         "text-classification", model=str(pooled / "transformers/intent"), device="cpu"
     )

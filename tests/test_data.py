@@ -8,20 +8,21 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from minibert.tokenizer import Tokenizer, TruncationWarning
-from train.data import Example, Label, collate, evaluation_batches, plan_epoch, prepare, windows
-from train.tasks import (
-    PairSimilarity,
-    SentenceClassification,
-    SentenceRegression,
-    Task,
-    TokenTagging,
-)
+from train.batches import collate, prepare
+from train.data.examples import Example
+from train.sampling import in_pieces, plan_epoch
+from train.tasks.base import Task
+from train.tasks.classification import SentenceClassification
+from train.tasks.regression import SentenceRegression
+from train.tasks.similarity import PairSimilarity
+from train.tasks.tagging import TokenTagging
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOCABULARY = [
@@ -59,7 +60,7 @@ def random_examples(count: int) -> list[Example]:
         words = [
             "".join(draw.choices(LETTERS, k=draw.randint(1, 4))) for _ in range(draw.randint(1, 9))
         ]
-        labels: dict[str, Label] = {
+        labels: dict[str, Any] = {
             "mood": draw.choice(TASKS[0].labels),
             "stars": draw.uniform(0, 5),
         }
@@ -92,7 +93,7 @@ def test_prepare_keeps_the_order_of_words_texts_and_pairs(tokenizer: Tokenizer) 
         Example("a", {}, "3", None, "b c"),
         Example("c", {}, "4", ("c",)),
     ]
-    items = prepare(examples, tokenizer, first_number=7)
+    items = prepare(examples, tokenizer, TASKS, first_number=7)
     assert [item.example for item in items] == examples
     assert [item.number for item in items] == [7, 8, 9, 10]
     assert [[decoded(part.ids) for part in item.parts] for item in items] == [
@@ -102,13 +103,13 @@ def test_prepare_keeps_the_order_of_words_texts_and_pairs(tokenizer: Tokenizer) 
         ["[CLS] c [SEP]"],
     ]
     assert items[1].parts[0].words == [None, 0, 0, 2, 2, None]
-    assert prepare([], tokenizer) == []
+    assert prepare([], tokenizer, TASKS) == []
 
 
 def test_what_is_too_long_is_cut_with_a_warning(tokenizer: Tokenizer) -> None:
     short = Tokenizer(tokenizer.backend, max_length=5)
     with pytest.warns(TruncationWarning, match="1 of 2 texts are longer than 5 tokens"):
-        items = prepare([Example("a b c d e", {}, ""), Example("a", {}, "")], short)
+        items = prepare([Example("a b c d e", {}, ""), Example("a", {}, "")], short, TASKS)
     assert [(decoded(item.parts[0].ids), item.parts[0].lost) for item in items] == [
         ("[CLS] a b c [SEP]", 2),
         ("[CLS] a [SEP]", 0),
@@ -116,7 +117,7 @@ def test_what_is_too_long_is_cut_with_a_warning(tokenizer: Tokenizer) -> None:
 
 
 def test_every_target_of_a_batch_is_where_its_tokens_are(tokenizer: Tokenizer) -> None:
-    items = prepare(random_examples(300), tokenizer)
+    items = prepare(random_examples(300), tokenizer, TASKS)
     random.Random(1).shuffle(items)
     seen: Counter[str] = Counter()
     for start in range(0, len(items), 25):
@@ -124,46 +125,46 @@ def test_every_target_of_a_batch_is_where_its_tokens_are(tokenizer: Tokenizer) -
         batch = collate(chosen, TASKS)
 
         # The sentences lie one after the other, shortest first, and nothing else is there.
-        parts = [chosen[i].parts[part] for i, part in batch.sentences]
+        parts = [chosen[i].parts[part] for i, part in batch.sequences]
         assert batch.input_ids.tolist() == [token for part in parts for token in part.ids]
         assert batch.input_ids.dtype == torch.int64
-        assert batch.num_tokens == sum(len(part.ids) for part in parts)
-        assert sorted(batch.sentences) == [
+        assert batch.token_type_ids is None
+        assert sorted(batch.sequences) == [
             (i, p) for i, item in enumerate(chosen) for p in range(len(item.parts))
         ]
-        lengths = [length for length, count in batch.layout.runs for _ in range(count)]
+        lengths = [length for count, length in batch.layout.runs for _ in range(count)]
         assert lengths == [len(part.ids) for part in parts] == sorted(lengths)
         assert batch.starts == [sum(lengths[:row]) for row in range(len(lengths))]
         assert all(
-            batch.sentences[row] == (i, p)
+            batch.sequences[row] == (i, p)
             for i, rows in enumerate(batch.rows)
             for p, row in enumerate(rows)
         )
 
         # What each task must find, in the items' order.
         rows = [row for row, i in enumerate(chosen) if "mood" in i.example.labels]
-        assert batch.places["mood"].tolist() == [batch.rows[i][0] for i in rows]
-        moods = [TASKS[0].labels[value] for value in batch.values["mood"].tolist()]
+        assert batch.positions["mood"].tolist() == [batch.rows[i][0] for i in rows]
+        moods = [TASKS[0].labels[value] for value in batch.targets["mood"].tolist()]
         assert moods == [chosen[i].example.labels["mood"] for i in rows]
 
         scored = [i for i, item in enumerate(chosen) if "stars" in item.example.labels]
-        assert batch.places["stars"].tolist() == [batch.rows[i][0] for i in scored]
+        assert batch.positions["stars"].tolist() == [batch.rows[i][0] for i in scored]
         stars = torch.tensor([chosen[i].example.labels["stars"] for i in scored])
-        assert torch.equal(batch.values["stars"], stars)
+        assert torch.equal(batch.targets["stars"], stars)
         assert stars.dtype == torch.float32
 
         tagged = [item for item in chosen if "slots" in item.example.labels]
         words = [word for item in tagged for word in item.example.words or ()]
-        assert [VOCABULARY[token] for token in batch.input_ids[batch.places["slots"]].tolist()] == [
-            w[0] for w in words
-        ]
-        tags = [TASKS[1].labels[value] for value in batch.values["slots"].tolist()]
+        assert [
+            VOCABULARY[token] for token in batch.input_ids[batch.positions["slots"]].tolist()
+        ] == [w[0] for w in words]
+        tags = [TASKS[1].labels[value] for value in batch.targets["slots"].tolist()]
         assert tags == [tag for item in tagged for tag in item.example.labels["slots"]]  # type: ignore[union-attr]
 
         pairs = [i for i, item in enumerate(chosen) if "likeness" in item.example.labels]
-        assert batch.places["likeness"].tolist() == [list(batch.rows[i]) for i in pairs]
-        assert batch.places["likeness"].shape == (len(pairs), 2)
-        for (first, second), i in zip(batch.places["likeness"].tolist(), pairs, strict=True):
+        assert batch.positions["likeness"].tolist() == [list(batch.rows[i]) for i in pairs]
+        assert batch.positions["likeness"].shape == (len(pairs), 2)
+        for (first, second), i in zip(batch.positions["likeness"].tolist(), pairs, strict=True):
             spans = [
                 slice(batch.starts[row], batch.starts[row] + lengths[row])
                 for row in (first, second)
@@ -171,7 +172,7 @@ def test_every_target_of_a_batch_is_where_its_tokens_are(tokenizer: Tokenizer) -
             assert [batch.input_ids[span].tolist() for span in spans] == [
                 part.ids for part in chosen[i].parts
             ]
-        seen.update({name: len(values) for name, values in batch.values.items()})
+        seen.update({name: len(values) for name, values in batch.targets.items()})
     assert min(seen[task.name] for task in TASKS) > 40  # all of it was there to be looked at
 
 
@@ -182,26 +183,16 @@ def test_a_task_without_a_label_in_the_batch_is_not_there(tokenizer: Tokenizer) 
         # labelled, but its only word has no piece
         Example("\u200b", {"slots": ("B-x",)}, "", ("\u200b",)),
     ]
-    batch = collate(prepare(examples, tokenizer), TASKS)
-    assert set(batch.places) == set(batch.values) == {"mood"}
+    batch = collate(prepare(examples, tokenizer, TASKS), TASKS)
+    assert set(batch.positions) == set(batch.targets) == {"mood"}
     assert batch.input_ids[torch.tensor(batch.starts)].tolist() == [VOCABULARY.index("[CLS]")] * 3
-    assert collate(batch.items, ()).places == {}
+    assert collate(batch.items, []).positions == {}
 
 
 def test_a_place_is_a_words_first_piece(tokenizer: Tokenizer) -> None:
-    (item,) = prepare([Example("", {}, "", ("ab", "\u200b", "c.d", "e"))], tokenizer)
+    (item,) = prepare([Example("", {}, "", ("ab", "\u200b", "c.d", "e"))], tokenizer, TASKS)
     assert item.parts[0].first_pieces == {0: 1, 2: 3, 3: 6}
     assert list(item.parts[0].first_pieces) == [0, 2, 3]
-
-
-def test_evaluation_takes_each_item_once_and_keeps_to_its_budget(tokenizer: Tokenizer) -> None:
-    items = prepare(random_examples(200), tokenizer)
-    found = list(evaluation_batches(items, batch_tokens=60))
-    assert Counter(item.number for batch in found for item in batch) == Counter(range(200))
-    sizes = [sum(len(part.ids) for item in batch for part in item.parts) for batch in found]
-    assert all(size <= 60 or len(batch) == 1 for size, batch in zip(sizes, found, strict=True))
-    assert len(found) <= 2 * sum(sizes) / 60
-    assert list(evaluation_batches([])) == []
 
 
 # The plan of an epoch
@@ -325,7 +316,7 @@ def test_one_source_smaller_than_a_batch() -> None:
 def test_windows_leave_no_batch_out() -> None:
     plan = plan_epoch(SIZES, 8, "proportional", 2.0, seed=0)
     for accumulate in (1, 4, 19, 100):
-        steps = windows(plan, accumulate)
+        steps = in_pieces(plan, accumulate)
         assert [batch for step in steps for batch in step] == plan
         assert all(len(step) == accumulate for step in steps[:-1])
         assert 0 < len(steps[-1]) <= accumulate

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from minibert.files import InputError
+from minibert.formats.tensors import read_tensors
 from tests.training import (
     World,
-    assemble,
     differing,
     log_of,
     make_world,
@@ -29,11 +29,14 @@ from tests.training import (
     write_splits,
 )
 from train import run as run_module
-from train.checkpoint import checkpoints, load_run, read_tensors
-from train.evaluate import predict
+from train.checkpoint import checkpoints
+from train.evaluation import predict
 from train.freezing import FreezingPlan, select
 from train.optimizer import build_optimizer, set_rates
-from train.run import backward, train
+from train.run import train
+from train.saved import load_run
+from train.setup import assemble
+from train.step import forward_backward
 
 UNITS = ["embeddings", *(f"layers.{i}" for i in range(12)), "pooler", "head.intent", "head.slots"]
 LAYERS = UNITS[1:13]
@@ -155,7 +158,9 @@ def test_a_run_refuses_what_cannot_be(
 def test_plan_by_epoch(world: World) -> None:
     parts = assemble(
         world.settings(
-            freeze="backbone", unfreeze="4: layers.0, embeddings; 2:layers.2;3: layers.1"
+            freeze="backbone",
+            unfreeze="4: layers.0, embeddings; 2:layers.2;3: layers.1",
+            epochs=4,
         )
     )
     plan = parts.plan
@@ -194,7 +199,7 @@ def test_prefix_is_what_lies_frozen_below_all_that_learns(
 
 def test_units_thawed_twice_learn_from_the_first_time(world: World) -> None:
     plan = assemble(
-        world.settings(freeze="backbone", unfreeze="3: layers; 2: layers.2; 2: layers.1")
+        world.settings(freeze="backbone", unfreeze="3: layers; 2: layers.2; 2: layers.1", epochs=3)
     ).plan
     assert [len(plan.frozen_in(epoch)) for epoch in (1, 2, 3)] == [4, 2, 1]
 
@@ -227,7 +232,14 @@ SPECS = [
 def test_frozen_parameters_have_no_gradient_and_are_in_no_group(world: World, freeze: str) -> None:
     parts = assemble(world.settings(freeze=freeze))
     frozen = select(freeze, list(parts.model.units()), "freeze")
-    backward([parts.batch()], parts.model, parts.model, parts.mixer, parts.tasks, parts.settings)
+    forward_backward(
+        [parts.batch(parts.sources[0])],
+        parts.model,
+        parts.model,
+        parts.mixer,
+        parts.tasks,
+        parts.settings,
+    )
     optimizer = build_optimizer(parts.model, parts.mixer, parts.settings)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in parts.model.named_parameters():
@@ -245,19 +257,19 @@ def test_autograd_does_not_run_below_what_learns(world: World, freeze: str, lowe
     entering: dict[int, Tensor] = {}
     for i, layer in enumerate(parts.model.bert.layers):
         layer.register_forward_pre_hook(lambda _, inputs, i=i: entering.update({i: inputs[0]}))
-    leaving = parts.model(parts.batch())
+    leaving = parts.model(parts.batch(parts.sources[0]))
     assert [entering[i].requires_grad for i in range(3)] == [i > lowest for i in range(3)]
     assert leaving.requires_grad
 
 
 def test_autograd_does_not_run_in_a_frozen_backbone(world: World) -> None:
     parts = assemble(world.settings(freeze="backbone"))
-    assert not parts.model(parts.batch()).requires_grad
+    assert not parts.model(parts.batch(parts.sources[0])).requires_grad
 
 
 def test_frozen_units_have_no_dropout(world: World) -> None:
     parts = assemble(world.settings(freeze="embeddings,layers.0,head.slots", dropout=0.5))
-    batch = parts.batch()
+    batch = parts.batch(parts.sources[0])
     entering: list[Tensor] = []
     parts.model.bert.layers[1].register_forward_pre_hook(
         lambda _, inputs: entering.append(inputs[0])

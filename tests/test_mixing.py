@@ -16,11 +16,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minibert.files import InputError
-from tests.training import Parts, World, assemble, log_of, make_world, write_json_lines
-from train.data import Item
+from tests.training import World, log_of, make_world, write_json_lines
+from train.batches import Item
 from train.mixing import LossMixer, add_gradients, gradient_report
-from train.run import backward, train
+from train.run import train
 from train.settings import Settings
+from train.setup import Parts, assemble
+from train.step import StepLosses, forward_backward
+from train.tasks.regression import SentenceRegression
+from train.tasks.tagging import TokenTagging
 
 SIZES = (1, 5, 2, 9, 3)  # sentences of the batches of a step; what is left makes the last one
 WEIGHTED = {"class_weights": "intent=music:2;travel:0.5;weather:4", "label_smoothing": 0.125}
@@ -58,11 +62,11 @@ def chunks(items: Sequence[Item], sizes: Sequence[int] = SIZES) -> list[list[Ite
     return [list(items[a:b]) for a, b in zip(cuts, [*cuts[1:], None], strict=True)]
 
 
-def step(parts: Parts, batches: Sequence[Sequence[Item]]) -> tuple[dict[str, Tensor], Any]:
-    """The gradients that a step of these batches leaves, by name, and what `backward` returns."""
+def step(parts: Parts, batches: Sequence[Sequence[Item]]) -> tuple[dict[str, Tensor], StepLosses]:
+    """The gradients that a step of these batches leaves, by name, and its losses."""
     for module in (parts.model, parts.mixer):
         module.zero_grad()
-    found = backward(
+    found = forward_backward(
         [parts.batch(b) for b in batches],
         parts.model,
         parts.model,
@@ -85,7 +89,7 @@ def assert_same(first: dict[str, Tensor], second: dict[str, Tensor], tolerance: 
 
 def assemble_exact(settings: Settings) -> Parts:
     """In float64 and without dropout, with weights of the losses that are not at their start."""
-    parts = assemble(settings, torch.float64)
+    parts = assemble(settings, dtype=torch.float64)
     for i, parameter in enumerate(parts.mixer.parameters()):
         torch.nn.init.constant_(parameter, 0.3 * i - 0.2)
     return parts
@@ -122,11 +126,11 @@ def test_accumulated_gradient_is_that_of_the_whole_step(
             items,
             key=lambda item: ("slots" in item.example.labels, "intent" in item.example.labels),
         )
-    whole, (sums, counts, _) = step(parts, [items])
-    accumulated, (other_sums, other_counts, _) = step(parts, chunks(items))
+    whole, expected = step(parts, [items])
+    accumulated, found = step(parts, chunks(items))
     assert_same(accumulated, whole, tolerance)
-    assert other_counts == pytest.approx(counts, rel=1e-12)
-    assert other_sums == pytest.approx(sums, rel=tolerance)
+    assert found.counts == pytest.approx(expected.counts, rel=1e-12)
+    assert found.sums == pytest.approx(expected.sums, rel=tolerance)
 
 
 def test_batches_without_a_target_do_not_count(world: World, patchy: Path) -> None:
@@ -136,10 +140,11 @@ def test_batches_without_a_target_do_not_count(world: World, patchy: Path) -> No
     without = [item for item in everything if "score" in item.example.labels]
     assert without
     expected, _ = step(parts, [with_targets])
-    found, (_, counts, _) = step(parts, [with_targets[:7], without, with_targets[7:], without[:1]])
+    batches = [with_targets[:7], without, with_targets[7:], without[:1]]
+    found, losses = step(parts, batches)
     assert_same(found, expected, 1e-12)
-    assert set(counts) == {"intent", "slots"}
-    assert step(parts, [without]) == ({}, ({}, {}, {}))
+    assert set(losses.counts) == {"intent", "slots"}
+    assert step(parts, [without]) == ({}, StepLosses({}, {}, {}))
 
 
 def expected_loss(parts: Parts, items: Sequence[Item]) -> dict[str, Tensor]:
@@ -208,9 +213,9 @@ def test_gradient_is_that_of_the_mean_losses_written_out(
     folder = patchy if data == "patchy" else getattr(world, data)
     parts = assemble_exact(world.settings(folder, dropout=0.0, **changes))
     items = parts.sources[0]
-    found, (sums, counts, _) = step(parts, chunks(items))
+    found, taken = step(parts, chunks(items))
     losses = expected_loss(parts, items)
-    assert {name: sums[name] / counts[name] for name in sums} == pytest.approx(
+    assert taken.means() == pytest.approx(
         {name: float(loss.detach()) for name, loss in losses.items()}, rel=max(tolerance, 1e-7)
     )
     variances = dict(parts.mixer.log_variances.items())
@@ -263,6 +268,30 @@ def test_uncertainty_starts_as_the_sum_and_finds_the_losses_own_scale(world: Wor
         assert float(mixer.log_variances[name].exp().detach()) == pytest.approx(
             2 * float(loss), rel=1e-4
         )
+
+
+def test_uncertainty_finds_the_variance_of_the_noise() -> None:
+    """Numbers with normal noise of variance 0.25, whose mean is predicted exactly: exp(s) is that
+    variance, where the negative log-likelihood's gradient 1/2 - exp(-s) L / 2 is 0. A loss that is
+    no squared error keeps exp(s) = 2 L."""
+    tasks = [SentenceRegression("score"), TokenTagging("slots", ("O", "B-x"))]
+    mixer = LossMixer(tasks, Settings(loss="uncertainty"))
+    noise = 0.5 * torch.randn(20_000)
+    losses = {"score": noise.square().mean(), "slots": torch.tensor(0.125)}
+    assert mixer(losses).item() == pytest.approx(sum(float(x) for x in losses.values()), rel=1e-6)
+    optimizer = torch.optim.SGD(mixer.parameters(), lr=0.2)
+    for _ in range(500):
+        optimizer.zero_grad()
+        mixer(losses).backward()
+        mixer.add_penalty_gradient(losses)
+        optimizer.step()
+    variances = {name: float(s.exp().detach()) for name, s in mixer.log_variances.items()}
+    assert variances["score"] == pytest.approx(noise.var(correction=0).item(), rel=1e-3)
+    assert variances["score"] == pytest.approx(0.25, rel=0.03)
+    assert variances["slots"] == pytest.approx(0.25, rel=1e-4)
+    # the factor is that of the likelihood: 1 / (2 * variance)
+    factor = mixer({"score": torch.tensor(1.0)}).item()
+    assert factor == pytest.approx(1 / (2 * variances["score"]), rel=1e-5)
 
 
 def test_uncertainty_leaves_a_task_without_targets_alone(world: World) -> None:
@@ -331,7 +360,7 @@ def test_gradients_of_a_step_add_up_over_its_batches(world: World) -> None:
     parts = assemble_exact(world.settings(dropout=0.0, log_gradients=True, freeze="embeddings"))
     items = parts.sources[0]
     plain = assemble_exact(world.settings(dropout=0.0, freeze="embeddings"))
-    gradients, (_, _, notes) = step(parts, chunks(items))
+    gradients, losses = step(parts, chunks(items))
     assert_same(gradients, step(plain, chunks(items))[0], 1e-12)  # looking changes nothing
     shared = [
         p for name, p in parts.model.bert.named_parameters() if not name.startswith("embeddings")
@@ -341,7 +370,7 @@ def test_gradients_of_a_step_add_up_over_its_batches(world: World) -> None:
         found = torch.autograd.grad(loss, shared, retain_graph=True)
         flat[name] = torch.cat([gradient.flatten() for gradient in found])
     intent, slots = flat["intent"], flat["slots"]
-    assert notes == pytest.approx(
+    assert losses.gradients == pytest.approx(
         {
             "gradient_norm.intent": float(intent.norm()),
             "gradient_norm.slots": float(slots.norm()),
@@ -355,13 +384,13 @@ def test_gradients_of_tasks_in_different_batches_are_compared(world: World) -> N
     parts = assemble(
         world.settings(world.sentences, world.scores, log_gradients=True, tasks=("intent", "score"))
     )
-    _, (_, _, notes) = step(parts, [parts.sources[0][:8], parts.sources[1][:8]])
-    assert set(notes) == {
+    _, losses = step(parts, [parts.sources[0][:8], parts.sources[1][:8]])
+    assert set(losses.gradients) == {
         "gradient_norm.intent",
         "gradient_norm.score",
         "gradient_cosine.intent.score",
     }
-    assert 0 < abs(notes["gradient_cosine.intent.score"]) < 1
+    assert 0 < abs(losses.gradients["gradient_cosine.intent.score"]) < 1
 
 
 def test_add_gradients_needs_something_that_learns(world: World) -> None:

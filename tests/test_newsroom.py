@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
-from train.readers import OURS, WORD, load_data
+from train.data.read import OURS
+from train.data.words import WORD
+from train.setup import load_data
 
 SIZES = {"train": 700, "dev": 150, "test": 150}
 TOPICS = {"sports", "technology", "politics", "business", "science"}

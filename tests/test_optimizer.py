@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from minibert.files import InputError
-from tests.training import World, assemble, differing, log_of, make_world, trained, weights
+from tests.training import World, differing, log_of, make_world, trained, weights
 from train.optimizer import (
     build_optimizer,
     learning_rates,
@@ -22,8 +22,11 @@ from train.optimizer import (
     no_decay,
     rate_factor,
     set_rates,
+    unfreeze,
 )
-from train.run import backward, train, unfreeze
+from train.run import train
+from train.setup import assemble
+from train.step import forward_backward
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +119,7 @@ def test_groups_hold_every_learning_parameter_once(world: World, changes: dict[s
 
 def test_unfreezing_adds_each_parameter_once(world: World) -> None:
     settings = world.settings(
-        freeze="backbone", unfreeze="2: layers.2; 3: layers.1", layer_decay=0.5
+        freeze="backbone", unfreeze="2: layers.2; 3: layers.1", epochs=3, layer_decay=0.5
     )
     parts = assemble(settings)
     optimizer = build_optimizer(parts.model, parts.mixer, settings)
@@ -172,7 +175,7 @@ def test_decay_alone_shrinks_matrices_and_nothing_else(world: World) -> None:
     """With gradients of 0 AdamW only decays: every matrix, the embeddings' among them, by lr *
     decay."""
     settings = world.settings(weight_decay=0.1, layer_decay=0.5)
-    parts = assemble(settings, torch.float64)
+    parts = assemble(settings, dtype=torch.float64)
     rates = learning_rates(parts.model, settings)
     optimizer = build_optimizer(parts.model, parts.mixer, settings)
     before = weights(parts.model)
@@ -211,7 +214,7 @@ def test_steps_are_adamw_by_hand(world: World) -> None:
     settings = world.settings(
         layer_decay=0.7, weight_decay=0.05, loss="uncertainty", dropout=0.0, freeze="layers.0"
     )
-    parts = assemble(settings, torch.float64)
+    parts = assemble(settings, dtype=torch.float64)
     optimizer = build_optimizer(parts.model, parts.mixer, settings)
     rates = learning_rates(parts.model, settings)
     expected: list[tuple[nn.Parameter, torch.Tensor, float, float]] = []
@@ -226,7 +229,9 @@ def test_steps_are_adamw_by_hand(world: World) -> None:
     moments = [(torch.zeros_like(value), torch.zeros_like(value)) for _, value, _, _ in expected]
     for t, factor in enumerate((0.25, 0.5, 1.0, 0.8), start=1):
         items = parts.sources[0][8 * t : 8 * t + 8]
-        backward([parts.batch(items)], parts.model, parts.model, parts.mixer, parts.tasks, settings)
+        forward_backward(
+            [parts.batch(items)], parts.model, parts.model, parts.mixer, parts.tasks, settings
+        )
         set_rates(optimizer, factor)
         for (p, value, rate, decay), (m, v) in zip(expected, moments, strict=True):
             if p.grad is not None:
@@ -331,7 +336,14 @@ def test_logged_norm_is_that_of_the_gradient(world: World, tmp_path: Path) -> No
     settings = world.settings(epochs=1, batch_size=44, loss="uncertainty", dropout=0.0)
     train(settings, tmp_path / "run")
     parts = assemble(settings)
-    backward([parts.batch()], parts.model, parts.model, parts.mixer, parts.tasks, settings)
+    forward_backward(
+        [parts.batch(parts.sources[0])],
+        parts.model,
+        parts.model,
+        parts.mixer,
+        parts.tasks,
+        settings,
+    )
     gradients = [
         p.grad.flatten()
         for p in [*parts.model.parameters(), *parts.mixer.parameters()]

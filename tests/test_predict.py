@@ -16,22 +16,22 @@ import pytest
 import torch
 
 from minibert import Bert, BertConfig, InputError, SentenceEncoder
+from minibert.formats.tensors import read_tensors
 from minibert.tokenizer import Tokenizer
 from tests.test_data import VOCABULARY
 from tools.parity import shake
-from train import evaluate, predict
-from train.checkpoint import load_run, save_run
-from train.data import Example, prepare
+from train import evaluate, evaluation, predict
+from train.batches import prepare
+from train.data.examples import Example
 from train.metrics import entities as find_entities
+from train.model import JointModel, make_fast
+from train.saved import load_run, save_run
 from train.settings import Settings
-from train.tasks import (
-    JointModel,
-    PairSimilarity,
-    SentenceClassification,
-    SentenceRegression,
-    Task,
-    TokenTagging,
-)
+from train.tasks.base import Prediction, Task
+from train.tasks.classification import SentenceClassification
+from train.tasks.regression import SentenceRegression
+from train.tasks.similarity import PairSimilarity
+from train.tasks.tagging import TokenTagging
 
 TASKS: list[Task] = [
     SentenceClassification("mood", ("bad", "good", "so"), "cls"),
@@ -108,14 +108,13 @@ def test_a_saved_run_answers_as_its_model_did(
     model = save(tmp_path, TASKS)
     tokenizer = Tokenizer.from_folder(tmp_path / "words")
     words = [["ab", "c", ",", "d", "!"], ["it", "'", "s", "a", "fine", "day"], ["x"]]
-    items = prepare(
-        [Example(text, {}, "", tuple(w)) for text, w in zip(TEXTS, words, strict=True)], tokenizer
-    )
+    examples = [Example(text, {}, "", tuple(w)) for text, w in zip(TEXTS, words, strict=True)]
+    items = prepare(examples, tokenizer, TASKS)
     records = answers(capsys, tmp_path, *TEXTS)
     assert [record["text"] for record in records] == TEXTS
     entities = 0
     for record, item, found in zip(
-        records, items, evaluate.predict(model, TASKS, items), strict=True
+        records, items, evaluation.predict(model, TASKS, items), strict=True
     ):
         assert list(record) == ["text", "mood", "slots", "stars"]
         assert record["mood"] == {
@@ -164,23 +163,103 @@ def test_output_for_people(run: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_text_without_entities() -> None:
-    assert predict.as_lines({"text": "a", "slots": []}) == "a\n  slots: none"
+    found = {"slots": Prediction(("O",), (1.0,))}
+    assert predict.as_lines(Example("a", {}, "", ("a",)), found, TASKS) == "a\n  slots: none"
 
 
 def test_words_are_split_as_in_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts = (
-        predict.examples(["it's  a\u00a0b."], "whitespace", TASKS),
-        predict.examples(["it's a"], "punctuation", TASKS),
+        predict.to_examples(["it's  a\u00a0b."], "whitespace", TASKS),
+        predict.to_examples(["it's a"], "punctuation", TASKS),
     )
     assert [example.words for (example,) in texts] == [("it's", "a", "b."), ("it", "'", "s", "a")]
     save(tmp_path, TASKS, "whitespace")
-    assert load_run(tmp_path).split_words == "whitespace"
+    assert load_run(tmp_path).splitting == "whitespace"
     whole, split = (
-        predict.examples(["a, b"], way, TASKS)[0].words for way in ("whitespace", "punctuation")
+        predict.to_examples(["a, b"], way, TASKS)[0].words for way in ("whitespace", "punctuation")
     )
     assert (whole, split) == (("a,", "b"), ("a", ",", "b"))
     for entity in answers(capsys, tmp_path, "a, b, c, d, e, f")[0]["slots"]:
         assert entity["text"].split()[0] in ("a,", "b,", "c,", "d,", "e,", "f")
+
+
+RECORDED = """{
+  "split_words": "whitespace",
+  "tasks": [
+    {
+      "kind": "sentence",
+      "name": "mood",
+      "labels": [
+        "bad",
+        "good",
+        "so"
+      ],
+      "pooling": "cls"
+    },
+    {
+      "kind": "tokens",
+      "name": "slots",
+      "labels": [
+        "O",
+        "B-x",
+        "I-x",
+        "B-y",
+        "I-y"
+      ]
+    },
+    {
+      "kind": "regression",
+      "name": "stars",
+      "labels": [],
+      "pooling": "mean"
+    },
+    {
+      "kind": "similarity",
+      "name": "likeness",
+      "labels": [],
+      "pooling": "mean"
+    }
+  ]
+}
+"""
+
+
+def test_a_run_of_an_earlier_version_opens(tmp_path: Path) -> None:
+    """tasks.json and the names in heads.safetensors as the version of commit b8ba89b wrote them."""
+    tasks = [*TASKS, *PAIRS]
+    model = save(tmp_path, tasks, "whitespace")
+    assert (tmp_path / "tasks.json").read_text() == RECORDED
+    heads = read_tensors(tmp_path / "heads.safetensors")
+    assert heads.keys() == {
+        f"{name}.classifier.{key}"
+        for name in ("mood", "slots", "stars")
+        for key in ("weight", "bias")
+    }
+    again = load_run(tmp_path)
+    assert [type(task) for task in again.tasks] == [type(task) for task in tasks]
+    examples = predict.to_examples(["a b\tc", "d e"], again.splitting, again.tasks)
+    items = prepare(examples, again.encoder.tokenizer, again.tasks)
+    found = evaluation.predict(again.model, again.tasks, items)
+    make_fast(model)
+    assert found == evaluation.predict(model, tasks, items)
+    assert [set(of_item) for of_item in found] == [
+        {"mood", "slots", "stars", "likeness"},
+        {"mood", "slots", "stars"},
+    ]
+
+
+@pytest.mark.parametrize("program", ["predict", "evaluate"])
+def test_an_interrupted_program_stops_quietly(
+    run: Path, program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"train.{program}.load_run", interrupt)
+    more = ["a text"] if program == "predict" else ["--data", "newsroom"]
+    main = {"predict": predict.main, "evaluate": evaluate.main}[program]
+    assert main([str(run), *more]) == 130
+    assert capsys.readouterr().err == "stopped\n"
 
 
 # Pairs
@@ -329,7 +408,8 @@ def test_misuse_of_evaluate(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     for arguments, message in (
         (
             ["--data", folder],
-            f"{folder}/test.jsonl, line 1: the mood label 'odd' does not occur in the training data",
+            f"{folder}/test.jsonl, line 1: the mood label 'odd' does not occur in the training "
+            "data",
         ),
         (["--data", folder, "--split", "dev"], f"{folder} has no label of mood, slots, stars"),
         (
@@ -350,4 +430,4 @@ def test_misuse_of_evaluate(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_examples_name_the_text_that_is_wrong() -> None:
     with pytest.raises(InputError, match="text 3 is blank"):
-        predict.examples(["a", "b", "\t\n"], "whitespace", TASKS)
+        predict.to_examples(["a", "b", "\t\n"], "whitespace", TASKS)

@@ -22,19 +22,14 @@ import pytest
 
 from minibert import InputError
 from minibert.files import read_lines
-from train.data import DataSet, Example
-from train.readers import (
-    OURS,
-    WORD,
-    cut_dev,
-    from_fields,
-    load_data,
-    read_folder,
-    read_source,
-    repair_tags,
-    settle_numbers,
-    span_tags,
-)
+from train.data.columns import from_fields, settle
+from train.data.examples import DataSet, Example
+from train.data.read import OURS, read_folder, read_source
+from train.data.spans import span_tags
+from train.data.splits import cut_dev
+from train.data.words import WORD
+from train.setup import load_data
+from train.tasks import classes_of, clean_labels
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -232,7 +227,8 @@ def test_tweeteval_gone_wrong(
 
 def test_conll_columns(tmp_path: Path) -> None:
     text = (
-        "-DOCSTART- -X- -X- O\n\nEU NNP I-NP B-ORG\nrejects VBZ I-VP O\n \t \nPeter\tB-PER\nBlackburn\tI-PER \r\n"
+        "-DOCSTART- -X- -X- O\n\nEU NNP I-NP B-ORG\nrejects VBZ I-VP O\n \t \n"
+        "Peter\tB-PER\nBlackburn\tI-PER \r\n"
         "\u00a0\n-DOCSTART- O\n\n\n10\u00a0000 O\n\u200b O\n\ufeff O"
     )
     file = write(tmp_path, news__conll=text) / "news.conll"
@@ -277,7 +273,7 @@ def test_sound_tags_are_left_alone_and_nothing_is_said() -> None:
     tags = ("B-a", "I-a", "B-a", "B-b", "I-b", "I-b", "O", "B-a-b", "I-a-b")
     example = Example("x", {"t": tags, "kind": "I-a", "score": 0.5}, "here", ("x",) * 9)
     said: list[str] = []
-    assert repair_tags([example], "source", said.append) == [example]
+    assert clean_labels([example], "source", said.append) == [example]
     assert said == []
 
 
@@ -446,6 +442,11 @@ def test_any_number_of_labels_of_all_kinds(tmp_path: Path) -> None:
     assert third == Example("one", {"likeness": "-1"}, f"{file}, line 5", None, "two")
 
 
+def read(record: dict[str, Any]) -> Example:
+    """A record as the only one of its data."""
+    return settle({"train": [from_fields(record, "here")]})["train"][0]
+
+
 def test_words_beside_a_text_keep_their_number_whatever_spans_there_are() -> None:
     record = {
         "text": "Don't  go to New-York!",
@@ -454,7 +455,7 @@ def test_words_beside_a_text_keep_their_number_whatever_spans_there_are() -> Non
         "places": [[13, 21, "city"]],
         "none": [],
     }
-    example = from_fields(record, "here")
+    example = read(record)
     assert example.words == ("Don't", "go", "to", "New-York", "!")
     assert example.labels == {
         "verbs": ("O", "B-v", "O", "O", "O"),
@@ -462,13 +463,29 @@ def test_words_beside_a_text_keep_their_number_whatever_spans_there_are() -> Non
         "none": ("O",) * 5,
     }
     assert "here: the word 'Rome' does not stand in the text after character 3" in error_of(
-        lambda: from_fields({"text": "Ada in Rom", "words": ["Ada", "Rome"], "e": []}, "here")
+        lambda: read({"text": "Ada in Rom", "words": ["Ada", "Rome"], "e": []})
     )
+
+
+def test_an_empty_list_is_no_entity_only_where_other_rows_hold_spans(tmp_path: Path) -> None:
+    """Where they hold tags, it is a row without its tags, and not a row of O."""
+    text = {"text": "Ada wrote", "words": ["Ada", "wrote"]}
+    spans = [{"text": "Ada wrote", "e": [[0, 3, "name"]]}, {"text": "so so", "e": []}]
+    found = load(write(tmp_path / "spans", train__jsonl=lines(*spans), dev__jsonl=lines(*spans)))
+    assert [e.labels["e"] for e in found.splits["dev"]] == [("B-name", "O"), ("O", "O")]
+    tags = [text | {"e": ["B-name", "O"]}, text | {"e": []}]
+    folder = write(tmp_path / "tags", train__jsonl=lines(*tags), dev__jsonl=lines(tags[0]))
+    message = f"{folder / 'train.jsonl'}, line 2: e has 0 tags for 2 words"
+    assert error_of(lambda: load(folder)) == message
+    tags = [text | {"e": ["B-name", "O"]}, {"text": "Ada wrote", "e": []}]
+    folder = write(tmp_path / "bare", train__jsonl=lines(*tags), dev__jsonl=lines(tags[0]))
+    message = f"{folder / 'train.jsonl'}, line 2: e is a list of texts; tags need words beside"
+    assert error_of(lambda: load(folder)).startswith(message)
 
 
 def test_a_string_of_digits_is_a_label_and_a_number_a_score() -> None:
     examples = [from_fields({"text": "t", "version": "4.5", "score": 4.5}, "here")]
-    assert settle_numbers({"train": examples})["train"][0].labels == {
+    assert settle({"train": examples})["train"][0].labels == {
         "version": "4.5",
         "score": 4.5,
     }
@@ -572,7 +589,7 @@ def test_offsets_count_characters_also_beyond_ascii() -> None:
     text = "👩🏽‍🔬 Zoë (Zoe\u0308) in İzmir — 東京!"
     spans: list[Any] = [[5, 8, "p"], [10, 14, "p"], [19, 24, "l"], [27, 29, "l"]]
     assert [text[start:end] for start, end, _ in spans] == ["Zoë", "Zoe\u0308", "İzmir", "東京"]
-    example = from_fields({"text": text, "names": spans}, "here")
+    example = read({"text": text, "names": spans})
     tags = example.labels["names"]
     assert isinstance(tags, tuple)
     assert example.words is not None
@@ -691,12 +708,12 @@ def test_the_last_example_of_a_label_stays_in_train() -> None:
     examples += [Example("c", {"e": ("O", f"B-type {i}", f"I-type {i}")}, "") for i in range(30)]
     examples += [Example("d", {"e": ("O", "B-two")}, "")] * 2
     for seed in range(20):
-        train, dev = cut_dev(examples, seed)
+        train, dev = cut_dev(examples, seed, classes_of)
         assert len(train) == 83
         assert len(dev) == 9
         assert {e.text for e in dev} <= {"a", "d"}
         assert sum(e.text == "d" for e in dev) <= 1
-    train, dev = cut_dev(examples[30:], 0)
+    train, dev = cut_dev(examples[30:], 0, classes_of)
     assert [e.text for e in dev] == ["d"]
 
 
@@ -723,7 +740,10 @@ def test_no_train_split(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["absent", "~nobody-of-this-name/x", "a\0b", "x" * 5000])
 def test_no_such_data(name: str) -> None:
-    message = f"--data {name}: there is no such file or folder; the project's own data sets are newsroom, notebook"
+    message = (
+        f"--data {name}: there is no such file or folder; the project's own data sets are "
+        "newsroom, notebook"
+    )
     assert error_of(lambda: load_data(name, 0)).startswith(message)
 
 

@@ -34,7 +34,7 @@ ELSEWHERE = ("pip install", "python -m pytest", "python -m tools.benchmark", "py
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a reader would be: with a corpus, and the data sets that the README names, but short."""
+    """Where a reader would be: with a corpus and the data sets that the README names, but short."""
     folder = tmp_path_factory.mktemp("reader")
     newsroom = ROOT / "train" / "datasets" / "newsroom"
     for split in ("train", "dev", "test"):
@@ -50,10 +50,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+FILES = ("seq.in", "seq.out", "label")
+
+
 def write_snips(folder: Path) -> None:
     pairs = [("play some jazz", "O O B-genre", "PlayMusic"), ("rain in oslo", "O O B-city", "Rain")]
     folder.mkdir(parents=True)
-    for name, column in zip(("seq.in", "seq.out", "label"), zip(*pairs * 8, strict=True)):
+    for name, column in zip(FILES, zip(*pairs * 8, strict=True), strict=True):
         (folder / name).write_text("\n".join(column) + "\n", encoding="utf-8")
 
 
@@ -69,8 +72,7 @@ def write_tweeteval(folder: Path) -> None:
 
 @pytest.fixture
 def reader(folder: Path, minilm: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """In that folder, with newsroom cut short."""
-    monkeypatch.setattr(read, "OURS", folder / "ours")
+    """In that folder."""
     monkeypatch.chdir(folder)
     threads = torch.get_num_threads()
     yield folder
@@ -122,8 +124,11 @@ def test_filling_masks(reader: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "capital" in capsys.readouterr().out
 
 
-def test_commands_of_training(reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_of_training(
+    reader: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """In the order of the README, since one predicts with what another has trained."""
+    monkeypatch.setattr(read, "OURS", reader / "ours")  # newsroom, cut short
     shutil.rmtree(reader / "runs", ignore_errors=True)
     commands = [line for line in LINES if line.startswith("python -m train")]
     assert len(commands) >= 5

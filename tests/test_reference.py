@@ -16,10 +16,9 @@ from torch import Tensor
 from minibert import Bert, BertConfig, Packed, SentenceEncoder
 from minibert.files import read_json, sha256
 from minibert.formats.names import model_name
-from minibert.formats.tensors import save_tensors
+from minibert.formats.tensors import read_tensors, save_tensors
 from minibert.heads import pool
 from tools.make_reference import differences
-from train.checkpoint import read_tensors
 
 REFERENCE = Path(__file__).parent / "reference"
 ABOUT = read_json(REFERENCE / "about.json")

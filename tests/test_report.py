@@ -11,29 +11,20 @@ from typing import Any
 import pytest
 
 from minibert.files import InputError
-from tests.training import World, assemble, log_of, make_world, metrics_of, write_model
-from train import report
-from train.data import Example, Item
-from train.report import (
-    add_scalars,
-    draw_curves,
-    final_table,
-    groups_table,
-    prediction_records,
-    readable,
-    shown,
-    table,
-)
-from train.run import Interrupted, main, train
+from minibert.program import Interrupted
+from tests.training import World, log_of, make_world, metrics_of, write_model
+from train.batches import Item
+from train.data.examples import Example
+from train.journal import Journal, add_scalars, tensorboard
+from train.report import draw_curves, final_table, groups_table, prediction_records, shown, table
+from train.run import main, train
 from train.settings import Settings
-from train.tasks import (
-    PairSimilarity,
-    Prediction,
-    SentenceClassification,
-    SentenceRegression,
-    Task,
-    TokenTagging,
-)
+from train.setup import assemble
+from train.tasks.base import Prediction, Task
+from train.tasks.classification import SentenceClassification
+from train.tasks.regression import SentenceRegression
+from train.tasks.similarity import PairSimilarity
+from train.tasks.tagging import TokenTagging
 
 TASKS: list[Task] = [
     SentenceClassification("intent", ("a", "b")),
@@ -59,7 +50,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def test_columns_are_aligned_by_what_they_hold() -> None:
-    assert table([("name", "n", "mixed"), ("a", "1", "x"), ("bcdef", "-20.5", "-"), ("", "-", "3")]) == (
+    rows = [("name", "n", "mixed"), ("a", "1", "x"), ("bcdef", "-20.5", "-"), ("", "-", "3")]
+    assert table(rows) == (
         "name       n  mixed\n"
         "a          1  x\n"
         "bcdef  -20.5  -\n"
@@ -75,15 +67,15 @@ def groups(settings: Settings) -> str:
 def test_groups_table(world: World) -> None:
     """Sizes by hand: word, position and type tables of 43, 32 and 2 rows of 24, and a norm; a layer
     has four matrices of 24 x 24, two of 24 x 32, their biases and two norms; a head 24 weights and
-    a bias a label."""
+    a bias a label. A norm has twice 24, and a layer 4 * 24 + 32 + 24 of biases beside two norms."""
     assert 43 * 24 + 32 * 24 + 2 * 24 + 48 == 1896
     assert 4 * (24 * 24 + 24) + 24 * 32 + 32 + 32 * 24 + 24 + 2 * 48 == 4088
     assert groups(world.settings()) == (
-        "unit               parameters  state   learning rate  weight decay\n"
-        "embeddings              1,896  learns          0.001          0.01\n"
-        "layers.0-2 (each)       4,088  learns          0.001          0.01\n"
-        "head.intent                75  learns           0.01          0.01\n"
-        "head.slots                125  learns           0.01          0.01"
+        "unit               parameters  state   learning rate  weight decay  without decay\n"
+        "embeddings              1,896  learns          0.001          0.01             48\n"
+        "layers.0-2 (each)       4,088  learns          0.001          0.01            248\n"
+        "head.intent                75  learns           0.01          0.01              3\n"
+        "head.slots                125  learns           0.01          0.01              5"
     )
 
 
@@ -95,25 +87,26 @@ def test_groups_table_of_a_schedule(world: World, tmp_path: Path) -> None:
         model=str(write_model(tmp_path / "model", pooler=True)),
         freeze="embeddings, layers.0-1",
         unfreeze="3: layers.0; 2: layers.1",
+        epochs=3,
         layer_decay=0.5,
         weight_decay=0.0,
     )
     assert groups(settings) == (
-        "unit        parameters  state                learning rate  weight decay\n"
-        "embeddings       1,896  frozen                           -             -\n"
-        "layers.0         4,088  learns from epoch 3        0.00025             0\n"
-        "layers.1         4,088  learns from epoch 2         0.0005             0\n"
-        "layers.2         4,088  learns                       0.001             0\n"
-        "pooler             600  frozen                           -             -"
+        "unit        parameters  state                learning rate  weight decay  without decay\n"
+        "embeddings       1,896  frozen                           -             -              -\n"
+        "layers.0         4,088  learns from epoch 3        0.00025             0            248\n"
+        "layers.1         4,088  learns from epoch 2         0.0005             0            248\n"
+        "layers.2         4,088  learns                       0.001             0            248\n"
+        "pooler             600  frozen                           -             -              -"
     )
 
 
 def test_groups_table_of_a_frozen_backbone(world: World) -> None:
     assert groups(world.settings(freeze="backbone", head_lr=3e-4, tasks=("slots",))) == (
-        "unit               parameters  state   learning rate  weight decay\n"
-        "embeddings              1,896  frozen              -             -\n"
-        "layers.0-2 (each)       4,088  frozen              -             -\n"
-        "head.slots                125  learns         0.0003          0.01"
+        "unit               parameters  state   learning rate  weight decay  without decay\n"
+        "embeddings              1,896  frozen              -             -              -\n"
+        "layers.0-2 (each)       4,088  frozen              -             -              -\n"
+        "head.slots                125  learns         0.0003          0.01              5"
     )
 
 
@@ -126,8 +119,9 @@ def test_groups_table_is_printed_at_the_start(
     # 36 rows of words, and the row of ones
     held = groups(settings).replace("1,896", f"{(37 + 32 + 2) * 24 + 48:,}")
     assert printed.out.startswith(
-        "44 train, 12 dev, 12 test examples; tasks: intent (sentence, 3 labels), slots (tokens, 5 labels)\n"
-        f"36 of 43 words occur; only their rows are held\n{held}\nepoch 1  step 6  loss "
+        "44 train, 12 dev, 12 test examples; tasks: intent (sentence, 3 labels), "
+        "slots (tokens, 5 labels)\n36 of 43 words occur; only their rows are held, "
+        f"and one more that measures weight decay\n{held}\nepoch 1  step 6  loss "
     )
     results = {split: metrics_of(tmp_path / "run")[split] for split in ("dev", "test")}
     tail = printed.out[
@@ -198,9 +192,11 @@ def test_prediction_records() -> None:
         },
         {"text": "one", "second": "two", "cosine": {"gold": 0.5, "predicted": 0.25}},
     ]
-    assert readable(("B-x", "I-x", "B-y"), tagged) == "x = fly to; y = rome"
-    assert readable(("O", "O", "O"), tagged) == "nothing"
-    assert (readable("a", tagged), readable(0.5, pair)) == ("a", "0.5")
+    intent, slots, _, cosine = TASKS
+    assert slots.readable(("B-x", "I-x", "B-y"), tagged.example) == "x = fly to; y = rome"
+    assert slots.readable(("O", "O", "O"), tagged.example) == "nothing"
+    assert intent.readable("a", tagged.example) == "a"
+    assert cosine.readable(0.5, pair.example) == "0.5"
 
 
 # Curves
@@ -213,6 +209,19 @@ def test_curves_are_drawn(world: World, tmp_path: Path) -> None:
     assert content.startswith(b"\x89PNG\r\n")
     assert len(content) > 5000
     assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_drawing_leaves_the_programs_own_backend(tmp_path: Path) -> None:
+    """A notebook that trains goes on showing its figures as it did."""
+    matplotlib = pytest.importorskip("matplotlib")
+    before = matplotlib.get_backend()
+    matplotlib.use("svg")
+    try:
+        history = [{"step": 1, "loss": {"intent": 1.0}, "dev": {"slots": {"f1": 0.5}}}]
+        assert draw_curves(tmp_path, history, TASKS)
+        assert matplotlib.get_backend() == "svg"
+    finally:
+        matplotlib.use(before)
 
 
 def test_curves_of_tasks_that_dev_lacks(tmp_path: Path) -> None:
@@ -242,10 +251,7 @@ class Board:
     def __init__(self) -> None:
         self.scalars: dict[tuple[str, int], float] = {}
 
-    def __enter__(self) -> "Board":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self.scalars["closed", 0] = 1.0
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
@@ -273,7 +279,7 @@ def test_scalars_are_those_of_the_log(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     board = Board()
-    monkeypatch.setattr("train.run.tensorboard", lambda run, step: board)
+    monkeypatch.setattr("train.journal.tensorboard", lambda run, step: board)
     train(world.settings(tensorboard=True), tmp_path / "run")
     assert board.scalars.pop(("closed", 0)) == 1.0
     assert board.scalars == expected_scalars(tmp_path / "run")
@@ -289,9 +295,9 @@ def test_the_board_is_closed_when_a_run_is_interrupted(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     board = Board()
-    monkeypatch.setattr("train.run.tensorboard", lambda run, step: board)
+    monkeypatch.setattr("train.journal.tensorboard", lambda run, step: board)
     monkeypatch.setattr(
-        "train.run.note_evaluation", lambda *_: (_ for _ in ()).throw(Interrupted("now"))
+        Journal, "note_evaluation", lambda *_: (_ for _ in ()).throw(Interrupted("now"))
     )
     with pytest.raises(Interrupted):
         train(world.settings(tensorboard=True), tmp_path / "run")
@@ -307,7 +313,7 @@ def test_add_scalars_names_folders() -> None:
 def test_tensorboard_is_not_asked_for_unless_it_is(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train.run.tensorboard", lambda *_: pytest.fail("a board was opened"))
+    monkeypatch.setattr("train.journal.tensorboard", lambda *_: pytest.fail("a board was opened"))
     train(world.settings(epochs=1), tmp_path / "run")
 
 
@@ -321,7 +327,7 @@ def test_without_tensorboard_the_error_says_what_to_install(
     with pytest.raises(
         InputError, match="tensorboard = true needs the tensorboard package: install it"
     ):
-        report.tensorboard(tmp_path, 0)
+        tensorboard(tmp_path, 0)
     world.settings(tensorboard=True).save(tmp_path / "recipe.toml")
     command = ["--recipe", str(tmp_path / "recipe.toml"), "--output", str(tmp_path / "run")]
     assert main(command) == 2
@@ -336,7 +342,7 @@ def test_tensorboard_reads_its_files(world: World, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     train(world.settings(tensorboard=True, epochs=1), tmp_path / "run")
-    with report.tensorboard(tmp_path / "run", 4) as board:  # as if the run had gone on from step 4
+    with tensorboard(tmp_path / "run", 4) as board:  # as if the run had gone on from step 4
         add_scalars(board, "train", {"norm": 0.5}, 5)
     events = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
     found = {

@@ -8,6 +8,7 @@ Resuming is in test_checkpoint, what is frozen in test_freezing, gradients in te
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ import torch
 from torch import Tensor
 
 from minibert.files import InputError
+from minibert.formats.tensors import read_tensors
 from minibert.tokenizer import TruncationWarning
 from tests.training import (
     World,
-    assemble,
     differing,
     log_of,
     make_world,
@@ -33,21 +34,21 @@ from tests.training import (
     write_splits,
 )
 from train import run as run_module
-from train.checkpoint import Progress, checkpoints, read_tensors
-from train.data import DataSet, Example, Item
-from train.run import (
-    compare_single,
-    ends_early,
-    epochs_alone,
-    main,
-    monitored_value,
-    output_folder,
-    plan_steps,
-    settings_alone,
-    train,
-)
+from train.batches import Item
+from train.checkpoint import Progress, checkpoints
+from train.command_line import output_folder
+from train.compare import compare_single, epochs_alone, settings_alone
+from train.data.examples import DataSet, Example
+from train.evaluation import monitored_value
+from train.run import main, train
+from train.sampling import plan_steps
 from train.settings import Settings
-from train.tasks import SentenceClassification, Task, TokenTagging, build_tasks
+from train.setup import assemble
+from train.tasks import build_tasks
+from train.tasks.base import Task
+from train.tasks.classification import SentenceClassification
+from train.tasks.regression import SentenceRegression
+from train.tasks.tagging import TokenTagging
 
 LEARNS_BY_HEART = {"overfit_batch": 8, "epochs": 30, "lr": 1e-2, "head_lr": 3e-2, "dropout": 0.0}
 
@@ -71,7 +72,7 @@ def test_batches_are_grouped_by_length_if_the_settings_say_so() -> None:
     lengths = [[4 + 37 * i % 57 for i in range(800)]]
     spreads = {}
     for grouped in (False, True):
-        steps = plan_steps(lengths, Settings(group_by_length=grouped), epoch=1)
+        steps = plan_steps([800], Settings(group_by_length=grouped), 1, lengths)
         found = [[lengths[source][i] for source, i in batch] for (batch,) in steps]
         spreads[grouped] = sum(max(batch) - min(batch) for batch in found) / len(found)
     assert spreads[True] < spreads[False] / 2
@@ -115,6 +116,14 @@ def test_bfloat16_is_for_gpus_alone(world: World, tmp_path: Path) -> None:
 def test_a_device_that_there_is_not(world: World, tmp_path: Path, device: str) -> None:
     with pytest.raises(InputError, match=f"device = '{device}' cannot be used"):
         train(world.settings(device=device), tmp_path / "run")
+
+
+def test_a_run_in_a_thread_is_the_same_run(world: World, tmp_path: Path) -> None:
+    """Python lets the main thread alone handle signals, so a thread's run leaves them alone."""
+    train(world.settings(epochs=1), tmp_path / "main")
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(train, world.settings(epochs=1), tmp_path / "thread").result()
+    assert outcome(tmp_path / "thread") == outcome(tmp_path / "main")
 
 
 # What is learnt
@@ -175,15 +184,12 @@ def test_loss_of_an_epoch_is_the_mean_over_its_targets(world: World, tmp_path: P
     settings = world.settings(dropout=0.0, lr=1e-30, head_lr=1e-30, weight_decay=0.0)
     train(settings, tmp_path / "run")
     parts = assemble(settings)
-    batch = parts.batch()
+    batch = parts.batch(parts.sources[0])
     states = parts.model.eval()(batch)
     expected = {}
     for task in parts.tasks:
-        values = batch.values[task.name]
-        loss = task.loss(
-            task.scores(parts.model, states, batch.layout, batch.places[task.name]), values
-        )
-        expected[task.name] = loss.item() / len(values)
+        loss = task.loss(parts.model, states, batch)
+        expected[task.name] = loss.item() / len(batch.targets[task.name])
     for entry in metrics_of(tmp_path / "run")["history"]:
         assert entry["loss"] == pytest.approx(expected, rel=1e-5)
 
@@ -262,15 +268,16 @@ def spoil(
     monkeypatch: pytest.MonkeyPatch, calls: set[int], how: Callable[[Tensor], Tensor]
 ) -> None:
     """Change the loss of the slots in these of its calls, counted from 1."""
-    loss = TokenTagging.loss
+    criterion = TokenTagging.criterion
     count = 0
 
-    def changed(task: TokenTagging, scores: Tensor, values: Tensor) -> Tensor:
+    def changed(task: TokenTagging, logits: Tensor, targets: Tensor) -> Tensor:
         nonlocal count
         count += 1
-        return how(loss(task, scores, values)) if count in calls else loss(task, scores, values)
+        loss = criterion(task, logits, targets)
+        return how(loss) if count in calls else loss
 
-    monkeypatch.setattr(TokenTagging, "loss", changed)
+    monkeypatch.setattr(TokenTagging, "criterion", changed)
 
 
 SPOILT: dict[str, Callable[[Tensor], Tensor]] = {
@@ -321,18 +328,19 @@ def test_three_in_a_row_stop_the_run_and_name_the_batch(
 ) -> None:
     spoil(monkeypatch, {4, 5, 6}, SPOILT["gradient alone"])
     seen: list[list[str]] = []
-    backward = run_module.backward
+    forward_backward = run_module.forward_backward
 
     def noting(batches: Any, *rest: Any) -> Any:
         seen.append([item.example.where for batch in batches for item in batch.items])
-        return backward(batches, *rest)
+        return forward_backward(batches, *rest)
 
-    monkeypatch.setattr(run_module, "backward", noting)
+    monkeypatch.setattr(run_module, "forward_backward", noting)
     assert main(arguments(world.settings(), tmp_path, "--output", str(tmp_path / "run"))) == 2
     assert len(seen) == 6
     error = capsys.readouterr().err
     assert error.startswith(
-        "error: 3 steps in a row had a loss or gradient that is not finite, the last at step 6, a batch"
+        "error: 3 steps in a row had a loss or gradient that is not finite, the last at step 6, "
+        "a batch"
     )
     assert all(
         re.search(r"train\.jsonl, line \d+$", where) and where in error for where in seen[5][:3]
@@ -345,7 +353,7 @@ def test_three_in_a_row_stop_the_run_and_name_the_batch(
 
 def scripted(monkeypatch: pytest.MonkeyPatch, values: Sequence[float]) -> None:
     """The monitored metric is what the script says, whatever was learnt."""
-    script: Iterator[float] = iter([0.0, *values])  # the first is asked for before training
+    script: Iterator[float] = iter(values)
     monkeypatch.setattr(run_module, "monitored_value", lambda *_: next(script))
 
 
@@ -394,19 +402,24 @@ def test_patience_counts_evaluations_not_epochs(
     )
 
 
-def test_ends_early() -> None:
-    assert [ends_early(Progress(worse=worse), Settings(patience=2)) for worse in (0, 1, 2, 3)] == [
-        0,
-        0,
-        1,
-        1,
-    ]
-    assert not ends_early(Progress(worse=99), Settings(patience=0))
+def test_a_run_is_over_after_its_epochs_or_when_patience_ends() -> None:
+    def over(since_best: int, patience: int, epoch: int = 1) -> bool:
+        progress = Progress(epoch=epoch, evaluations_since_best=since_best)
+        return progress.is_over(Settings(patience=patience, epochs=3))
+
+    assert [over(count, patience=2) for count in (0, 1, 2, 3)] == [False, False, True, True]
+    assert not over(99, patience=0)
+    assert [over(0, patience=0, epoch=epoch) for epoch in (3, 4)] == [False, True]
 
 
 @pytest.fixture
 def two_tasks() -> list[Task]:
     return [SentenceClassification("intent", ("a", "b")), TokenTagging("slots", ("O",))]
+
+
+@pytest.fixture
+def three_tasks(two_tasks: list[Task]) -> list[Task]:
+    return [*two_tasks, SentenceRegression("score")]
 
 
 MEASURED: dict[str, Any] = {
@@ -420,7 +433,7 @@ MEASURED: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("monitor", "expected"),
     [
-        ("mean", 0.625),
+        ("mean", (0.5 + 0.75 + 0.5) / 3),
         ("intent.accuracy", 0.5),
         ("intent.macro_f1", 0.25),
         ("slots.f1", 0.75),
@@ -429,8 +442,8 @@ MEASURED: dict[str, Any] = {
         ("slots.entities_cut_off", -3),
     ],
 )
-def test_monitored_value(two_tasks: list[Task], monitor: str, expected: float) -> None:
-    assert monitored_value(MEASURED, two_tasks, monitor) == expected
+def test_monitored_value(three_tasks: list[Task], monitor: str, expected: float) -> None:
+    assert monitored_value(MEASURED, three_tasks, monitor) == expected
 
 
 def test_mean_is_over_the_tasks_that_dev_has(two_tasks: list[Task]) -> None:
@@ -441,7 +454,10 @@ def test_mean_is_over_the_tasks_that_dev_has(two_tasks: list[Task]) -> None:
 def test_an_unknown_metric_is_refused_before_training(
     world: World, tmp_path: Path, monitor: str
 ) -> None:
-    message = f"monitor = '{monitor}': the dev metrics are mean, intent.accuracy, .*, slots.f1, .*, frame$"
+    message = (
+        f"monitor = '{monitor}': the dev metrics are mean, intent.accuracy, .*, slots.f1, .*, "
+        "frame$"
+    )
     with pytest.raises(InputError, match=message):
         train(world.settings(monitor=monitor), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -577,7 +593,7 @@ def test_interrupted_before_the_loop(
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module, "load_data", interrupt)
+    monkeypatch.setattr("train.setup.load_data", interrupt)
     assert main(arguments(world.settings(), tmp_path, "--output", str(tmp_path / "run"))) == 130
     assert capsys.readouterr().err == "stopped\n"
 
@@ -619,7 +635,7 @@ def test_compare_single(world: World, tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_a_single_run_is_the_run_of_that_task(world: World, tmp_path: Path) -> None:
     settings = world.settings(epochs=1, pooling="cls", class_weights="intent=auto", monitor="frame")
-    compare_single(settings, tmp_path / "run", train(settings, tmp_path / "run"))
+    compare_single(settings, tmp_path / "run", train(settings, tmp_path / "run"), train)
     train(replace(settings, tasks=("intent",), monitor="mean"), tmp_path / "alone")
     assert outcome(tmp_path / "run/single-intent") == outcome(tmp_path / "alone")
 
@@ -628,6 +644,7 @@ def test_settings_alone_drop_what_is_of_other_tasks(world: World) -> None:
     settings = world.settings(
         freeze="embeddings, head.intent, layers.0, head.slots",
         unfreeze="2: head.slots; 3: head.intent, layers.0; 4: embeddings",
+        epochs=4,
         group_lr="head.slots=1e-4, layers.0-1=1e-5, head.intent = 2e-4",
         loss="uncertainty",
         compare_single=True,
@@ -706,7 +723,7 @@ def test_compare_single_of_two_sources_with_heads_named(world: World, tmp_path: 
         epochs=1,
     )
     joint = train(settings, tmp_path / "run")
-    compare_single(settings, tmp_path / "run", joint)
+    compare_single(settings, tmp_path / "run", joint, train)
     compared = json.loads((tmp_path / "run/compare.json").read_text())
     assert set(compared["joint"]) == {"intent"}
     assert set(compared["single"]) == {"intent", "score"}

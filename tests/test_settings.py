@@ -11,20 +11,16 @@ import pytest
 
 from minibert import InputError
 from train import run
-from train.readers import OURS
-from train.settings import (
-    RECIPES,
-    Settings,
-    command_line,
-    parse_number,
-    parse_pairs,
-    read_settings,
-    recipe_file,
-)
+from train.command_line import RECIPES, command_line, recipe_file
+from train.data.read import OURS
+from train.settings import Settings, parse_number, parse_pairs, read_settings
 
 HINTS = get_type_hints(Settings)
 NAMES = [field.name for field in fields(Settings)]
-NESTED = 'a "quoted" \\ back\\\\slash\n\t\r new line, \x00 \x1b \x7f \x80 é 👩🏽‍🔬 \u2028 # = [x] \'\'\' """'
+NESTED = (
+    'a "quoted" \\ back\\\\slash\n\t\r new line, \x00 \x1b \x7f \x80 é 👩🏽‍🔬'
+    " \u2028 # = [x] ''' \"\"\""
+)
 
 
 def parse(*arguments: str) -> tuple[Settings, Path | None]:

@@ -8,8 +8,10 @@ be learnt.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,27 +22,19 @@ from torch.nn import functional as F
 from minibert import Bert, BertConfig, InputError
 from minibert.tokenizer import Tokenizer
 from tests.test_data import VOCABULARY, random_examples
-from tests.training import make_world
 from tools.parity import shake
-from train.data import Batch, DataSet, Example, Item, Label, collate, prepare
-from train.evaluate import measure, predict
-from train.readers import load_data, read_folder
-from train.run import train
+from train.batches import Batch, Item, collate, prepare
+from train.data.examples import DataSet, Example
+from train.data.read import read_folder
+from train.evaluation import measure, predict
+from train.model import JointModel
 from train.settings import Settings
-from train.tasks import (
-    JointModel,
-    PairSimilarity,
-    Prediction,
-    SentenceClassification,
-    SentenceRegression,
-    Task,
-    TokenTagging,
-    build_tasks,
-    check_labels,
-    class_weights,
-    describe,
-    task_from,
-)
+from train.tasks import build_tasks, check_labels, task_from
+from train.tasks.base import Prediction, Task
+from train.tasks.classification import SentenceClassification, parse_class_weights
+from train.tasks.regression import SentenceRegression
+from train.tasks.similarity import PairSimilarity
+from train.tasks.tagging import TokenTagging
 
 MOODS = ("bad", "good", "so")
 TAGS = ("O", "B-x", "I-x")
@@ -79,20 +73,21 @@ def small_model(tasks: Sequence[Task]) -> JointModel:
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_sum_over_weight_is_torchs_mean_cross_entropy(
+def test_sum_over_count_is_torchs_mean_cross_entropy(
     weights: tuple[float, ...] | None, smoothing: float
 ) -> None:
     """Also where both are used: torch's weighted mean is over the weights of the targets, smoothed
     or not."""
     task = SentenceClassification("mood", MOODS, class_weights=weights, label_smoothing=smoothing)
-    scores = torch.randn(11, 3, dtype=torch.float64)
-    values = torch.tensor([0, 1, 2, 2, 1, 1, 0, 2, 2, 2, 2])
+    logits = torch.randn(11, 3, dtype=torch.float64)
+    targets = torch.tensor([0, 1, 2, 2, 1, 1, 0, 2, 2, 2, 2])
     given = None if weights is None else torch.tensor(weights, dtype=torch.float64)
-    wanted = F.cross_entropy(scores, values, given, label_smoothing=smoothing)
+    wanted = F.cross_entropy(logits, targets, given, label_smoothing=smoothing)
     parts = [slice(0, 1), slice(1, 8), slice(8, 11)]
-    total = sum(task.loss(scores[part], values[part]) for part in parts)
-    weight = sum(task.weight(values[part]) for part in parts)
-    torch.testing.assert_close(total / weight, wanted, rtol=1e-12, atol=0)
+    total = sum(task.criterion(logits[part], targets[part]) for part in parts)
+    batches: list[Any] = [SimpleNamespace(targets={"mood": targets[part]}) for part in parts]
+    count = sum(map(task.count, batches))
+    torch.testing.assert_close(total / count, wanted, rtol=1e-12, atol=0)
 
 
 KINDS: dict[str, Callable[[], Task]] = {
@@ -111,17 +106,14 @@ KINDS: dict[str, Callable[[], Task]] = {
 def mean_loss(
     task: Task, model: JointModel, batches: Sequence[Batch]
 ) -> tuple[float, dict[str, Tensor]]:
-    """The loss and gradients of batches whose summed losses are divided by the weight of all of
+    """The loss and gradients of batches whose summed losses are divided by the count of all of
     them."""
     model.zero_grad()
-    weight = sum(
-        task.weight(batch.values[task.name]) for batch in batches if task.name in batch.values
-    )
+    count = sum(map(task.count, batches))
     value = 0.0
     for batch in batches:
-        if task.name in batch.values:
-            scores = task.scores(model, model(batch), batch.layout, batch.places[task.name])
-            loss = task.loss(scores, batch.values[task.name]) / weight
+        if task.count(batch):
+            loss = task.loss(model, model(batch), batch) / count
             loss.backward()
             value += loss.item()
     return value, {
@@ -131,12 +123,12 @@ def mean_loss(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_uneven_batches_add_up_to_one(kind: str, tokenizer: Tokenizer) -> None:
-    """Batches of 1, 16 and 3 items, of which some have no label: the same loss and gradient as one
-    batch of 20."""
+    """Batches of one item, of most of them and of three, of which some have no label: the same loss
+    and gradient as one batch of all."""
     task = KINDS[kind]()
     model = small_model([task])
-    items = prepare(random_examples(20), tokenizer)
-    parts = [items[:1], items[1:17], items[17:]]
+    items = [i for i in prepare(random_examples(40), tokenizer, [task]) if i.parts]
+    parts = [items[:1], items[1:-3], items[-3:]]
     labelled = [sum(task.name in item.example.labels for item in part) for part in parts]
     assert len(set(labelled)) > 1
     value, gradients = mean_loss(task, model, [collate(part, [task]) for part in parts])
@@ -157,7 +149,9 @@ def test_the_tagging_loss_is_that_of_a_padded_batch_with_ignored_labels(
     task = TokenTagging("slots", TAGS)
     model = small_model([task])
     items = [
-        item for item in prepare(random_examples(40), tokenizer) if "slots" in item.example.labels
+        item
+        for item in prepare(random_examples(40), tokenizer, [task])
+        if "slots" in item.example.labels
     ]
     longest = max(len(item.parts[0].ids) for item in items)
     ids = torch.zeros(len(items), longest, dtype=torch.int64)  # (B, S)
@@ -182,13 +176,13 @@ def test_similarity_is_the_cosine_of_the_mean_vectors(tokenizer: Tokenizer) -> N
         Example("ab c", {"likeness": 0.5}, "", None, "d"),
         Example("e", {"likeness": -1.0}, "", None, "fg hi j"),
     ]
-    items = prepare(examples, tokenizer)
+    items = prepare(examples, tokenizer, [task])
     batch = collate(items, [task])
-    found = task.scores(model, model(batch), batch.layout, batch.places["likeness"]).detach()
+    found = task.logits(model, model(batch), batch, batch.positions["likeness"]).detach()
     for score, item in zip(found, items, strict=True):
         first, second = (model.bert(torch.tensor([part.ids]))[0].mean(0) for part in item.parts)
         torch.testing.assert_close(score, F.cosine_similarity(first, second, dim=0))
-    assert float(task.loss(found, batch.values["likeness"])) == pytest.approx(
+    assert float(task.criterion(found, batch.targets["likeness"])) == pytest.approx(
         float((found[0] - 0.5) ** 2 + (found[1] + 1) ** 2)
     )
 
@@ -199,11 +193,12 @@ def test_similarity_is_the_cosine_of_the_mean_vectors(tokenizer: Tokenizer) -> N
 def test_words_without_a_piece_or_cut_off_are_o_and_shift_nothing(tokenizer: Tokenizer) -> None:
     short = Tokenizer(tokenizer.backend, max_length=7)
     words = ("ab", "\ufffd\ufffd", "c", "de", "f", "g")
+    task = TokenTagging("slots", TAGS)
     with pytest.warns(UserWarning, match="longer than 7"):
-        (item,) = prepare([Example(" ".join(words), {}, "", words)], short)
+        (item,) = prepare([Example(" ".join(words), {}, "", words)], short, [task])
     assert item.parts[0].first_pieces == {0: 1, 2: 3, 3: 4}  # [CLS] a ##b c d ##e [SEP]
     scores = torch.tensor([[0.0, 0.0, 9.0], [0.0, 9.0, 0.0], [9.0, 0.0, 0.0]])
-    prediction = TokenTagging("slots", TAGS).decode(scores, item)
+    prediction = task.decode(scores, item)
     assert prediction.label == ("I-x", "O", "B-x", "O", "O", "O")
     assert prediction.probability == pytest.approx(
         (0.99975, 1.0, 0.99975, 0.99975, 1.0, 1.0), abs=1e-5
@@ -216,7 +211,7 @@ def test_the_real_word_without_a_piece(shared: Path) -> None:
     vocabulary = Tokenizer.from_folder(shared / "data" / "bert-base-uncased")
     odd = [
         item
-        for item in prepare(examples, vocabulary)
+        for item in prepare(examples, vocabulary, [TokenTagging("slots", TAGS)])
         if len(item.parts[0].first_pieces) != len(item.example.words or ())
     ]
     assert len(odd) == 1
@@ -227,7 +222,7 @@ def test_the_real_word_without_a_piece(shared: Path) -> None:
     tags = odd[0].example.labels["slots"]
     assert isinstance(tags, tuple)
     task = TokenTagging("slots", ("O", *sorted({tag for tag in tags if tag != "O"})))
-    scores = F.one_hot(torch.tensor(task.values(odd[0])), len(task.labels)).float()
+    scores = F.one_hot(torch.tensor(task.targets(odd[0])), len(task.labels)).float()
     assert len(scores) == len(words) - 1
     assert task.decode(scores, odd[0]).label == (*tags[:place], "O", *tags[place + 1 :])
 
@@ -243,7 +238,7 @@ def test_gold_entities_cut_off_count_as_missed_and_are_counted(tokenizer: Tokeni
     ]
     examples = [Example("", {"slots": t}, "", tuple("abcdef"[: len(t)])) for t in tags]
     with pytest.warns(UserWarning, match="3 of 4 texts are longer"):
-        items = prepare(examples, short)
+        items = prepare(examples, short, [task])
     found = []
     # a perfect tagger: right wherever it sees the word
     for item, gold in zip(items, tags, strict=True):
@@ -260,7 +255,7 @@ def test_gold_entities_cut_off_count_as_missed_and_are_counted(tokenizer: Tokeni
 
 
 def test_sentence_predictions_carry_their_probability(tokenizer: Tokenizer) -> None:
-    (item,) = prepare([Example("a", {}, "")], tokenizer)
+    (item,) = prepare([Example("a", {}, "")], tokenizer, [])
     prediction = SentenceClassification("mood", MOODS).decode(torch.tensor([[0.0, 2.0, 1.0]]), item)
     assert prediction.label == "good"
     assert prediction.probability == pytest.approx(0.665241, abs=1e-6)
@@ -276,7 +271,7 @@ def test_predictions_of_mixed_items_come_in_their_order(tokenizer: Tokenizer) ->
     ]
     model = small_model(tasks)
     examples = [*random_examples(60), Example("\u200b", {"slots": ("B-x",)}, "", ("\u200b",))]
-    items = prepare(examples, tokenizer, first_number=100)
+    items = prepare(examples, tokenizer, tasks, first_number=100)
     model.train()
     found = predict(model, tasks, items)
     assert model.training
@@ -301,10 +296,34 @@ def test_predictions_of_mixed_items_come_in_their_order(tokenizer: Tokenizer) ->
     }
 
 
+def test_predicting_takes_each_item_once_and_keeps_to_its_budget(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [kind() for kind in (KINDS["sentence"], KINDS["similarity"])]
+    model = small_model(tasks)
+    items = prepare(random_examples(200), tokenizer, tasks)
+    found: list[Batch] = []
+
+    def noting(batch: Batch) -> Tensor:
+        found.append(batch)
+        return model(batch)
+
+    monkeypatch.setattr("train.evaluation.BATCH_TOKENS", 60)
+    predict(model, tasks, items, forward=noting)
+    numbers = Counter(item.number for batch in found for item in batch.items)
+    assert numbers == Counter(range(200))
+    sizes = [batch.input_ids.numel() for batch in found]
+    assert all(
+        size <= 60 or len(batch.items) == 1 for size, batch in zip(sizes, found, strict=True)
+    )
+    assert len(found) <= 2 * sum(sizes) / 60
+    assert predict(model, tasks, []) == []
+
+
 def test_predicting_uses_no_dropout_and_leaves_the_mode_as_it_was(tokenizer: Tokenizer) -> None:
     tasks = [KINDS["sentence"]()]
     model = small_model(tasks)
-    items = prepare(random_examples(10), tokenizer)
+    items = prepare(random_examples(10), tokenizer, tasks)
     evaluated = predict(model, tasks, items)
     assert not model.training
     model.train()
@@ -321,7 +340,7 @@ def test_metrics_are_over_the_items_with_the_tasks_label(tokenizer: Tokenizer) -
         Example("a", {"slots": ("B-x",), "else": "y"}, "", ("a",)),
         Example("a", {"mood": "so", "slots": ("O",), "stars": 0.5}, "", ("a",)),
     ]
-    items = prepare(examples, tokenizer)
+    items = prepare(examples, tokenizer, tasks)
     found = [
         {"mood": Prediction("good"), "slots": Prediction(("B-x", "O"))},
         {"mood": Prediction("bad"), "slots": Prediction(("B-x", "O"))},
@@ -342,7 +361,7 @@ def test_metrics_are_over_the_items_with_the_tasks_label(tokenizer: Tokenizer) -
 # Which tasks the data has
 
 
-def example(where: str = "", second: str | None = None, **labels: Label) -> Example:
+def example(where: str = "", second: str | None = None, **labels: Any) -> Example:
     words = next(
         (("w",) * len(label) for label in labels.values() if isinstance(label, tuple)), None
     )
@@ -378,7 +397,7 @@ def test_the_tasks_are_the_labels_of_all_sources() -> None:
         ("similarity", "likeness", ()),
         ("regression", "stars", ()),
     ]
-    assert [task.main_metric for task in tasks] == ["accuracy", "f1", "spearman", "spearman"]
+    assert [task.metrics[0].name for task in tasks] == ["accuracy", "f1", "spearman", "spearman"]
 
 
 def test_settings_choose_among_the_tasks() -> None:
@@ -409,7 +428,8 @@ ERRORS: list[tuple[list[Example], list[Example], str]] = [
     (
         [example(x=("O", "B-y")), example("a, line 2", x=("O", "NN"))],
         [],
-        "a, line 2: the x tag 'NN' is not BIO: O, B-type or I-type. Convert the tags, or leave the task out",
+        "a, line 2: the x tag 'NN' is not BIO: O, B-type or I-type. Convert the tags, or leave "
+        "the task out",
     ),
     ([example("a, line 1", x=("B-",))], [], "a, line 1: the x tag 'B-' is not BIO"),
     ([example("a, line 1", x=("S-PER",))], [], "a, line 1: the x tag 'S-PER' is not BIO"),
@@ -514,12 +534,12 @@ def test_an_i_without_its_b_in_train_is_still_a_label() -> None:
 
 def test_class_weights() -> None:
     counts = {"a": 6, "b": 3, "c": 1}
-    auto = class_weights("auto", ("a", "b", "c"), counts, "x")
+    auto = parse_class_weights("auto", ("a", "b", "c"), counts, "x")
     assert auto == pytest.approx((10 / 18, 10 / 9, 10 / 3))  # as scikit-learn's "balanced"
     assert sum(
         weight * count for weight, count in zip(auto, counts.values(), strict=True)
     ) == pytest.approx(10)
-    assert class_weights("b: 2; a:0.5", ("a", "b", "c"), counts, "x") == (0.5, 2.0, 1.0)
+    assert parse_class_weights("b: 2; a:0.5", ("a", "b", "c"), counts, "x") == (0.5, 2.0, 1.0)
     source = data([example(x="a"), example(x="a"), example(x="b", y="c", z=0.5)])
     found = tasks_of(source, class_weights="x=auto, y=c:3", label_smoothing=0.1)
     assert [task.class_weights for task in found if isinstance(task, SentenceClassification)] == [
@@ -602,38 +622,27 @@ def test_labels_of_other_tasks_are_not_checked() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_task_survives_its_description(kind: str, tokenizer: Tokenizer) -> None:
     task = KINDS[kind]()
-    again = task_from(json.loads(json.dumps(describe(task))))
+    again = task_from(json.loads(json.dumps(task.describe())))
     assert type(again) is type(task)
-    assert describe(again) == describe(task)
+    assert again.describe() == task.describe()
     assert again.uses_pooler == task.uses_pooler
-    items: list[Item] = prepare(random_examples(9), tokenizer)
+    items: list[Item] = prepare(random_examples(9), tokenizer, [task])
     model = small_model([task])
     assert predict(model, [again], items) == predict(model, [task], items)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_measures_the_metrics_that_it_names(kind: str, tokenizer: Tokenizer) -> None:
+    """`monitor` is checked by the names before anything is trained."""
+    task = KINDS[kind]()
+    items = prepare(random_examples(30), tokenizer, [task])
+    labelled = [item for item in items if task.name in item.example.labels]
+    perfect = [Prediction(item.example.labels[task.name]) for item in labelled]
+    measured = task.measure(labelled, perfect)
+    assert sorted(measured) == sorted(metric.name for metric in task.metrics)
+    assert measured[task.metrics[0].name] == pytest.approx(1)
 
 
 def test_an_unknown_kind_of_task() -> None:
     with pytest.raises(ValueError, match="there is no kind of task 'poem'"):
         task_from({"kind": "poem", "name": "x", "labels": []})
-
-
-# A kind of its own, as the README shows
-
-
-def test_a_new_kind_is_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The README's example, chosen by build_tasks in place of the plain kind: a whole run knows
-    nothing of it."""
-
-    class RobustRegression(SentenceRegression):
-        kind = "robust"
-
-        def loss(self, scores: Tensor, values: Tensor) -> Tensor:
-            return F.huber_loss(scores.float(), values, reduction="sum")
-
-    monkeypatch.setattr("train.tasks.SentenceRegression", RobustRegression)
-    world = make_world(tmp_path)
-    metrics = train(world.settings(world.scores, epochs=1), tmp_path / "run")
-    assert [
-        describe(task)["kind"]
-        for task in build_tasks([load_data(str(world.scores), 0)], Settings())
-    ] == ["robust"]
-    assert any("spearman" in values for values in metrics.values() if isinstance(values, dict))

@@ -366,7 +366,7 @@ def test_the_longer_text_of_a_pair_loses_its_end(tokenizer: Tokenizer) -> None:
 
 def test_a_pair_is_cut_as_the_library_cuts_it(tokenizer: Tokenizer) -> None:
     """Every two lengths up to 9 words, at every limit that leaves room."""
-    words = "a b c d e f g h i".split()
+    words = ["a", "b", "c", "d", "e", "f", "g", "h", "i"]
     pairs = [(" ".join(words[:m]), " ".join(words[:n])) for m in range(10) for n in range(10)]
     theirs = copy.deepcopy(tokenizer.backend)
     for limit in range(4, 22):

@@ -8,7 +8,7 @@ drawn with fixed seeds.
 
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minibert import Bert, BertConfig, SentenceEncoder
+from minibert import Bert, BertConfig
 from minibert.files import sha256
+from minibert.formats.tensors import read_tensors
 from tools.parity import shake
-from train.checkpoint import checkpoints, read_tensors
-from train.data import Batch, Item, collate
-from train.freezing import FreezingPlan
-from train.mixing import LossMixer
-from train.readers import load_data
-from train.run import set_dropout, tokenize
+from train.checkpoint import checkpoints
 from train.settings import Settings
-from train.tasks import JointModel, Task, build_tasks
 
 TRIGGERS = {
     "music": ("play", "sing", "hear"),
@@ -150,44 +145,6 @@ def make_world(folder: Path) -> World:
         write_splits(folder / "pairs", pair, 26, 8),
         write_splits(folder / "scores", scored, 26, 8),
     )
-
-
-@dataclass
-class Parts:
-    """What a run works with before its first step: the same as in `train`, for the same
-    settings."""
-
-    settings: Settings
-    tasks: list[Task]
-    encoder: SentenceEncoder
-    model: JointModel
-    mixer: LossMixer
-    plan: FreezingPlan
-    sources: list[list[Item]]
-    dev: list[Item]
-    test: list[Item]
-
-    def batch(self, items: Sequence[Item] | None = None) -> Batch:
-        """These items as one batch; the whole of the first source if none are named."""
-        return collate(self.sources[0] if items is None else items, self.tasks)
-
-
-def assemble(settings: Settings, dtype: torch.dtype = torch.float32) -> Parts:
-    """The parts of a run, with the weights that it starts from; what is frozen in epoch 1 is
-    frozen."""
-    torch.manual_seed(settings.seed)
-    sets = [load_data(name, settings.seed, lambda _: None) for name in settings.data]
-    tasks = build_tasks(sets, settings)
-    encoder = SentenceEncoder.from_pretrained(
-        settings.model, max_length=settings.max_length, device="cpu"
-    )
-    model = JointModel(encoder.bert, tasks).to(dtype)
-    set_dropout(model, settings.dropout)
-    mixer = LossMixer(tasks, settings).to(dtype)
-    plan = FreezingPlan(model, settings.freeze, settings.unfreeze, tasks)
-    plan.apply(1)
-    model.train()
-    return Parts(settings, tasks, encoder, model, mixer, plan, *tokenize(sets, tasks, encoder))
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:

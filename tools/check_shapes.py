@@ -49,13 +49,29 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from minibert.linear import convolution
 from torch import Tensor
 
 from minibert.heads import POOLINGS, SentenceHead, TokenHead
 from minibert.layout import Packed, Padded, explicit_attention
-from minibert.linear import convolution
 from minibert.model import Bert, BertConfig
 from minibert.pretraining import BertForPreTraining
+from minibert.tokenizer import Tokens
+from train.batches import Item, collate
+from train.cache import PrefixCache
+from train.data.examples import Example
+from train.evaluation import predict
+from train.mixing import LossMixer
+from train.model import JointModel
+from train.optimizer import adamw
+from train.settings import Settings
+from train.step import forward_backward
+from train.tasks.base import Task
+from train.tasks.classification import SentenceClassification
+from train.tasks.regression import SentenceRegression
+from train.tasks.similarity import PairSimilarity
+from train.tasks.tagging import TokenTagging
+from train.words import used_words_only
 
 SIZES = {"B": 4, "S": 11, "N": 32, "D": 21, "H": 3, "W": 7, "F": 37, "V": 53, "C": 5}
 # of B sentences, N in all; two equal neighbours; none of length S, which is padding's
@@ -111,6 +127,47 @@ def exercise() -> None:
             torch.randn(SIZES["F"], SIZES["D"]),
             torch.randn(SIZES["F"]),
         )
+
+
+def exercise_train() -> None:
+    """The same for train/: a batch of B texts, N tokens in all, with a task of every kind."""
+    config = BertConfig(
+        vocab_size=SIZES["V"],
+        hidden_size=SIZES["D"],
+        num_hidden_layers=2,
+        num_attention_heads=SIZES["H"],
+        intermediate_size=SIZES["F"],
+        max_position_embeddings=16,
+    )
+    labels = tuple("abcde")
+    known = {"tags": labels * 4, "topic": "b", "score": 0.5, "cosine": 0.5}
+    classes = [
+        TokenTagging("tags", labels),
+        SentenceClassification("topic", labels, class_weights=(1.0,) * len(labels)),
+    ]
+    numbers = [SentenceRegression("score"), PairSimilarity("cosine")]
+    parts_of = {"tags": (0,), "topic": (0,), "score": (0,), "cosine": (0, 1)}
+
+    def tokens(length: int) -> Tokens:
+        ids = torch.randint(1, SIZES["V"], (length,)).tolist()
+        return Tokens(ids, [0] * length, [None, *range(length - 2), None], 0)
+
+    items = [  # two pairs, which are B texts
+        Item(Example("", known, "", ("word",) * 20, ""), (tokens(a), tokens(b)), number, parts_of)
+        for number, (a, b) in enumerate((LENGTHS[:2], LENGTHS[2:]))
+    ]
+    kinds: tuple[tuple[Sequence[Task], int], ...] = ((classes, SIZES["C"]), (numbers, 1))
+    for tasks, num_labels in kinds:
+        with patch.dict(SIZES, C=num_labels):
+            model = JointModel(Bert(config), tasks).train()
+            mixer = LossMixer(tasks, Settings())
+            batch = collate(items, tasks)
+            forward_backward([batch], model, model, mixer, tasks, Settings())
+            predict(model, tasks, items)
+    cache = PrefixCache(model, items, 2, 2**20, Path("."))
+    with used_words_only(model.bert, batch.input_ids.tolist(), adamw):
+        for _ in ("filled", "read"):
+            cache.forward(batch)
 
 
 @dataclass
@@ -321,12 +378,21 @@ def python_files(package: str) -> list[Path]:
     return sorted(origin.parent.rglob("*.py")) if spec.submodule_search_locations else [origin]
 
 
-def main(arguments: Sequence[str] | None = None, run: Callable[[], None] = exercise) -> int:
+def exercise_all() -> None:
+    exercise()
+    exercise_train()
+
+
+def main(arguments: Sequence[str] | None = None, run: Callable[[], None] = exercise_all) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tools.check_shapes", description=__doc__.partition("\n")[0]
     )
     parser.add_argument(
-        "packages", nargs="*", default=["minibert"], metavar="PACKAGE", help="default: minibert"
+        "packages",
+        nargs="*",
+        default=["minibert", "train"],
+        metavar="PACKAGE",
+        help="default: both",
     )
     packages = parser.parse_args(arguments).packages
     comments = [

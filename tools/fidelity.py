@@ -52,9 +52,9 @@ from tools.training_parity import (
     their_course,
     write_small_model,
 )
-from train.readers import load_data
 from train.report import table
 from train.settings import Settings
+from train.setup import load_data
 
 if TYPE_CHECKING:
     from transformers import BertModel

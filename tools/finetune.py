@@ -20,17 +20,20 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, read_object, write_json
 from minibert.formats.hub import find_model
 from tools.joint import TransformersJoint, padded
-from train.data import Item
-from train.evaluate import Metrics, measure
-from train.readers import load_data
+from train.batches import Item
+from train.command_line import command_line
+from train.evaluation import Metrics, measure, monitored_value
 from train.report import table
-from train.run import monitored_value, plan_steps, tokenize, train
-from train.settings import Settings, command_line
-from train.tasks import Prediction, SentenceClassification, Task, TokenTagging, build_tasks
+from train.run import train
+from train.sampling import plan_steps
+from train.settings import Settings
+from train.setup import assemble
+from train.tasks.base import Prediction, Task
+from train.tasks.classification import SentenceClassification
+from train.tasks.tagging import TokenTagging
 
 ENGINES = ("minibert", "transformers")
 
@@ -39,14 +42,11 @@ def train_transformers(settings: Settings, run: Path) -> None:
     """One run of the other side; its dev and test metrics go to RUN/metrics.json."""
     from transformers import get_linear_schedule_with_warmup
 
-    torch.manual_seed(settings.seed)
-    data = load_data(settings.data[0], settings.seed, lambda _: None)
-    tasks = build_tasks([data], settings)
+    parts = assemble(settings, announce=lambda _: None)
+    tasks, (items,), dev, test = parts.tasks, parts.sources, parts.dev, parts.test
     sentence = next(task for task in tasks if isinstance(task, SentenceClassification))
     tokens = next(task for task in tasks if isinstance(task, TokenTagging))
-    # for its tokenizer
-    encoder = SentenceEncoder.from_pretrained(settings.model, max_length=settings.max_length)
-    (items,), dev, test = tokenize([data], tasks, encoder)
+    torch.manual_seed(settings.seed)
     model = TransformersJoint(
         find_model(settings.model).path, len(sentence.labels), len(tokens.labels)
     )
@@ -54,16 +54,16 @@ def train_transformers(settings: Settings, run: Path) -> None:
         model.groups(settings.lr, settings.head_lr, settings.weight_decay), fused=True
     )
     lengths = [[item.num_tokens for item in items]]
-    total = settings.epochs * len(plan_steps(lengths, settings, 1))
+    total = settings.epochs * len(plan_steps([len(items)], settings, 1))
     schedule = get_linear_schedule_with_warmup(optimizer, round(settings.warmup * total), total)
     best, best_value = model, float("-inf")
     best_metrics: Metrics = {}
     bar = tqdm(total=total, desc=run.name, unit="step", disable=None)
     for epoch in range(1, settings.epochs + 1):
         model.train()
-        for (batch,) in plan_steps(lengths, settings, epoch):
+        for (batch,) in plan_steps([len(items)], settings, epoch, lengths):
             chosen = [items[i] for _, i in batch]
-            labels = torch.tensor([sentence.values(item)[0] for item in chosen])
+            labels = torch.tensor([sentence.targets(item)[0] for item in chosen])
             loss = model.loss(*padded(chosen, tokens), labels)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
@@ -90,11 +90,12 @@ def evaluate(
     for start in range(0, len(items), 32):
         chosen = items[start : start + 32]
         input_ids, mask, _ = padded(chosen, tokens)
-        of_sentences, of_tokens = model(input_ids, mask)
-        for item, scores, token_scores in zip(chosen, of_sentences, of_tokens, strict=True):
-            places = list(item.parts[0].first_pieces.values())
-            predicted = {sentence.name: sentence.decode(scores[None], item)}
-            predictions.append(predicted | {tokens.name: tokens.decode(token_scores[places], item)})
+        for item, of_sentence, of_tokens in zip(chosen, *model(input_ids, mask), strict=True):
+            positions = list(item.tokens_of(tokens.name)[0].first_pieces.values())
+            of_words = tokens.decode(of_tokens[positions], item)
+            predictions.append(
+                {sentence.name: sentence.decode(of_sentence[None], item), tokens.name: of_words}
+            )
     return measure([sentence, tokens], items, predictions)
 
 

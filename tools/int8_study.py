@@ -21,11 +21,11 @@ from torch.nn import functional as F
 
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
-from train.checkpoint import load_run
-from train.data import prepare
-from train.evaluate import measure, predict
-from train.readers import load_data
+from train.batches import prepare
+from train.evaluation import measure, predict
 from train.report import shown, table
+from train.saved import load_run
+from train.setup import load_data
 
 
 class DynamicLinear(nn.Module):
@@ -136,10 +136,10 @@ def metrics(folder: Path, data: str) -> str:
         run = load_run(folder)
         if by_token is not None:
             replace_linears(run.model.bert, by_token)
-        items = prepare(load_data(data, 0, lambda _: None).splits["test"], run.encoder.tokenizer)
-        lines.append(
-            f"{name:<18} {shown(measure(run.tasks, items, predict(run.model, run.tasks, items)), run.tasks)}"
-        )
+        examples = load_data(data, 0, lambda _: None).splits["test"]
+        items = prepare(examples, run.encoder.tokenizer, run.tasks)
+        found = measure(run.tasks, items, predict(run.model, run.tasks, items))
+        lines.append(f"{name:<18} {shown(found, run.tasks)}")
     return "\n".join(lines)
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.data import Item
-from train.tasks import Task
+from train.batches import Item
+from train.tasks.base import Task
 
 
 class TransformersJoint(nn.Module):
@@ -60,19 +60,18 @@ def padded(
     items: Sequence[Item], task: Task, length: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, mask and tags as rows of equal length, with -100 where there is no tag."""
-    rows = [item.parts[0].ids[:length] for item in items]
+    tokens = [item.tokens_of(task.name)[0] for item in items]
+    rows = [one.ids[:length] for one in tokens]
     width = length or max(map(len, rows))
     input_ids, mask = (
         torch.zeros(len(rows), width, dtype=torch.int64),
         torch.zeros(len(rows), width, dtype=torch.int64),
     )
     tags = torch.full((len(rows), width), -100)
-    for i, (row, item) in enumerate(zip(rows, items, strict=True)):
+    for i, (row, one, item) in enumerate(zip(rows, tokens, items, strict=True)):
         input_ids[i, : len(row)] = torch.tensor(row)
         mask[i, : len(row)] = 1
-        for position, value in zip(
-            item.parts[0].first_pieces.values(), task.values(item), strict=True
-        ):
+        for position, target in zip(one.first_pieces.values(), task.targets(item), strict=True):
             if position < width:
-                tags[i, position] = value
+                tags[i, position] = target
     return input_ids, mask, tags

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from minibert.files import InputError, read_json, sha256, write_json
 from minibert.formats.hub import MINILM, find_model
-from minibert.formats.tensors import save_tensors
-from train.checkpoint import read_tensors
+from minibert.formats.tensors import read_tensors, save_tensors
 
 REFERENCE = Path(__file__).parents[1] / "tests" / "reference"
 # float32 and float64; each with its tolerance

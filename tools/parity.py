@@ -21,7 +21,7 @@ from minibert.layout import Packed
 from minibert.model import ACTIVATIONS, Bert, BertConfig
 from minibert.pretraining import BertForPreTraining
 from minibert.tokenizer import Tokenizer
-from train.readers import load_data
+from train.setup import load_data
 
 if TYPE_CHECKING:
     from transformers import BertModel

@@ -9,7 +9,7 @@ clipping.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any, cast
@@ -19,20 +19,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from minibert.encoder import SentenceEncoder
 from minibert.formats.names import checkpoint_name
-from minibert.model import Bert, BertConfig
 from minibert.formats.tokenizer import SPECIAL_TOKENS
+from minibert.model import Bert, BertConfig
 from tools.parity import shake, worst
-from train.data import Batch, DataSet, Example, Item, collate, prepare
-from train.freezing import FreezingPlan
-from train.mixing import LossMixer
-from train.optimizer import build_optimizer, rate_factor, set_rates
-from train.readers import load_data
-from train.run import Hidden, backward, plan_steps, set_dropout, used_ids
+from train.batches import Batch
+from train.data.examples import DataSet, Example
+from train.model import JointModel
+from train.optimizer import adamw, build_optimizer, rate_factor, set_rates
+from train.sampling import plan_steps
 from train.settings import Settings
-from train.tasks import JointModel, Task, build_tasks
-from train.words import UsedWords
+from train.setup import Parts, assemble, load_data
+from train.step import Forward, forward_backward
+from train.words import used_words_only
 
 
 @dataclass(frozen=True)
@@ -48,13 +47,11 @@ class Lesson:
 
     @property
     def sets(self) -> list[DataSet]:
-        return [DataSet("newsroom", {"train": self.examples})]
+        return [DataSet("newsroom", {"train": self.examples, "dev": self.examples})]
 
     def order(self) -> list[list[int]]:
         """The examples of each step, as train/run.py plans them, epoch after epoch."""
-        epochs = (
-            plan_steps([[0] * len(self.examples)], self.settings, epoch) for epoch in count(1)
-        )
+        epochs = (plan_steps([len(self.examples)], self.settings, epoch) for epoch in count(1))
         steps = (
             [number for batch in step for _, number in batch] for epoch in epochs for step in epoch
         )
@@ -99,56 +96,48 @@ def write_small_model(folder: Path, examples: Sequence[Example]) -> None:
     )
 
 
-def our_parts(lesson: Lesson) -> tuple[JointModel, list[Task], list[Item]]:
-    """The model with fresh heads, the same whenever it is built; the tasks; the tokenized
-    sentences."""
-    encoder = SentenceEncoder.from_pretrained(lesson.folder, device="cpu", dtype=lesson.dtype)
-    tasks = build_tasks(lesson.sets, lesson.settings)
-    items = prepare(lesson.examples, encoder.tokenizer)
-    encoder.bert.embeddings.word = UsedWords(encoder.bert.embeddings.word, used_ids([items]))
-    torch.manual_seed(lesson.settings.seed)
-    return JointModel(encoder.bert, tasks).to(lesson.dtype), tasks, items
+def our_parts(lesson: Lesson) -> Parts:
+    """What a run of this lesson begins with; its heads are the same whenever it is set up."""
+    settings = replace(lesson.settings, model=str(lesson.folder), device="cpu", dropout=0.0)
+    return assemble(settings, sets=lesson.sets, dtype=lesson.dtype)
 
 
-def padded(model: JointModel) -> Hidden:
-    """How a batch becomes its last hidden state by way of `Padded`: (N, D), as the packed one."""
+def padded(model: JointModel) -> Forward:
+    """The forward pass with a `Padded` layout; its result is (N, D), as the packed one's."""
 
-    def hidden(batch: Batch) -> Tensor:
-        rows = batch.input_ids.split(
-            [len(batch.items[i].parts[part].ids) for i, part in batch.sentences]
-        )
+    def forward(batch: Batch) -> Tensor:
+        rows = batch.input_ids.split(batch.layout.lengths)
         mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
         padding = int(rows[0][0])  # any word will do that the run holds; it is masked
         return model.bert(pad_sequence(rows, batch_first=True, padding_value=padding), mask)[
             mask.bool()
         ]
 
-    return hidden
+    return forward
 
 
 def our_course(
-    lesson: Lesson, layout: Callable[[JointModel], Hidden] | None = None, accumulate: int = 1
+    lesson: Lesson, layout: Callable[[JointModel], Forward] | None = None, accumulate: int = 1
 ) -> Course:
     """The steps as train/run.py takes them. layout: `padded`, or packed as ever. accumulate: the
     batches that share a step's sentences, whose words are not equally many."""
-    model, tasks, items = our_parts(lesson)
-    set_dropout(model, 0.0)
-    FreezingPlan(model, "", "", tasks).apply(1)  # a pooler that no task uses does not learn
-    mixer = LossMixer(tasks, lesson.settings)
-    optimizer = build_optimizer(model, mixer, lesson.settings)
-    hidden = layout(model) if layout else model
-    model.train()
+    parts = our_parts(lesson)
+    model, (items,) = parts.model, parts.sources
     losses = []
-    for number, step in enumerate(lesson.order()):
-        set_rates(optimizer, rate_factor(number, lesson.steps, lesson.settings))
-        shares = [step[i::accumulate] for i in range(min(accumulate, len(step)))]
-        batches = [collate([items[i] for i in share], tasks) for share in shares]
-        sums, counts, _ = backward(batches, model, hidden, mixer, tasks, lesson.settings)
-        nn.utils.clip_grad_norm_(model.parameters(), lesson.settings.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append({name: sums[name] / counts[name] for name in counts})
-    model.bert.embeddings.word = cast(UsedWords, model.bert.embeddings.word).whole()
+    with used_words_only(model.bert, parts.token_ids(), adamw):
+        optimizer = build_optimizer(model, parts.mixer, lesson.settings)
+        forward = layout(model) if layout else model
+        for number, step in enumerate(lesson.order()):
+            set_rates(optimizer, rate_factor(number, lesson.steps, lesson.settings))
+            shares = [step[i::accumulate] for i in range(min(accumulate, len(step)))]
+            batches = [parts.batch([items[i] for i in share]) for share in shares]
+            found = forward_backward(
+                batches, model, forward, parts.mixer, parts.tasks, lesson.settings
+            )
+            nn.utils.clip_grad_norm_(model.parameters(), lesson.settings.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(found.means())
     parameters = {
         checkpoint_name(name): p.detach()
         for name, p in model.bert.named_parameters()
@@ -176,7 +165,7 @@ def their_course(lesson: Lesson) -> Course:
     tags = ["O", *(f"{prefix}-{kind}" for kind in types for prefix in "BI")]
     heads = nn.ModuleDict({"topic": nn.Linear(bert.config.hidden_size, len(topics))})
     heads["entities"] = nn.Linear(bert.config.hidden_size, len(tags))
-    first = our_parts(lesson)[0].heads.state_dict()
+    first = our_parts(lesson).model.heads.state_dict()
     heads.to(lesson.dtype).load_state_dict(
         {name.replace("classifier.", ""): value for name, value in first.items()}
     )

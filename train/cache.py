@@ -1,10 +1,9 @@
-"""The frozen prefix: what leaves the lowest layers never changes once they are frozen, so it is
-computed once.
+"""The frozen prefix: what leaves frozen lowest layers never changes, so it is computed once.
 
-With MiniLM's sizes a sentence's rows are the same bit for bit whatever else is in its batch, as
-long as a batch has a dozen tokens or more, or 128 where minibert/linear.py convolves (below that,
-and for much smaller models on several threads, the matrix kernel is another one, and the last bits
-may differ); so training from the cache gives the losses that training without it gives.
+Training from the cache gives the losses that training without it gives: to the last bit, if a
+sentence's rows have the same bits whatever else is in its batch. With MiniLM's sizes they do where
+linear layers are convolutions (minibert/fast/linear.py), in batches of 128 tokens or more.
+Elsewhere the matrix kernel may depend on the number of tokens, and losses agree but for rounding.
 """
 
 import os
@@ -17,14 +16,14 @@ import torch
 from torch import Tensor
 
 from minibert.files import InputError
-from train.data import Batch, Item
+from train.batches import Batch, Item
+from train.model import JointModel
 from train.settings import Settings
-from train.tasks import JointModel
 
 
 class PrefixCache:
-    """The output of the embeddings and the lowest layers for every sentence, filled as sentences
-    come by.
+    """The output of the embeddings and the lowest layers for every sentence, stored when a sentence
+    first comes by.
 
     prefix: 1 for the embeddings, 1 + k for the lowest k layers too. memory: bytes; a larger cache
     is a file in `folder`, which the system keeps in memory as far as it can. The file has no name,
@@ -71,26 +70,25 @@ class PrefixCache:
         items = [item for source in sources for item in source]
         return cls(model, items, wanted, settings.cache_mib * 2**20, run) if wanted else None
 
-    def hidden(self, batch: Batch) -> Tensor:
-        """The last hidden state of a batch, from the cache up: (*, D)."""
-        x = self._below(batch)
-        for layer in self.model.bert.layers[self.prefix - 1 :]:
-            x = layer(x, batch.layout)  # (*, D)
-        return x
+    def forward(self, batch: Batch) -> Tensor:
+        """The last hidden state of a batch, (*, D), as `JointModel.forward` gives it."""
+        x = self._prefix_states(batch)  # (*, D)
+        return self.model.bert.run(x, batch.layout, self.prefix - 1)  # (*, D)
 
-    def _below(self, batch: Batch) -> Tensor:
-        keys = [(batch.items[i].number, part) for i, part in batch.sentences]
-        lengths = [len(batch.items[i].parts[part].ids) for i, part in batch.sentences]
+    def _prefix_states(self, batch: Batch) -> Tensor:
+        """What leaves the frozen layers, read from the cache or computed and stored: (*, D)."""
+        keys = [(batch.items[i].number, part) for i, part in batch.sequences]
+        lengths = batch.layout.lengths
         if all(key in self.filled for key in keys):
             slices = [
                 self.states[self.offsets[k] : self.offsets[k] + n]
                 for k, n in zip(keys, lengths, strict=True)
             ]
-            return torch.cat(slices).to(batch.input_ids.device)
+            return torch.cat(slices).to(batch.input_ids.device)  # (*, D)
+        bert = self.model.bert
         with torch.no_grad():
-            x = self.model.bert.embeddings(batch.input_ids, None, batch.layout)  # (*) -> (*, D)
-            for layer in self.model.bert.layers[: self.prefix - 1]:
-                x = layer(x, batch.layout)  # (*, D)
+            x = bert.embeddings(batch.input_ids, batch.token_type_ids, batch.layout)  # (*, D)
+            x = bert.run(x, batch.layout, 0, self.prefix - 1)  # (*, D)
         for key, states in zip(keys, x.split(lengths), strict=True):
             offset = self.offsets[key]
             self.states[offset : offset + len(states)] = states
@@ -109,6 +107,7 @@ def nameless_file(folder: Path, num_bytes: int) -> np.memmap:
             return np.memmap(file, dtype=np.uint8, mode="w+", shape=num_bytes)
     except OSError as error:
         raise InputError(
-            f"no room in {folder} for the frozen layers' output, {num_bytes / 2**20:,.0f} MiB ({error.strerror}): "
-            "make room, allow it in memory (cache_mib), or do without (--no-cache)"
+            f"no room in {folder} for the frozen layers' output, {num_bytes / 2**20:,.0f} MiB "
+            f"({error.strerror}): make room, allow it in memory (cache_mib), or do without "
+            "(--no-cache)"
         ) from error

@@ -1,44 +1,22 @@
-"""What a run keeps on disk: checkpoints to go on from, the best weights so far, and the finished
-model.
+"""Checkpoints: what an interrupted run goes on from.
 
-All of it is safetensors and JSON, and all of it is written beside and renamed: none is ever half
-written.
+All of it is safetensors and JSON. A checkpoint is written beside its place and then renamed, so it
+is never half written.
 """
 
-import json
 import os
-import re
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minibert.encoder import SentenceEncoder
-from minibert.fast import speed_up
-from minibert.files import (
-    InputError,
-    read_json,
-    read_object,
-    read_text,
-    replacing,
-    write_json,
-)
-from minibert.formats.cards import write_card
-from minibert.formats.checkpoint import save_model
-from minibert.formats.names import checkpoint_name
-from minibert.formats.tensors import open_safetensors, save_tensors
-from minibert.tokenizer import Tokenizer
-from train.settings import Settings, read_settings
-from train.tasks import JointModel, PairSimilarity, Task, describe, task_from
-
-PIPELINES = {
-    "BertForSequenceClassification": "text-classification",
-    "BertForTokenClassification": "token-classification",
-}
+from minibert.files import InputError, read_object, write_json
+from minibert.formats.tensors import read_tensors, save_tensors
+from train.settings import Settings
 
 
 @dataclass
@@ -50,10 +28,10 @@ class Progress:
     position: int = 0  # steps taken in this epoch
     best: float | None = None  # the monitored metric's highest value
     best_step: int = 0
-    worse: int = 0  # evaluations since then
+    evaluations_since_best: int = 0
     skipped: int = 0  # steps that were left out for a gradient that was not finite
     skipped_in_a_row: int = 0
-    # each task's loss and targets summed, this epoch
+    # this epoch: each task's summed loss, and what to divide it by
     losses: dict[str, list[float]] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)  # what each evaluation found
     seconds: float = 0.0
@@ -62,22 +40,33 @@ class Progress:
         """Note a step that was taken."""
         self.skipped_in_a_row = 0
         for name in counts:
-            total, targets = self.losses.get(name, [0.0, 0.0])
-            self.losses[name] = [total + sums[name], targets + counts[name]]
-
-    def mean_losses(self) -> dict[str, float]:
-        """Each task's training loss a target, over this epoch so far."""
-        return {name: total / targets for name, (total, targets) in self.losses.items()}
+            total, count = self.losses.get(name, [0.0, 0.0])
+            self.losses[name] = [total + sums[name], count + counts[name]]
 
     def start_next_epoch(self) -> None:
+        """Begin an epoch at its first step, with no losses."""
         self.epoch, self.position, self.losses = self.epoch + 1, 0, {}
 
+    def skip(self) -> None:
+        """Note a step that was left out."""
+        self.skipped += 1
+        self.skipped_in_a_row += 1
 
-def parameters_by_name(model: JointModel, mixer: nn.Module) -> dict[str, nn.Parameter]:
-    """All that a run may learn."""
-    return dict(model.named_parameters()) | {
-        f"loss.{name}": p for name, p in mixer.named_parameters()
-    }
+    def evaluated(self, metrics: Mapping[str, Any], monitored: float) -> None:
+        """Note an evaluation, the training losses of this epoch so far, and whether it is the best
+        evaluation yet."""
+        self.evaluations_since_best += 1
+        if self.best is None or monitored > self.best:
+            self.best, self.best_step, self.evaluations_since_best = monitored, self.step, 0
+        losses = {name: total / count for name, (total, count) in self.losses.items()}
+        self.history.append(
+            {"step": self.step, "epoch": self.epoch, "loss": losses, "dev": metrics}
+        )
+
+    def is_over(self, settings: Settings) -> bool:
+        """Whether all epochs are done, or the last evaluations were no better."""
+        impatient = 0 < settings.patience <= self.evaluations_since_best
+        return self.epoch > settings.epochs or impatient
 
 
 def save_checkpoint(
@@ -140,20 +129,24 @@ def read_progress(run: Path, settings: Settings) -> Progress:
     found = checkpoints(run)
     if not found:
         raise InputError(
-            f"{run} has no checkpoint to go on from (one is written every save_steps steps, and when a run is "
-            "interrupted): start anew, in another folder or after removing this one"
+            f"{run} has no checkpoint to go on from (one is written every save_steps steps, and "
+            "when a run is interrupted): start anew, in another folder or after removing this one"
         )
     file = found[-1] / "state.json"
     content = read_object(file)
     try:
-        progress, saved = Progress(**content["progress"]), Settings(**content["settings"])
+        noted = dict(content["progress"])
+        if "worse" in noted:  # what earlier versions called it
+            noted["evaluations_since_best"] = noted.pop("worse")
+        progress, saved = Progress(**noted), Settings(**content["settings"])
     except (KeyError, TypeError, InputError) as error:
         raise InputError(f"{file} is no state of a run: {error}") from error
     for key, value in asdict(saved).items():
         if value != getattr(settings, key):
             raise InputError(
-                f"{run / 'settings.toml'} is not what the checkpoint {found[-1].name} was made with: {key} was "
-                f"{value!r} and is {getattr(settings, key)!r}. Put it back, or start a new run"
+                f"{run / 'settings.toml'} is not what the checkpoint {found[-1].name} was made "
+                f"with: {key} was {value!r} and is {getattr(settings, key)!r}. Put it back, or "
+                "start a new run"
             )
     return progress
 
@@ -194,12 +187,6 @@ def load_checkpoint(
     }
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file."""
-    with open_safetensors(file) as tensors:
-        return {name: tensors.get_tensor(name).clone() for name in tensors.keys()}  # noqa: SIM118 (not a dict)
-
-
 def fill(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], file: str) -> None:
     """Copy tensors into the parameters of the same names. Raises InputError, naming one that does
     not fit."""
@@ -209,145 +196,7 @@ def fill(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], 
         for name, parameter in parameters.items():
             if parameter.shape != tensors[name].shape:
                 raise InputError(
-                    f"{file}: {name} has {list(tensors[name].shape)}, and here {list(parameter.shape)}"
+                    f"{file}: {name} has {list(tensors[name].shape)}, and here "
+                    f"{list(parameter.shape)}"
                 )
             parameter.copy_(tensors[name])
-
-
-def save_run(
-    run: Path,
-    encoder: SentenceEncoder,
-    model: JointModel,
-    tasks: Sequence[Task],
-    split_words: str,
-    facts: Mapping[str, Any],
-    training: str,
-) -> None:
-    """Write RUN/model (which SentenceEncoder, sentence-transformers and transformers open), and the
-    heads beside it.
-
-    facts, training: for the model card, as in `SentenceEncoder.save_pretrained`.
-    """
-    for task in tasks:
-        if isinstance(task, PairSimilarity):  # its sentence vectors are what was trained
-            encoder.settings = replace(encoder.settings, pooling=task.pooling)
-    encoder.save_pretrained(run / "model", facts=facts, training=training)
-    heads = {
-        f"{name}.{key}": p
-        for name, head in model.heads.items()
-        for key, p in head.named_parameters()
-    }
-    save_tensors(heads, run / "heads.safetensors")
-    write_json(
-        run / "tasks.json",
-        {"split_words": split_words, "tasks": [describe(task) for task in tasks]},
-    )
-
-
-def save_for_transformers(
-    run: Path,
-    tokenizer: Tokenizer,
-    model: JointModel,
-    tasks: Sequence[Task],
-    facts: Mapping[str, Any],
-    training: str,
-) -> None:
-    """Write RUN/transformers/TASK, encoder and head as one model, for each task that a class of
-    transformers computes.
-
-    Of any other it is said that there is none: written all the same, the weights would compute
-    something else.
-    """
-    for task in tasks:
-        if task.transformers_class is None:
-            print(
-                f"{task.name}: not saved for transformers, none of whose classes computes it; a sentence head there "
-                "pools by the pooler"
-            )
-            continue
-        # A label may be called "stars/5", and no folder may be.
-        folder = (
-            run
-            / "transformers"
-            / re.sub(r"[/\\\0]", lambda found: f"%{ord(found[0]):02X}", task.name)
-        )
-        bert, head = model.bert, model.heads[task.name]
-        used = [
-            (name, p)
-            for name, p in bert.named_parameters()
-            if task.uses_pooler or not name.startswith("pooler.")
-        ]
-        # a number is one label to transformers, as if it were a class
-        names = task.labels or (task.name,)
-        save_model(
-            task.transformers_class,
-            bert.config,
-            {checkpoint_name(f"bert.{name}"): p for name, p in used}
-            | dict(head.named_parameters()),
-            folder,
-            id2label={str(i): name for i, name in enumerate(names)},
-            label2id={name: i for i, name in enumerate(names)},
-            problem_type=None if task.labels else "regression",
-        )
-        tokenizer.save(folder)
-        about = {
-            "library_name": "transformers",
-            "pipeline_tag": PIPELINES[task.transformers_class],
-            "tags": ["bert"],
-        }
-        write_card(folder / "README.md", about | dict(facts), f"# {task.name}\n\n{training}")
-
-
-@dataclass
-class Run:
-    """A finished run, opened: all that predicting needs."""
-
-    model: JointModel
-    encoder: SentenceEncoder
-    tasks: list[Task]
-    split_words: str  # "whitespace" or "punctuation": how a text becomes words
-    settings: Settings
-
-
-def load_run(run: Path, device: torch.device | str = "cpu") -> Run:
-    """Open a finished run, in eval mode. Raises InputError if the folder is none, or is damaged."""
-    if not (run / "tasks.json").exists():
-        raise InputError(f"{run} is no finished run: it has no tasks.json")
-    content = read_json(run / "tasks.json")
-    try:
-        tasks = [task_from(description) for description in content["tasks"]]
-        split_words = str(content["split_words"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{run / 'tasks.json'} does not describe tasks: {error!r}") from error
-    encoder = SentenceEncoder.from_pretrained(run / "model", device=device)
-    model = JointModel(encoder.bert, tasks)
-    speed_up(model.bert)
-    fill(
-        dict(model.heads.named_parameters()),
-        read_tensors(run / "heads.safetensors"),
-        f"{run / 'heads.safetensors'}",
-    )
-    settings = Settings(**read_settings(run / "settings.toml"))
-    return Run(model.to(device).eval(), encoder, tasks, split_words, settings)
-
-
-def append_log(run: Path, entry: Mapping[str, Any]) -> None:
-    """Add a line to RUN/log.jsonl; what is not finite becomes null, as JSON has no word for it."""
-    line = json.dumps(json.loads(json.dumps(entry), parse_constant=lambda _: None)) + "\n"
-    try:
-        with (run / "log.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(line)
-    except OSError as error:
-        raise InputError(f"cannot write {run / 'log.jsonl'}: {error.strerror}") from error
-
-
-def cut_log(run: Path, step: int) -> None:
-    """Drop what RUN/log.jsonl says of steps after a checkpoint: they are about to be taken
-    again."""
-    file = run / "log.jsonl"
-    if file.exists():
-        # what follows the last \n a killed program did not finish
-        lines = read_text(file).split("\n")[:-1]
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        with replacing(file) as beside:
-            beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")

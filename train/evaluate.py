@@ -4,88 +4,40 @@ labels."""
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from minibert.files import InputError
-from train.checkpoint import load_run
-from train.data import Batch, Item, collate, evaluation_batches, prepare
-from train.readers import read_source, repair_tags
-from train.tasks import JointModel, Prediction, Task, check_labels
+from minibert.program import run_program
+from train.batches import prepare
+from train.data.read import read_source
+from train.evaluation import Metrics, measure, predict
+from train.saved import load_run
+from train.tasks import KINDS, Kinds, check_labels, clean_labels
 
-Metrics = dict[str, dict[str, float] | float]
 
+def evaluate(folder: Path, data: str, split: str, kinds: Kinds = KINDS) -> Metrics:
+    """The metrics of a finished run on one split of some data; a single file is its own split.
 
-def predict(
-    model: JointModel,
-    tasks: Sequence[Task],
-    items: Sequence[Item],
-    device: torch.device | str = "cpu",
-    hidden: Callable[[Batch], Tensor] | None = None,
-) -> list[dict[str, Prediction]]:
-    """What each task says of each item, in the items' order; the model is left in the mode that it
-    was in.
-
-    hidden: how a batch becomes its last hidden state, if not by the whole model.
+    Raises InputError for a folder that is no run, and for data that the run has no label of.
     """
-    was_training = model.training
-    model.eval()
-    found: dict[int, dict[str, Prediction]] = {}
-    with torch.no_grad():
-        for chosen in evaluation_batches(items):
-            batch = collate(chosen, (), device)
-            states = (hidden or model)(batch)
-            for task in tasks:
-                asked = [i for i, item in enumerate(chosen) if task.applies(item)]
-                if not asked:
-                    continue
-                places = [task.places(batch, i) for i in asked]
-                flat = torch.tensor(
-                    [p for places_of_item in places for p in places_of_item], dtype=torch.long
-                )
-                scores = task.scores(model, states, batch.layout, flat.to(device)).float().cpu()
-                for i, part in zip(asked, scores.split([len(p) for p in places]), strict=True):
-                    found.setdefault(chosen[i].number, {})[task.name] = task.decode(part, chosen[i])
-    model.train(was_training)
-    return [found.get(item.number, {}) for item in items]
+    run = load_run(folder, kinds)
+    splits, _ = read_source(data, [task.name for task in run.tasks if task.is_number])
+    split = "train" if Path(data).is_file() else split
+    if split not in splits:
+        raise InputError(f"{data} has no {split} split; it has {', '.join(splits)}")
+    examples = clean_labels(
+        splits[split], f"{data}, {split}", lambda text: print(text, file=sys.stderr), kinds
+    )
+    names = [task.name for task in run.tasks]
+    if not any(name in example.labels for example in examples for name in names):
+        raise InputError(f"{data} has no label of {', '.join(names)}")
+    check_labels(examples, run.tasks)
+    items = prepare(examples, run.encoder.tokenizer, run.tasks)
+    return measure(run.tasks, items, predict(run.model, run.tasks, items))
 
 
-def measure(
-    tasks: Sequence[Task], items: Sequence[Item], predictions: Sequence[dict[str, Prediction]]
-) -> Metrics:
-    """Each task's metrics over the items that have its label; and `frame`, the share of sentences
-    with tags and classes of which every one is right (a number never is, exactly)."""
-    result: Metrics = {}
-    for task in tasks:
-        pairs = [
-            (i, p[task.name])
-            for i, p in zip(items, predictions, strict=True)
-            if task.name in i.example.labels
-        ]
-        if pairs:
-            result[task.name] = task.measure(
-                [item for item, _ in pairs], [prediction for _, prediction in pairs]
-            )
-    names = {task.name for task in tasks}
-    frames = []
-    for item, prediction in zip(items, predictions, strict=True):
-        labels = {
-            n: label
-            for n, label in item.example.labels.items()
-            if n in names and not isinstance(label, float)
-        }
-        if len(labels) > 1 and any(isinstance(label, tuple) for label in labels.values()):
-            frames.append(all(prediction[name].label == label for name, label in labels.items()))
-    if frames:
-        result["frame"] = sum(frames) / len(frames)
-    return result
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Evaluate a run; the exit status is 0, or 2 for input that cannot be used."""
+def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:
+    """Print a run's metrics. Returns the exit status, as `run_program`."""
     parser = argparse.ArgumentParser(prog="python -m train.evaluate", description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
     parser.add_argument(
@@ -95,29 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--split", default="test", help="train, dev or test (the default); a single file is train"
     )
     options = parser.parse_args(arguments)
-    try:
-        run = load_run(options.run)
-        splits, _ = read_source(options.data, [task.name for task in run.tasks if not task.labels])
-        split = "train" if Path(options.data).is_file() else options.split
-        if split not in splits:
-            raise InputError(f"{options.data} has no {split} split; it has {', '.join(splits)}")
-        examples = repair_tags(
-            splits[split], f"{options.data}, {split}", lambda text: print(text, file=sys.stderr)
+    return run_program(
+        lambda: print(
+            json.dumps(evaluate(options.run, options.data, options.split, kinds), indent=2)
         )
-        names = {name for example in examples for name in example.labels} & {
-            task.name for task in run.tasks
-        }
-        if not names:
-            raise InputError(
-                f"{options.data} has no label of {', '.join(task.name for task in run.tasks)}"
-            )
-        check_labels(examples, run.tasks)
-        items = prepare(examples, run.encoder.tokenizer)
-        print(json.dumps(measure(run.tasks, items, predict(run.model, run.tasks, items)), indent=2))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    )
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
 """Which parameters learn, and when.
 
-A model's units are named as people say them: `embeddings`, `layers.0` ... , `pooler`, `head.slots`
-... A text names some of them: "embeddings, layers.0-5", "backbone" (all but the heads), "heads",
-"all". What is frozen has no gradient, stands in no optimizer, has no dropout, and below the lowest
-unit that learns autograd does not run at all.
+A model's units have names: `embeddings`, `layers.0` and so on, `pooler`, `head.slots` and so on. A
+text names some of them: "embeddings, layers.0-5", "backbone" (all but the heads), "heads", "all".
+What is frozen has no gradient, no place in the optimizer and no dropout. Below the lowest unit that
+learns autograd does not run at all.
 """
 
 import re
 from collections.abc import Sequence
 
 from minibert.files import InputError
-from train.tasks import JointModel, Task
+from train.model import HasHead, JointModel
 
 
 def select(text: str, units: Sequence[str], setting: str) -> set[str]:
@@ -48,11 +48,11 @@ class FreezingPlan:
     """
 
     def __init__(
-        self, model: JointModel, freeze: str, unfreeze: str, tasks: Sequence[Task]
+        self, model: JointModel, freeze: str, unfreeze: str, tasks: Sequence[HasHead]
     ) -> None:
         self.model = model
         names = list(model.units())
-        # A pooler that no task uses has no gradient: it stays frozen, whatever is asked.
+        # A pooler that no task uses has no gradient, so it stays frozen in any case.
         unused = set() if any(task.uses_pooler for task in tasks) else {"pooler"} & set(names)
         self.frozen = select(freeze, names, "freeze") | unused
         self.thawed: dict[int, set[str]] = {}
@@ -60,7 +60,8 @@ class FreezingPlan:
             epoch, colon, text = part.partition(":")
             if not colon or not epoch.strip().isdecimal() or int(epoch) < 1:
                 raise InputError(
-                    f"unfreeze = {unfreeze!r}: {part!r} should read EPOCH: UNITS, epochs counted from 1"
+                    f"unfreeze = {unfreeze!r}: {part!r} should read EPOCH: UNITS, "
+                    "epochs counted from 1"
                 )
             thawed = select(text, names, "unfreeze") - unused
             if not thawed:
@@ -69,13 +70,15 @@ class FreezingPlan:
                 )
             if needless := thawed - self.frozen:
                 raise InputError(
-                    f"unfreeze = {unfreeze!r}: {', '.join(sorted(needless))} is not frozen by freeze = {freeze!r}"
+                    f"unfreeze = {unfreeze!r}: {', '.join(sorted(needless))} is not frozen by "
+                    f"freeze = {freeze!r}"
                 )
             self.thawed[int(epoch)] = self.thawed.get(int(epoch), set()) | thawed
         with_parameters = {name for name, unit in model.units().items() if list(unit.parameters())}
         if self.thawed and self.frozen_in(1) >= with_parameters:
             raise InputError(
-                f"freeze = {freeze!r}, unfreeze = {unfreeze!r}: nothing would learn in the first epoch"
+                f"freeze = {freeze!r}, unfreeze = {unfreeze!r}: nothing would learn in the first "
+                "epoch"
             )
 
     def frozen_in(self, epoch: int) -> set[str]:
@@ -83,6 +86,13 @@ class FreezingPlan:
         return self.frozen - {
             unit for start, units in self.thawed.items() if start <= epoch for unit in units
         }
+
+    def state_of(self, unit: str) -> str:
+        """ "learns", "learns from epoch N" or "frozen"."""
+        if unit not in self.frozen:
+            return "learns"
+        starts = [epoch for epoch, units in self.thawed.items() if unit in units]
+        return f"learns from epoch {min(starts)}" if starts else "frozen"
 
     def apply(self, epoch: int) -> None:
         """Make an epoch's frozen units frozen, and all others learn."""

@@ -1,6 +1,7 @@
 """How the losses of several tasks become one, and whether the tasks pull the encoder the same
 way."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
@@ -9,15 +10,21 @@ from torch import Tensor, nn
 
 from minibert.files import InputError
 from train.settings import Settings, parse_number, parse_pairs
-from train.tasks import Task
+from train.tasks.base import Task
 
 
 class LossMixer(nn.Module):
     """A factor for each task's loss.
 
     "sum": 1 each. "fixed": as `loss_weights` says; alpha * A + (1 - alpha) * B is "A=0.7, B=0.3".
-    "uncertainty": learnt, exp(-s) * loss + s / 2 with s the logarithm of the task's noise variance,
-    0 at first (Kendall, Gal and Cipolla 2018, section 3, arXiv:1705.07115).
+    "uncertainty": learnt, with s the logarithm of the task's noise variance (Kendall, Gal and
+    Cipolla 2018, section 3, arXiv:1705.07115).
+
+    A squared error counts as exp(-s) * loss / 2 + s / 2, the negative log-likelihood of a normal
+    distribution of variance exp(s). Any other loss counts as exp(-s) * loss + s / 2. For a
+    cross-entropy that is the paper's approximation (equation 10) and departs from a likelihood:
+    exp(s) is then a temperature of the logits, and no variance of anything in the data. Each s
+    starts where its factor is 1; the paper does not say where.
     """
 
     def __init__(self, tasks: Sequence[Task], settings: Settings) -> None:
@@ -30,15 +37,23 @@ class LossMixer(nn.Module):
             raise InputError(
                 f"loss_weights = {settings.loss_weights!r}: give each task one: {', '.join(names)}"
             )
-        self.fixed = {name: parse_number(given.get(name, "1"), "loss_weights") for name in names}
-        learns = settings.loss == "uncertainty"
-        self.log_variances = nn.ParameterDict(
-            {name: nn.Parameter(torch.zeros(())) for name in names if learns}
-        )
+        self.fixed = dict.fromkeys(names, 1.0) | {
+            name: parse_number(weight, "loss_weights") for name, weight in given.items()
+        }
+        # what the negative log-likelihood has of each loss
+        self.shares = {task.name: 0.5 if task.is_squared_error else 1.0 for task in tasks}
+        self.log_variances = nn.ParameterDict()
+        if settings.loss == "uncertainty":
+            for name, share in self.shares.items():
+                self.log_variances[name] = nn.Parameter(torch.tensor(math.log(share)))
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The sum of some tasks' losses, each times its factor: () each -> ()."""
-        factors = {name: (-s).exp() for name, s in self.log_variances.items()} or self.fixed
+        factors: Mapping[str, Tensor | float] = self.fixed
+        if self.log_variances:
+            factors = {
+                name: (-s).exp() * self.shares[name] for name, s in self.log_variances.items()
+            }
         return torch.stack([loss * factors[name] for name, loss in losses.items()]).sum()
 
     def add_penalty_gradient(self, names: Iterable[str]) -> None:
@@ -55,7 +70,7 @@ def add_gradients(
     """Add each task's gradient on the shared parameters, as one long vector, to its sum over a
     step's batches.
 
-    Costs a backward pass for each task, and leaves the graph for the one that counts.
+    Costs a backward pass for each task, and keeps the graph for the pass that trains.
     """
     for name, loss in losses.items():
         if parameters and loss.requires_grad:
@@ -68,7 +83,8 @@ def add_gradients(
 
 
 def gradient_report(gradients: Mapping[str, Tensor]) -> dict[str, float]:
-    """The norm of each task's gradient, and the cosine of each two: below 0, the tasks fight."""
+    """The norm of each task's gradient, and the cosine of each two: below 0, the tasks pull
+    the encoder apart."""
     report = {
         f"gradient_norm.{name}": float(gradient.norm()) for name, gradient in gradients.items()
     }

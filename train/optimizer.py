@@ -1,37 +1,39 @@
-"""AdamW with a learning rate for each depth, and how the rates move over a run."""
+"""The optimizer, with a learning rate for each depth, and how the rates move over a run."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 
-from train.freezing import select
+from train.freezing import FreezingPlan, select
+from train.model import JointModel
 from train.settings import Settings, parse_number, parse_pairs
-from train.tasks import JointModel
+
+BuildOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+
+
+def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), in one fused kernel."""
+    return torch.optim.AdamW(groups, fused=True)
 
 
 def learning_rates(model: JointModel, settings: Settings) -> dict[str, float]:
     """The highest learning rate of each unit.
 
-    Layer k of L has lr * layer_decay ** (L - k), the embeddings counting as layer 0: the lower, the
-    more general, the slower (Howard and Ruder 2018, section 3.2, arXiv:1801.06146). Heads and
-    pooler have theirs; `group_lr` overrides.
+    Layer k of L has lr * layer_decay ** (L - k), the embeddings as layer 0 and the pooler as layer
+    L: lower layers are more general, and learn more slowly (Howard and Ruder 2018, section 3.2,
+    arXiv:1801.06146). Heads have head_lr. `group_lr` overrides both.
     """
-    rates = {}
     depth = len(model.bert.layers)
-    for name in model.units():
-        level = (
-            0
-            if name == "embeddings"
-            else int(name[7:]) + 1
-            if name.startswith("layers.")
-            else depth
-        )
-        rates[name] = settings.lr * settings.layer_decay ** (depth - level)
-        if name.startswith("head."):
-            rates[name] = settings.head_lr
+    levels = {f"layers.{i}": i + 1 for i in range(depth)} | {"embeddings": 0, "pooler": depth}
+    rates = {
+        name: settings.lr * settings.layer_decay ** (depth - levels[name])
+        if name in levels
+        else settings.head_lr
+        for name in model.units()
+    }
     for text, rate in parse_pairs(settings.group_lr, "group_lr").items():
         for name in select(text, list(rates), "group_lr"):
             rates[name] = parse_number(rate, f"group_lr of {text}")
@@ -64,36 +66,46 @@ def new_groups(
             parameters = [
                 p for p in unit.parameters() if p.requires_grad and (id(p) not in free) == decays
             ]
-            decay = settings.weight_decay if decays else 0.0
             if parameters:
                 yield {
                     "params": parameters,
                     "unit": name,
                     "peak_lr": rates[name],
-                    "lr": 0.0,
-                    "weight_decay": decay,
+                    "lr": 0.0,  # `set_rates` sets it before each step
+                    "weight_decay": settings.weight_decay if decays else 0.0,
                 }
 
 
-def build_optimizer(model: JointModel, mixer: nn.Module, settings: Settings) -> torch.optim.AdamW:
-    """AdamW over all that learns now (Loshchilov and Hutter 2019, arXiv:1711.05101), in one fused
-    kernel."""
+def build_optimizer(
+    model: JointModel, mixer: nn.Module, settings: Settings, build: BuildOptimizer = adamw
+) -> torch.optim.Optimizer:
+    """An optimizer of all that learns now. build: makes it from its parameter groups."""
     groups = list(new_groups(model, settings))
-    if parameters := list(mixer.parameters()):
+    mixing = list(mixer.parameters())
+    if mixing or not groups:  # torch refuses an optimizer without a group
         groups.append(
             {
-                "params": parameters,
+                "params": mixing,
                 "unit": "loss",
                 "peak_lr": settings.head_lr,
                 "lr": 0.0,
                 "weight_decay": 0.0,
             }
         )
-    if not groups:  # torch refuses an empty optimizer, and a later unfreezing may fill it
-        groups.append(
-            {"params": [], "unit": "nothing", "peak_lr": 0.0, "lr": 0.0, "weight_decay": 0.0}
-        )
-    return torch.optim.AdamW(groups, fused=True)
+    return build(groups)
+
+
+def unfreeze(
+    plan: FreezingPlan,
+    epoch: int,
+    model: JointModel,
+    optimizer: torch.optim.Optimizer,
+    settings: Settings,
+) -> None:
+    """Let an epoch's units learn, and give the optimizer those that did not learn before."""
+    plan.apply(epoch)
+    for group in new_groups(model, settings, optimizer):
+        optimizer.add_param_group(group)
 
 
 def rate_factor(step: int, total: int, settings: Settings) -> float:
@@ -109,5 +121,6 @@ def rate_factor(step: int, total: int, settings: Settings) -> float:
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Give every group this share of its highest rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor

@@ -5,17 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minibert.files import InputError, replacing
+from minibert.files import replacing
 from minibert.formats.hub import hub_id
-from train.data import Item, Label
-from train.evaluate import Metrics
+from train.batches import Item
+from train.evaluation import Metrics
 from train.freezing import FreezingPlan
-from train.metrics import entities
-from train.optimizer import learning_rates
+from train.model import JointModel
+from train.optimizer import learning_rates, no_decay
 from train.settings import Settings
-from train.tasks import JointModel, Prediction, Task
-
-PERCENT = ("accuracy", "f1", "macro_f1", "macro_recall", "frame")
+from train.setup import Parts
+from train.tasks.base import FRAME, Prediction, Task
+from train.words import UsedWords
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -35,83 +35,78 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def overview(parts: Parts, words: UsedWords | None) -> str:
+    """What a run begins with: its data, tasks and units. words: the rows that are held, if not
+    all."""
+    num_train, num_dev, num_test = sum(map(len, parts.sources)), len(parts.dev), len(parts.test)
+    lines = [
+        f"{num_train} train, {num_dev} dev, {num_test} test examples; tasks: "
+        + ", ".join(task.summary() for task in parts.tasks)
+    ]
+    if words is not None:
+        lines.append(
+            f"{len(words.used):,} of {parts.encoder.bert.config.vocab_size:,} words occur; only "
+            "their rows are held, and one more that measures weight decay"
+        )
+    lines.append(groups_table(parts.model, parts.plan, parts.settings))
+    return "\n".join(lines)
+
+
 def groups_table(model: JointModel, plan: FreezingPlan, settings: Settings) -> str:
-    """Every unit: its parameters, whether they learn, how fast, with what decay. Equal layers share
-    a row."""
+    """Every unit: its parameters, whether they learn, how fast, with what decay, and how many of
+    them have none (biases and norms). Equal layers share a row."""
     rates = learning_rates(model, settings)
-    starts = {
-        unit: epoch for epoch, units in sorted(plan.thawed.items(), reverse=True) for unit in units
-    }
     merged: list[tuple[list[str], tuple[str, ...]]] = []
     for name, unit in model.units().items():
         size = sum(parameter.numel() for parameter in unit.parameters())
         if not size:
             continue
-        if name not in plan.frozen:
-            learns = "learns"
-        else:
-            learns = f"learns from epoch {starts[name]}" if name in starts else "frozen"
-        rate = "-" if learns == "frozen" else f"{rates[name]:.3g}"
-        decay = "-" if learns == "frozen" else f"{settings.weight_decay:g}"
-        row = (f"{size:,}", learns, rate, decay)
-        if (
-            merged
-            and merged[-1][1] == row
-            and name.startswith("layers.")
-            and merged[-1][0][0].startswith("layers.")
-        ):
+        free = no_decay(unit)
+        undecayed = sum(p.numel() for p in unit.parameters() if id(p) in free)
+        state = plan.state_of(name)
+        learning = (f"{rates[name]:.3g}", f"{settings.weight_decay:g}", f"{undecayed:,}")
+        row = (f"{size:,}", state, *(("-", "-", "-") if state == "frozen" else learning))
+        is_layer = name.startswith("layers.")
+        if merged and merged[-1][1] == row and is_layer and merged[-1][0][0].startswith("layers."):
             merged[-1][0].append(name)
         else:
             merged.append(([name], row))
-    rows: list[Sequence[str]] = [("unit", "parameters", "state", "learning rate", "weight decay")]
+    head = ("unit", "parameters", "state", "learning rate", "weight decay", "without decay")
+    rows: list[Sequence[str]] = [head]
     for names, cells in merged:
-        first = (
-            names[0]
-            if len(names) == 1
-            else f"{names[0]}-{names[-1].removeprefix('layers.')} (each)"
-        )
-        rows.append((first, *cells))
+        first, last = names[0], names[-1].removeprefix("layers.")
+        rows.append((first if len(names) == 1 else f"{first}-{last} (each)", *cells))
     return table(rows)
 
 
 def shown(metrics: Metrics, tasks: Sequence[Task]) -> str:
-    """The main metrics on one line, in percent."""
+    """The metrics that people look at, on one line."""
     parts = []
     for task in tasks:
         if isinstance(values := metrics.get(task.name), dict):
-            parts += [
-                f"{task.name} "
-                + " ".join(f"{m} {number(m, values[m])}" for m in task.shown_metrics)
-            ]
-    if isinstance(frame := metrics.get("frame"), float):
-        parts.append(f"frame {number('frame', frame)}")
+            found = [f"{m.name} {m.text(values[m.name])}" for m in task.metrics if m.is_shown]
+            parts.append(f"{task.name} {' '.join(found)}")
+    if isinstance(frame := metrics.get(FRAME.name), float):
+        parts.append(f"{FRAME.name} {FRAME.text(frame)}")
     return "  ".join(parts)
-
-
-def number(metric: str, value: float) -> str:
-    return f"{value * 100:.2f}" if metric in PERCENT else f"{value:.4f}"
 
 
 def final_table(results: Mapping[str, Metrics], tasks: Sequence[Task]) -> str:
     """The metrics of several runs or splits side by side."""
     rows: list[Sequence[str]] = [("", *results)]
     for task in tasks:
-        for metric in task.shown_metrics:
-            cells = [
-                value[metric] if isinstance(value := result.get(task.name), dict) else None
-                for result in results.values()
-            ]
-            rows.append(
-                (f"{task.name} {metric}", *("-" if c is None else number(metric, c) for c in cells))
-            )
-    if any("frame" in result for result in results.values()):
-        frames = [result.get("frame") for result in results.values()]
-        rows.append(
-            (
-                "frame accuracy",
-                *(number("frame", f) if isinstance(f, float) else "-" for f in frames),
-            )
-        )
+        columns = [result.get(task.name) for result in results.values()]
+        for metric in task.metrics:
+            if metric.is_shown:
+                cells = (
+                    metric.text(values[metric.name]) if isinstance(values, dict) else "-"
+                    for values in columns
+                )
+                rows.append((f"{task.name} {metric.name}", *cells))
+    frames = [result.get(FRAME.name) for result in results.values()]
+    if any(frame is not None for frame in frames):
+        cells = (FRAME.text(frame) if isinstance(frame, float) else "-" for frame in frames)
+        rows.append(("frame accuracy", *cells))
     return table(rows)
 
 
@@ -119,7 +114,7 @@ def card_facts(settings: Settings) -> dict[str, Any]:
     """What a model card tells the Hub of a run: the base model and the data sets, if they are from
     there."""
     base = hub_id(settings.model)
-    # without a CONFIG
+    # OWNER/NAME, without a CONFIG
     sets = ["/".join(name[4:].split("/")[:2]) for name in settings.data if name.startswith("hub:")]
     return ({"base_model": base} if base else {}) | ({"datasets": sets} if sets else {})
 
@@ -129,9 +124,7 @@ def training_card(settings: Settings, tasks: Sequence[Task], results: Mapping[st
     this machine."""
     base = hub_id(settings.model) or Path(settings.model).name
     data = ", ".join(name if name.startswith("hub:") else Path(name).name for name in settings.data)
-    names = ", ".join(
-        f"{task.name} ({task.kind}, {len(task.labels) or 'no'} labels)" for task in tasks
-    )
+    names = ", ".join(task.summary() for task in tasks)
     chosen = settings.toml(without=("data", "model", "output", "device"))
     return (
         f"## Training\n\nBy minibert, from {base} on {data}. Tasks: {names}.\n\n"
@@ -152,30 +145,14 @@ def prediction_records(
             record["words"] = item.example.words
         for task in tasks:
             if task.name in item.example.labels:
-                found = predicted[task.name]
-                record[task.name] = {
-                    "gold": item.example.labels[task.name],
-                    "predicted": found.label,
-                }
-                if isinstance(found.probability, float):
-                    record[task.name]["probability"] = found.probability
+                gold = item.example.labels[task.name]
+                record[task.name] = task.beside_gold(gold, predicted[task.name])
         records.append(record)
     return records
 
 
-def readable(label: Label, item: Item) -> str:
-    """A label for people: of tags, the entities with their words."""
-    if not isinstance(label, tuple):
-        return str(label)
-    words = item.example.words or ()
-    found = sorted(entities(label), key=lambda entity: entity[1])
-    return (
-        "; ".join(f"{kind} = {' '.join(words[start:end])}" for kind, start, end in found)
-        or "nothing"
-    )
-
-
 def write_json_lines(file: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line."""
     with replacing(file) as beside:
         lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         beside.write_text("".join(lines), encoding="utf-8")
@@ -187,28 +164,19 @@ def draw_curves(run: Path, history: Sequence[Mapping[str, Any]], tasks: Sequence
     if not history:
         return False
     try:
-        import matplotlib
+        import matplotlib.figure  # not pyplot, which sets a backend for the whole process
     except ImportError:
         return False
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for task in tasks:
-        losses = [
-            (entry["step"], entry["loss"][task.name])
-            for entry in history
-            if task.name in entry["loss"]
-        ]
-        scores = [
-            (entry["step"], entry["dev"][task.name][task.main_metric])
-            for entry in history
-            if task.name in entry["dev"]
-        ]
-        left.plot(*zip(*losses, strict=True), marker="o", label=task.name) if losses else None
-        right.plot(
-            *zip(*scores, strict=True), marker="o", label=f"{task.name} {task.main_metric}"
-        ) if scores else None
+        main = task.metrics[0].name
+        losses = [(e["step"], e["loss"][task.name]) for e in history if task.name in e["loss"]]
+        values = [(e["step"], e["dev"][task.name][main]) for e in history if task.name in e["dev"]]
+        if losses:
+            left.plot(*zip(*losses, strict=True), marker="o", label=task.name)
+        if values:
+            right.plot(*zip(*values, strict=True), marker="o", label=f"{task.name} {main}")
     left.set(title="training loss", xlabel="step")
     right.set(title="dev", xlabel="step")
     for axes in (left, right):
@@ -216,27 +184,4 @@ def draw_curves(run: Path, history: Sequence[Mapping[str, Any]], tasks: Sequence
         axes.legend()
     with replacing(run / "curves.png") as beside:
         figure.savefig(beside, format="png", dpi=120)
-    pyplot.close(figure)
     return True
-
-
-def tensorboard(run: Path, step: int) -> Any:
-    """A writer of RUN/tensorboard, from after this step on: what was written of later steps before
-    a resumption is void. Raises InputError where TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError(
-            "tensorboard = true needs the tensorboard package: install it (pip install tensorboard), or leave this out"
-        ) from error
-    return SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
-
-
-def add_scalars(board: Any, name: str, values: Mapping[str, Any], step: int) -> None:
-    """Write numbers to TensorBoard; a mapping inside a mapping is a folder there:
-    "dev/intent/accuracy"."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            add_scalars(board, f"{name}/{key}", value, step)
-        else:
-            board.add_scalar(f"{name}/{key}", value, step)

@@ -1,27 +1,32 @@
-"""Everything that can be set about a run: the command line's options, and a recipe's keys, are
-these fields."""
+"""Everything that can be set about a run. The command line's options and a recipe's keys are these
+fields."""
 
-import argparse
 import difflib
 import json
 import re
 import tomllib
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from minibert.files import InputError, read_text, replacing
 from minibert.heads import POOLINGS
 
-RECIPES = Path(__file__).parent / "recipes"
-
 
 def option(
-    default: Any, help: str, choices: tuple[str, ...] | None = None, above: float | None = None
+    default: Any,
+    help: str,
+    choices: tuple[str, ...] | None = None,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
 ) -> Any:
-    """A field with its help text, and what its values may be: some words, or numbers above a
-    bound."""
-    return field(default=default, metadata={"help": help, "choices": choices, "above": above})
+    """A field with its help text, and what its values may be: some words, or numbers within
+    bounds."""
+    bounds = {"least": least, "above": above, "below": below}
+    return field(default=default, metadata={"help": help, "choices": choices, **bounds})
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Settings:
         None, "the folder for all that the run leaves; if absent, the first free runs/NAME"
     )
 
-    epochs: int = option(5, "passes over the training data", above=-1)
+    epochs: int = option(5, "passes over the training data", least=0)
     batch_size: int = option(32, "sentences (or pairs) a batch", above=0)
     group_by_length: bool = option(
         False, "make batches of sentences of similar length: faster, if less random"
@@ -48,7 +53,7 @@ class Settings:
         None, "the most tokens of a sentence, [CLS] and [SEP] included", above=2
     )
     seed: int = option(
-        0, "of the heads' first weights, dropout and the order of the batches", above=-1
+        0, "random seed: first weights of the heads, dropout, order of the batches", least=0
     )
 
     lr: float = option(1e-4, "the highest learning rate of the encoder's top layer", above=0)
@@ -60,17 +65,21 @@ class Settings:
         "", 'rates for parts, in place of the above: "layers.0-5=1e-5, head.slots=1e-4"'
     )
     weight_decay: float = option(
-        0.01, "AdamW's, on matrices only: never on biases and norms", above=-1
+        0.01,
+        "AdamW's, on all matrices, word embeddings included; biases and norms have none",
+        least=0,
     )
     schedule: str = option(
         "linear", "how the rates fall after the warm-up", choices=("linear", "cosine", "constant")
     )
-    warmup: float = option(0.1, "the share of all steps in which the rates rise from 0", above=-1)
+    warmup: float = option(
+        0.1, "the share of all steps in which the rates rise from 0", least=0, below=1
+    )
     clip: float = option(
-        1.0, "the most that the norm of all gradients may be; 0 for no limit", above=-1
+        1.0, "the most that the norm of all gradients may be; 0 for no limit", least=0
     )
     dropout: float | None = option(
-        None, "in place of the model's own dropout, everywhere", above=-1
+        None, "dropout probability everywhere, in place of the model's own", least=0, below=1
     )
 
     pooling: str = option(
@@ -81,7 +90,10 @@ class Settings:
         "", 'weights of a sentence task\'s labels: "emotion=auto", or "emotion=anger:2;joy:1"'
     )
     label_smoothing: float = option(
-        0.0, "of sentence tasks: the share of the target that is spread over all labels", above=-1
+        0.0,
+        "the share of a class's target that is spread over all labels",
+        least=0,
+        below=1,
     )
 
     sampling: str = option(
@@ -89,7 +101,9 @@ class Settings:
         "which data set the next batch is from",
         choices=("proportional", "temperature", "uniform", "round-robin"),
     )
-    temperature: float = option(2.0, "of the sampling: size ** (1 / temperature)", above=0)
+    temperature: float = option(
+        2.0, "for sampling by temperature: by size ** (1 / temperature)", above=0
+    )
     loss: str = option(
         "sum", "how the tasks' losses become one", choices=("sum", "fixed", "uncertainty")
     )
@@ -98,7 +112,7 @@ class Settings:
         False, "log each task's gradient norm on the encoder, and their cosine (slower)"
     )
     compare_single: bool = option(
-        False, "then train each task alone too, and print joint against single"
+        False, "afterwards train each task alone too, and print joint against single"
     )
 
     freeze: str = option(
@@ -109,17 +123,17 @@ class Settings:
         True, "compute the frozen lowest layers once a sentence, and keep their output"
     )
     cache_mib: int = option(
-        1024, "the most memory for that; above it, a file in the run's folder", above=-1
+        1024, "the most memory for the cache; a larger one is a file in the run's folder", least=0
     )
 
     monitor: str = option(
         "mean", 'the dev metric that chooses the best weights: "mean", or one such as "slots.f1"'
     )
     eval_steps: int = option(
-        0, "evaluate on dev every so many steps; 0: at the end of each epoch", above=-1
+        0, "evaluate on dev every so many steps; 0: at the end of each epoch", least=0
     )
     patience: int = option(
-        0, "stop after so many evaluations without a better metric; 0: never", above=-1
+        0, "stop after so many evaluations without a better metric; 0: never", least=0
     )
     save_steps: int = option(
         500, "write a checkpoint every so many steps, besides on interrupts and at the end", above=0
@@ -129,7 +143,7 @@ class Settings:
     device: str = option("auto", "cpu, cuda, or auto: cuda where there is one")
     bf16: bool = option(False, "on a GPU, compute in bfloat16 under autocast")
     overfit_batch: int = option(
-        0, "sanity check: train on this many sentences alone, which must be memorised", above=-1
+        0, "sanity check: train on this many sentences alone, which must be memorised", least=0
     )
     tensorboard: bool = option(
         False, "write TensorBoard's files too (needs the tensorboard package)"
@@ -152,21 +166,13 @@ class Settings:
             if not fits:
                 raise InputError(f"{f.name} = {value!r}: must be {_type_name(wanted)}")
             if isinstance(value, str | tuple) and re.search("[\ud800-\udfff]", "".join(value)):
-                # which settings.toml must be
+                # settings.toml must be
                 raise InputError(f"{f.name} = {value!r}: not UTF-8 text")
-            choices, above = f.metadata["choices"], f.metadata["above"]
+            choices = f.metadata["choices"]
             if choices and value not in choices:
                 raise InputError(f"{f.name} = {value!r}: must be one of {', '.join(choices)}")
-            if above is not None and value is not None and not above < value < float("inf"):
-                raise InputError(f"{f.name} = {value!r}: must be a number above {above}")
-        for name in ("warmup", "label_smoothing", "dropout"):
-            if not 0 <= (getattr(self, name) or 0) < 1:
-                raise InputError(
-                    f"{name} = {getattr(self, name)!r}: must be at least 0 and below 1"
-                )
-        for name in ("weight_decay", "clip"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} = {getattr(self, name)!r}: must be at least 0")
+            if value is not None:
+                _check_bounds(f.name, value, f.metadata)
         if not self.data:
             raise InputError("data is empty: name at least one data folder")
 
@@ -200,58 +206,26 @@ def read_settings(file: Path) -> dict[str, Any]:
     return content
 
 
-def recipe_file(name: str) -> Path:
-    """The file of a recipe: one of ours by its name, or any TOML file."""
-    ours = RECIPES / f"{name}.toml"
-    if ours.exists():
-        return ours
-    if name.endswith(".toml") and Path(name).exists():
-        return Path(name)
-    names = sorted(file.stem for file in RECIPES.glob("*.toml"))
-    raise InputError(
-        f"there is no recipe {name!r}; there are {', '.join(names)}, or name a .toml file"
-    )
+def _check_bounds(name: str, value: Any, bounds: Mapping[str, Any]) -> None:
+    least, above, below = bounds["least"], bounds["above"], bounds["below"]
+    if above is not None and not above < value < float("inf"):
+        raise InputError(f"{name} = {value!r}: must be a number above {above}")
+    if least is not None and not least <= value < (below or float("inf")):
+        limit = f" and below {below}" if below else ""
+        raise InputError(f"{name} = {value!r}: must be at least {least}{limit}")
 
 
-def command_line(
-    arguments: list[str] | None, program: str, description: str
-) -> tuple[Settings, Path | None]:
-    """The settings that the command line asks for, over those of its recipe; and the run folder to
-    resume, if any."""
-    parser = argparse.ArgumentParser(
-        prog=program, description=description, argument_default=argparse.SUPPRESS
-    )
-    help = "settings to start from, a name or a TOML file; newsroom, where there is no --data"
-    parser.add_argument("--recipe", default=None, metavar="NAME", help=help)
-    parser.add_argument(
-        "--resume", default=None, type=Path, metavar="RUN", help="go on with an interrupted run"
-    )
-    hints = get_type_hints(Settings)
-    for f in fields(Settings):
-        flag, wanted, help = (
-            f"--{f.name.replace('_', '-')}",
-            hints[f.name],
-            f"{f.metadata['help']} ({_shown(f.default)})",
+def parse_by_task(text: str, setting: str) -> tuple[str | None, dict[str, str]]:
+    """ "mean, emotion=cls" -> the word for all tasks, if there is one, and those for single tasks.
+    Raises InputError, naming the setting, for two words for all."""
+    parts = [part.strip() for part in text.split(",")]
+    words = [part for part in parts if "=" not in part]
+    if len(words) > 1:
+        raise InputError(
+            f"{setting} = {text!r}: both {words[0]!r} and {words[1]!r} are for all tasks"
         )
-        if wanted is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help)
-        elif get_origin(wanted) is tuple:
-            parser.add_argument(flag, action="append", metavar="NAME", help=help)
-        else:
-            kind = next(t for t in (*get_args(wanted), wanted) if t is not type(None))
-            parser.add_argument(
-                flag, type=kind, choices=f.metadata["choices"], metavar=_metavar(f), help=help
-            )
-    given = vars(parser.parse_args(arguments))
-    recipe, resume = given.pop("recipe"), given.pop("resume")
-    if resume is not None:
-        if given or recipe:
-            raise InputError("--resume goes on with the run's own settings: give it alone")
-        return Settings(**read_settings(resume / "settings.toml")), resume
-    if recipe is None and "data" not in given:
-        recipe = "newsroom"
-    base = read_settings(recipe_file(recipe)) if recipe else {}
-    return Settings(**(base | given)), None
+    default = words[0] if words else None
+    return default, parse_pairs(",".join(part for part in parts if "=" in part), setting)
 
 
 def parse_pairs(text: str, setting: str) -> dict[str, str]:
@@ -292,16 +266,6 @@ def _type_name(wanted: Any) -> str:
         if get_origin(wanted) is tuple
         else " or ".join(names[t] for t in get_args(wanted) or (wanted,))
     )
-
-
-def _metavar(f: Any) -> str | None:
-    return None if f.metadata["choices"] else f.name.upper()
-
-
-def _shown(default: Any) -> str:
-    assert default is not MISSING
-    shown = ", ".join(default) if isinstance(default, tuple) else default
-    return "none by default" if shown in (None, "") else f"default {shown}"
 
 
 def _toml(value: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from minibert.files import read_lines
 from minibert.tokenizer import Tokenizer
-from train.readers import load_data
+from train.setup import load_data
 
 SIZES = {"short": 2000, "tweets": 1500, "mixed": 400}
 SHORT, TWEET, MIXED = (5, 20), (8, 42), (4, 256)  # tokens, the least and the most

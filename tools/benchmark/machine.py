@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from minibert.linear import arranged, arranged_product, convolution
 from torch import Tensor, nn
 
-from minibert.linear import arranged, arranged_product, convolution
 from minibert.model import BertConfig
 from tools.benchmark.race import Engine, Work, version
 

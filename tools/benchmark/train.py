@@ -6,6 +6,7 @@ Batch 32, dropout on, clipping, fused AdamW, the same sentences and learning rat
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,16 +16,16 @@ from minibert.formats.hub import find_model
 from tools.benchmark.machine import useful_flop
 from tools.benchmark.race import Engine, Work
 from tools.joint import TransformersJoint, padded
+from train.batches import Item
 from train.cache import PrefixCache
-from train.data import Item, collate
-from train.freezing import FreezingPlan
-from train.mixing import LossMixer
-from train.optimizer import build_optimizer, set_rates
-from train.readers import load_data
-from train.run import backward, plan_steps, tokenize, used_ids
+from train.optimizer import adamw, build_optimizer, set_rates
+from train.sampling import plan_steps
 from train.settings import Settings
-from train.tasks import JointModel, Task, build_tasks
-from train.words import UsedWords
+from train.setup import Parts, assemble
+from train.step import Forward, forward_backward
+from train.tasks.classification import SentenceClassification
+from train.tasks.tagging import TokenTagging
+from train.words import used_words_only
 
 BATCH = 32
 LR, HEAD_LR, CLIP = 1e-4, 1e-3, 1.0
@@ -72,16 +73,11 @@ def frozen_engines(data: str, count: int) -> list[Engine]:
     ]
 
 
-def training_data(
-    data: str, count: int, device: str
-) -> tuple[SentenceEncoder, list[Task], list[Item], set[int]]:
-    """The same first sentences for every engine, tokenized alike; and the words of all the data's
-    splits."""
-    encoder = SentenceEncoder.from_pretrained("minilm", device=device)
-    sets = [load_data(data, seed=0, announce=lambda _: None)]
-    tasks = build_tasks(sets, Settings())
-    splits = tokenize(sets, tasks, encoder)
-    return encoder, tasks, splits[0][0][:count], used_ids([*splits[0], *splits[1:]])
+def training_parts(data: str, **settings: Any) -> Parts:
+    """What a run on MiniLM begins with."""
+    rates: dict[str, Any] = {"lr": LR, "head_lr": HEAD_LR, "clip": CLIP}
+    wanted = Settings(data=(data,), model="minilm", **rates, **settings)
+    return assemble(wanted, announce=lambda _: None)
 
 
 def training_flop(encoder: SentenceEncoder, items: Sequence[Item]) -> int:
@@ -93,7 +89,7 @@ def planned(items: Sequence[Item], grouped: bool) -> list[list[int]]:
     """An epoch's batches, as train/run.py makes them: at random, or of sentences of similar
     length."""
     settings = Settings(batch_size=BATCH, group_by_length=grouped)
-    steps = plan_steps([[item.num_tokens for item in items]], settings, epoch=1)
+    steps = plan_steps([len(items)], settings, 1, [[item.num_tokens for item in items]])
     return [[number for _, number in batch] for (batch,) in steps]
 
 
@@ -107,35 +103,31 @@ def train_ours(
     device: str = "cpu",
 ) -> Work:
     """Our own step, as train/run.py takes it, packed."""
-    torch.manual_seed(0)
-    # bf16: on a card only
-    settings = Settings(lr=LR, head_lr=HEAD_LR, clip=CLIP, freeze=freeze, bf16=True)
-    encoder, tasks, items, words = training_data(data, count, device)
-    encoder.bert.embeddings.word = UsedWords(encoder.bert.embeddings.word, words)
-    model = JointModel(encoder.bert, tasks).to(device)
-    plan = FreezingPlan(model, freeze, "", tasks)
-    plan.apply(1)
-    mixer = LossMixer(tasks, settings).to(device)
-    optimizer = build_optimizer(model, mixer, settings)
-    set_rates(optimizer, 1.0)
-    model.train()
-    parameters = list(model.parameters())
+    parts = training_parts(data, freeze=freeze, device=device, bf16=True)  # bf16: on a card only
+    model, items = parts.model, parts.sources[0][:count]
     batches = planned(items, grouped)
-    flop = training_flop(encoder, items)
+    flop = training_flop(parts.encoder, items)
 
     def work(job: str, batching: str) -> dict[str, float]:
-        prefix = plan.prefix(1) if cache else 0
+        prefix = parts.plan.prefix(1) if cache else 0
         kept = PrefixCache(model, items, prefix, 2**30, Path(".")) if prefix else None
+        forward: Forward = kept.forward if kept else model
         tokens = 0
-        for _ in range(epochs):
-            for numbers in batches:
-                batch = collate([items[i] for i in numbers], tasks, device)
-                backward([batch], model, kept.hidden if kept else model, mixer, tasks, settings)
-                nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], CLIP)
-                optimizer.step()
-                optimizer.zero_grad()
-                tokens += batch.num_tokens
-        finish(device)
+        with used_words_only(model.bert, parts.token_ids(), adamw):
+            optimizer = build_optimizer(model, parts.mixer, parts.settings)
+            set_rates(optimizer, 1.0)
+            parameters = list(model.parameters())
+            for _ in range(epochs):
+                for numbers in batches:
+                    batch = parts.batch([items[i] for i in numbers])
+                    forward_backward(
+                        [batch], model, forward, parts.mixer, parts.tasks, parts.settings
+                    )
+                    nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], CLIP)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                    tokens += batch.input_ids.numel()
+            finish(device)
         told: dict[str, float] = {"done": tokens}
         return told if freeze else told | {"flop": epochs * flop}
 
@@ -149,12 +141,12 @@ def train_transformers(data: str, count: int, padding: str, device: str = "cpu")
     padding: "batch" (to the longest of each batch), "grouped" (that, with batches of similar
     lengths), or "50".
     """
+    parts = training_parts(data, device=device)
+    items = parts.sources[0][:count]
+    flop = training_flop(parts.encoder, items)
+    sentence = next(t for t in parts.tasks if isinstance(t, SentenceClassification))
+    tokens_task = next(t for t in parts.tasks if isinstance(t, TokenTagging))
     torch.manual_seed(0)
-    encoder, tasks, items, _ = training_data(data, count, device)
-    flop = training_flop(encoder, items)
-    sentence, tokens_task = (
-        next(t for t in tasks if t.kind == kind) for kind in ("sentence", "tokens")
-    )
     model = TransformersJoint(
         find_model("minilm").path, len(sentence.labels), len(tokens_task.labels)
     ).to(device)
@@ -169,7 +161,7 @@ def train_transformers(data: str, count: int, padding: str, device: str = "cpu")
             chosen = [items[i] for i in numbers]
             input_ids, mask, tags = padded(chosen, tokens_task, 50 if padding == "50" else None)
             count += int(mask.sum())
-            labels = torch.tensor([sentence.values(item)[0] for item in chosen])
+            labels = torch.tensor([sentence.targets(item)[0] for item in chosen])
             with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
                 loss = model.loss(*(x.to(device) for x in (input_ids, mask, tags, labels)))
             loss.backward()

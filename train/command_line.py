@@ -1,0 +1,90 @@
+"""Where the settings of a run come from, the command line and recipes; and which folder it gets."""
+
+import argparse
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from minibert.files import InputError
+from train.settings import Settings, read_settings
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def command_line(
+    arguments: list[str] | None, program: str, description: str
+) -> tuple[Settings, Path | None]:
+    """The settings that the command line asks for, over those of its recipe; and the run folder to
+    resume, if any."""
+    parser = argparse.ArgumentParser(
+        prog=program, description=description, argument_default=argparse.SUPPRESS
+    )
+    help = "settings to start from, a name or a TOML file; newsroom, where there is no --data"
+    parser.add_argument("--recipe", default=None, metavar="NAME", help=help)
+    parser.add_argument(
+        "--resume", default=None, type=Path, metavar="RUN", help="go on with an interrupted run"
+    )
+    hints = get_type_hints(Settings)
+    for f in fields(Settings):
+        flag, wanted = f"--{f.name.replace('_', '-')}", hints[f.name]
+        help = f"{f.metadata['help']} ({_shown(f.default)})"
+        if wanted is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help)
+        elif get_origin(wanted) is tuple:
+            parser.add_argument(flag, action="append", metavar="NAME", help=help)
+        else:
+            kind = next(t for t in (*get_args(wanted), wanted) if t is not type(None))
+            parser.add_argument(
+                flag, type=kind, choices=f.metadata["choices"], metavar=_metavar(f), help=help
+            )
+    given = vars(parser.parse_args(arguments))
+    recipe, resume = given.pop("recipe"), given.pop("resume")
+    if resume is not None:
+        if given or recipe:
+            raise InputError("--resume goes on with the run's own settings: give it alone")
+        return Settings(**read_settings(resume / "settings.toml")), resume
+    if recipe is None and "data" not in given:
+        recipe = "newsroom"
+    base = read_settings(recipe_file(recipe)) if recipe else {}
+    return Settings(**(base | given)), None
+
+
+def recipe_file(name: str) -> Path:
+    """The file of a recipe: one of ours by its name, or any TOML file."""
+    ours = RECIPES / f"{name}.toml"
+    if ours.exists():
+        return ours
+    if name.endswith(".toml") and Path(name).exists():
+        return Path(name)
+    names = sorted(file.stem for file in RECIPES.glob("*.toml"))
+    raise InputError(
+        f"there is no recipe {name!r}; there are {', '.join(names)}, or name a .toml file"
+    )
+
+
+def output_folder(settings: Settings) -> Path:
+    """The run's folder: as asked for, which must not hold another run, or the first free runs/NAME,
+    runs/NAME-2 ..."""
+    if settings.output is not None:
+        folder = Path(settings.output)
+        if (folder / "settings.toml").exists():
+            raise InputError(
+                f"{folder} holds a run already: resume it (--resume {folder}), or choose another "
+                "--output"
+            )
+        return folder
+    base = Path("runs") / Path(settings.data[0]).name
+    folder, number = base, 2
+    while folder.exists():
+        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return folder
+
+
+def _metavar(f: Any) -> str | None:
+    return None if f.metadata["choices"] else f.name.upper()
+
+
+def _shown(default: Any) -> str:
+    assert default is not MISSING
+    shown = ", ".join(default) if isinstance(default, tuple) else default
+    return "none by default" if shown in (None, "") else f"default {shown}"

@@ -1,0 +1,83 @@
+"""Joint training against each task alone, on the same data as often."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from minibert.files import write_json
+from train.data.examples import DataSet
+from train.evaluation import Metrics
+from train.report import final_table
+from train.sampling import plan_steps
+from train.settings import Settings
+from train.setup import load_data
+from train.tasks import KINDS, Kinds, build_tasks
+from train.tasks.base import Task
+
+
+def compare_single(
+    settings: Settings,
+    run: Path,
+    joint: Metrics,
+    train: Callable[[Settings, Path], Metrics],
+    kinds: Kinds = KINDS,
+) -> None:
+    """Train each task alone, and print joint against single. train: that of train/run.py."""
+    results: dict[str, Metrics] = {"joint": joint}
+    sets = [load_data(name, settings.seed, lambda _: None, kinds) for name in settings.data]
+    tasks = build_tasks(sets, settings, kinds)
+    for task in tasks:
+        epochs = epochs_alone(settings, sets, tasks, task)
+        print(f"\n{task.name} alone, {epochs} epochs")
+        alone = train(settings_alone(settings, task, tasks, epochs), run / f"single-{task.name}")
+        if task.name in alone:
+            results.setdefault("single", {})[task.name] = alone[task.name]
+    print("\n" + final_table(results, tasks))
+    write_json(run / "compare.json", results)
+
+
+def epochs_alone(
+    settings: Settings, sets: Sequence[DataSet], tasks: Sequence[Task], task: Task
+) -> int:
+    """The number of epochs over a task's own data with the most nearly as many batches of it as the
+    joint run has.
+
+    Sampling other than proportional shows a small source several times in an epoch, a large one in
+    part.
+    """
+    names = {t.name for t in tasks}
+    labels = [[e.labels.keys() & names for e in data.splits["train"]] for data in sets]
+    sources = [found for of_set in labels if (found := [some for some in of_set if some])]
+    one_batch = replace(settings, accumulate=1)
+    plan = [batch for (batch,) in plan_steps([len(s) for s in sources], one_batch, epoch=1)]
+    own = {i for i, source in enumerate(sources) if any(task.name in found for found in source)}
+    jointly = sum(batch[0][0] in own for batch in plan)
+    alone = sum(math.ceil(len(sources[i]) / settings.batch_size) for i in own)
+    return max(1, round(settings.epochs * jointly / alone))
+
+
+def settings_alone(settings: Settings, task: Task, tasks: Sequence[Task], epochs: int) -> Settings:
+    """The settings by which one of several tasks is trained alone, for so many epochs: the same,
+    less what names another task's head, or an epoch that does not come."""
+    others = [f"head.{other.name}" for other in tasks if other is not task]
+
+    def without_others(text: str) -> str:
+        return ", ".join(
+            word for word in text.split(",") if word.partition("=")[0].strip() not in others
+        ).strip()
+
+    parts = [part.partition(":") for part in settings.unfreeze.split(";") if part.strip()]
+    schedule = [(epoch, without_others(text)) for epoch, _, text in parts if int(epoch) <= epochs]
+    return replace(
+        settings,
+        tasks=(task.name,),
+        epochs=epochs,
+        compare_single=False,
+        group_lr=without_others(settings.group_lr),
+        freeze=without_others(settings.freeze),
+        unfreeze="; ".join(f"{epoch}: {kept}" for epoch, kept in schedule if kept),
+        loss="sum",
+        loss_weights="",
+        monitor="mean",
+    )

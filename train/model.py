@@ -1,0 +1,75 @@
+"""The model that all tasks share: one encoder, and a head for each task.
+
+Shapes: D hidden. `*` stands for the tokens of a batch, (N) packed.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from minibert.fast import change_classes, speed_up
+from minibert.fast.dropout import FastDropout
+from minibert.files import InputError
+from minibert.model import Bert, BertConfig
+from train.batches import Batch
+
+
+class HasHead(Protocol):
+    """What the model asks of a task."""
+
+    name: str
+    uses_pooler: bool
+
+    def build_head(self, config: BertConfig) -> nn.Module:
+        """The parameters of this task alone."""
+
+
+class JointModel(nn.Module):
+    """One encoder, and a head for each task. Raises InputError if a task pools by a pooler that the
+    encoder lacks."""
+
+    def __init__(self, bert: Bert, tasks: Sequence[HasHead]) -> None:
+        super().__init__()
+        self.bert = bert
+        self.heads = nn.ModuleDict({task.name: task.build_head(bert.config) for task in tasks})
+        if any(task.uses_pooler for task in tasks) and bert.pooler is None:
+            raise InputError(
+                "pooling by the pooler was asked for, and this model's files have none"
+            )
+
+    def units(self) -> dict[str, nn.Module]:
+        """The parts that learn or are frozen together, from the bottom up: embeddings, layers,
+        pooler, heads."""
+        parts: dict[str, nn.Module] = {"embeddings": self.bert.embeddings}
+        parts |= {f"layers.{i}": layer for i, layer in enumerate(self.bert.layers)}
+        if self.bert.pooler is not None:
+            parts["pooler"] = self.bert.pooler
+        return parts | {f"head.{name}": head for name, head in self.heads.items()}
+
+    def train(self, mode: bool = True) -> "JointModel":
+        """Dropout on, but not in what is frozen: its output is then a function of its input
+        alone."""
+        super().train(mode)
+        for unit in self.units().values():
+            unit.train(mode and any(parameter.requires_grad for parameter in unit.parameters()))
+        return self
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The last hidden state of a batch, (*, D): what every task's head starts from."""
+        return self.bert(
+            batch.input_ids, token_type_ids=batch.token_type_ids, layout=batch.layout
+        )  # (*, D)
+
+
+def set_dropout(model: nn.Module, dropout: float) -> None:
+    """Replace every dropout of the model, also that of the attention probabilities."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
+
+
+def make_fast(model: JointModel) -> None:
+    """Give a model the fast parts of minibert/fast; the heads are too small for fast products."""
+    speed_up(model.bert)
+    change_classes(model.heads, {nn.Dropout: FastDropout})

@@ -1,0 +1,37 @@
+"""The sanity check: a model that learns at all must be able to memorise one small batch."""
+
+from collections.abc import Mapping, Sequence
+
+from minibert.files import InputError
+from train.batches import Item
+from train.tasks.base import Prediction, Task
+
+
+def check_memorised(
+    tasks: Sequence[Task], items: Sequence[Item], predictions: Sequence[Mapping[str, Prediction]]
+) -> None:
+    """Print predictions beside labels. Raises InputError if one is wrong."""
+    wrong = total = 0
+    for item, predicted in zip(items, predictions, strict=True):
+        example = item.example
+        print(example.text if example.second is None else f"{example.text} | {example.second}")
+        for task in tasks:
+            if task.name not in example.labels:
+                continue
+            gold, found = example.labels[task.name], predicted[task.name].label
+            total += 1
+            if task.is_right(gold, found):
+                print(f"  right  {task.name}: {task.readable(gold, example)}")
+            else:
+                wrong += 1
+                print(
+                    f"  WRONG  {task.name}: {task.readable(gold, example)}, predicted "
+                    f"{task.readable(found, example)}"
+                )
+    if wrong:
+        raise InputError(
+            f"the batch was not memorised: {wrong} of {total} predictions are wrong. Train longer "
+            "(epochs) or faster (lr, head_lr); if that does not help, gradients do not reach what "
+            "should learn"
+        )
+    print(f"memorised: all {total} predictions are equal to the labels")

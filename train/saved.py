@@ -1,0 +1,132 @@
+"""What a finished run leaves: the model, its heads and tasks; and opening it again."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minibert.encoder import SentenceEncoder
+from minibert.files import InputError, read_json, write_json
+from minibert.formats.cards import write_card
+from minibert.formats.checkpoint import save_model
+from minibert.formats.names import checkpoint_name
+from minibert.formats.tensors import read_tensors, save_tensors
+from minibert.tokenizer import Tokenizer
+from train.checkpoint import fill
+from train.model import JointModel, make_fast
+from train.settings import Settings, read_settings
+from train.tasks import KINDS, Kinds, task_from
+from train.tasks.base import Task
+
+
+def save_run(
+    run: Path,
+    encoder: SentenceEncoder,
+    model: JointModel,
+    tasks: Sequence[Task],
+    splitting: str,
+    facts: Mapping[str, Any],
+    training: str,
+) -> None:
+    """Write RUN/model (which SentenceEncoder, sentence-transformers and transformers open), and the
+    heads beside it.
+
+    facts, training: for the model card, as in `SentenceEncoder.save_pretrained`.
+    """
+    for task in tasks:
+        if task.vector_pooling is not None:
+            encoder.settings = replace(encoder.settings, pooling=task.vector_pooling)
+    encoder.save_pretrained(run / "model", facts=facts, training=training)
+    heads = {
+        f"{name}.{key}": p
+        for name, head in model.heads.items()
+        for key, p in head.named_parameters()
+    }
+    save_tensors(heads, run / "heads.safetensors")
+    write_json(
+        run / "tasks.json",
+        {"split_words": splitting, "tasks": [task.describe() for task in tasks]},
+    )
+
+
+def save_for_transformers(
+    run: Path,
+    tokenizer: Tokenizer,
+    model: JointModel,
+    tasks: Sequence[Task],
+    facts: Mapping[str, Any],
+    training: str,
+) -> None:
+    """Write RUN/transformers/TASK, encoder and head as one model, for each task that a class of
+    transformers computes; and say of any other that there is none.
+
+    facts, training: as in `save_run`.
+    """
+    for task in tasks:
+        counterpart = task.counterpart()
+        if counterpart is None:  # written in spite of that, the weights would compute another thing
+            print(
+                f"{task.name}: not saved for transformers, none of whose classes computes it; a "
+                "sentence head there pools by the pooler"
+            )
+            continue
+        # A label may be called "stars/5", and no folder may be.
+        name = re.sub(r"[/\\\0]", lambda found: f"%{ord(found[0]):02X}", task.name)
+        folder = run / "transformers" / name
+        encoder = {
+            checkpoint_name(f"bert.{name}"): p
+            for name, p in model.bert.named_parameters()
+            if task.uses_pooler or not name.startswith("pooler.")
+        }
+        save_model(
+            counterpart.architecture,
+            model.bert.config,
+            encoder | dict(model.heads[task.name].named_parameters()),
+            folder,
+            id2label={str(i): label for i, label in enumerate(counterpart.labels)},
+            label2id={label: i for i, label in enumerate(counterpart.labels)},
+            problem_type=counterpart.problem_type,
+        )
+        tokenizer.save(folder)
+        about = {
+            "library_name": "transformers",
+            "pipeline_tag": counterpart.pipeline,
+            "tags": ["bert"],
+        }
+        write_card(folder / "README.md", about | dict(facts), f"# {task.name}\n\n{training}")
+
+
+@dataclass
+class Run:
+    """A finished run, opened: all that predicting needs."""
+
+    model: JointModel
+    encoder: SentenceEncoder
+    tasks: list[Task]
+    splitting: str  # how a text becomes words, as `split_text` takes it
+    settings: Settings
+
+
+def load_run(run: Path, kinds: Kinds = KINDS, device: torch.device | str = "cpu") -> Run:
+    """Open a finished run, in eval mode. Raises InputError if the folder is none, or is damaged."""
+    if not (run / "tasks.json").exists():
+        raise InputError(f"{run} is no finished run: it has no tasks.json")
+    content = read_json(run / "tasks.json")
+    try:
+        tasks = [task_from(description, kinds) for description in content["tasks"]]
+        splitting = str(content["split_words"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{run / 'tasks.json'} does not describe tasks: {error!r}") from error
+    encoder = SentenceEncoder.from_pretrained(run / "model", device=device)
+    model = JointModel(encoder.bert, tasks)
+    make_fast(model)
+    fill(
+        dict(model.heads.named_parameters()),
+        read_tensors(run / "heads.safetensors"),
+        f"{run / 'heads.safetensors'}",
+    )
+    settings = Settings(**read_settings(run / "settings.toml"))
+    return Run(model.to(device).eval(), encoder, tasks, splitting, settings)

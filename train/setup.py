@@ -1,0 +1,196 @@
+"""The set-up of a run: data, tasks, model, and what learns."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import nn
+
+from minibert.encoder import SentenceEncoder
+from minibert.files import InputError
+from minibert.formats.hub import PoolingWarning
+from train.batches import Batch, Item, collate, prepare
+from train.data.examples import DataSet
+from train.data.read import read_source
+from train.data.splits import cut_dev
+from train.data.words import word_splitting
+from train.evaluation import check_monitor
+from train.freezing import FreezingPlan
+from train.mixing import LossMixer
+from train.model import JointModel, make_fast, set_dropout
+from train.settings import Settings
+from train.tasks import KINDS, Kinds, build_tasks, classes_of, clean_labels
+from train.tasks.base import Task
+
+
+@dataclass
+class Parts:
+    """What a run works with before its first step, with the weights that it starts from."""
+
+    settings: Settings
+    device: torch.device
+    splitting: str  # how the training texts were split into words
+    tasks: list[Task]
+    encoder: SentenceEncoder
+    model: JointModel  # around the encoder's own BERT
+    mixer: LossMixer
+    plan: FreezingPlan
+    sources: list[list[Item]]  # of each source of training data
+    dev: list[Item]
+    test: list[Item]
+
+    def items(self) -> list[Item]:
+        """All items of all splits."""
+        return [item for items in (*self.sources, self.dev, self.test) for item in items]
+
+    def batch(self, items: Sequence[Item]) -> Batch:
+        """Items as one batch, with the targets of every task."""
+        return collate(items, self.tasks, self.device)
+
+    def token_ids(self) -> set[int]:
+        """The ids of all tokens that occur."""
+        return {i for item in self.items() for part in item.parts for i in part.ids}
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """All that a run may learn, by name."""
+        return dict(self.model.named_parameters()) | {
+            f"loss.{name}": p for name, p in self.mixer.named_parameters()
+        }
+
+
+def assemble(
+    settings: Settings,
+    kinds: Kinds = KINDS,
+    *,
+    sets: Sequence[DataSet] | None = None,
+    announce: Callable[[str], None] = print,
+    dtype: torch.dtype = torch.float32,
+) -> Parts:
+    """The parts of a run. What is frozen in epoch 1 is frozen, and the model is in training mode.
+
+    sets: the data, if not what `settings.data` names. announce: is told what was changed in the
+    data. Raises InputError for data, weights or settings that cannot be used.
+    """
+    torch.manual_seed(settings.seed)
+    device = choose_device(settings.device)
+    if sets is None:
+        sets = [load_data(name, settings.seed, announce, kinds) for name in settings.data]
+    if settings.overfit_batch:
+        sets = [first_examples(sets[0], settings.overfit_batch)]
+    tasks = build_tasks(sets, settings, kinds)
+    with warnings.catch_warnings():  # the tasks say how they pool, whatever the model's files say
+        warnings.simplefilter("ignore", PoolingWarning)
+        encoder = SentenceEncoder.from_pretrained(
+            settings.model,
+            revision=settings.revision,
+            max_length=settings.max_length,
+            device=device,
+            dtype=dtype,
+        )
+    sources, dev, test = tokenize(sets, tasks, encoder)
+    model = JointModel(encoder.bert, tasks).to(device, dtype)
+    make_fast(model)
+    if settings.dropout is not None:
+        set_dropout(model, settings.dropout)
+    mixer = LossMixer(tasks, settings).to(device, dtype)
+    check_monitor(tasks, dev, settings.monitor)
+    plan = FreezingPlan(model, settings.freeze, settings.unfreeze, tasks)
+    if 0 < settings.epochs < (latest := max(plan.thawed, default=0)):
+        raise InputError(
+            f"unfreeze = {settings.unfreeze!r}: there is no epoch {latest}, "
+            f"as epochs = {settings.epochs}"
+        )
+    model.train()
+    plan.apply(epoch=1)
+    return Parts(
+        settings=settings,
+        device=device,
+        splitting=word_splitting(sets),
+        tasks=tasks,
+        encoder=encoder,
+        model=model,
+        mixer=mixer,
+        plan=plan,
+        sources=sources,
+        dev=dev,
+        test=test,
+    )
+
+
+def load_data(
+    name: str, seed: int, announce: Callable[[str], None] = print, kinds: Kinds = KINDS
+) -> DataSet:
+    """The examples of one `--data`: whatever `read_source` reads, with a train and a dev split,
+    none of them empty.
+
+    A missing dev split is cut from train, and `announce` is told; so it is of labels that a kind of
+    task had to clean. Raises InputError, naming file and line, for what cannot be read or makes no
+    sense.
+    """
+    splits, source = read_source(name)
+    splits = {
+        split: clean_labels(examples, f"{name}, {split}", announce, kinds)
+        for split, examples in splits.items()
+    }
+    for split, examples in splits.items():
+        if not examples:
+            raise InputError(f"--data {name}: its {split} split is empty")
+    if "train" not in splits:
+        raise InputError(f"--data {name}: no train split; it has {', '.join(splits)}")
+    if "dev" not in splits:
+        whole = splits["train"]
+        classes = partial(classes_of, kinds=kinds)
+        splits["train"], splits["dev"] = cut_dev(whole, seed, classes)
+        size = len(splits["dev"])
+        if not size:
+            raise InputError(
+                f"--data {name}: there is no dev split, and none can be cut from train: it has "
+                f"{len(whole)} examples, and each of them is the last with one of its labels. "
+                "Give more, or a dev split"
+            )
+        announce(
+            f"{name}: no dev split, so {size} of the {len(whole)} train examples are cut off for "
+            f"it (seed {seed})"
+        )
+    return DataSet(source, splits)
+
+
+def first_examples(data: DataSet, count: int) -> DataSet:
+    """The first examples of train as train, dev and test alike: what the sanity check must
+    memorise."""
+    examples = data.splits["train"][:count]
+    return DataSet(data.name, {"train": examples, "dev": examples, "test": examples})
+
+
+def tokenize(
+    sets: Sequence[DataSet], tasks: Sequence[Task], encoder: SentenceEncoder
+) -> tuple[list[list[Item]], list[Item], list[Item]]:
+    """The items of each source's train split, of all dev splits and of all test splits: those with
+    a task's label."""
+    names = {task.name for task in tasks}
+    made: dict[str, list[list[Item]]] = {"train": [], "dev": [], "test": []}
+    number = 0
+    for split, of_split in made.items():
+        for data in sets:
+            examples = [e for e in data.splits.get(split, ()) if names & e.labels.keys()]
+            of_split.append(prepare(examples, encoder.tokenizer, tasks, number))
+            number += len(examples)
+    dev, test = ([item for items in made[split] for item in items] for split in ("dev", "test"))
+    return [items for items in made["train"] if items], dev, test
+
+
+def choose_device(name: str) -> torch.device:
+    """The device to compute on. Raises InputError for one that there is not."""
+    try:
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    # AssertionError is what a PyTorch without CUDA raises
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device = {name!r} cannot be used: {str(error).splitlines()[0]}"
+        ) from error
+    return device

@@ -1,0 +1,83 @@
+"""The forward and backward pass of one step: exact, whatever the sizes of its batches."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from minibert.files import InputError
+from train.batches import Batch
+from train.mixing import LossMixer, add_gradients, gradient_report
+from train.model import JointModel
+from train.settings import Settings
+from train.tasks.base import Task
+
+Forward = Callable[[Batch], Tensor]  # a batch -> its last hidden state, (*, D)
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """What one step found: each task's summed loss and what to divide it by; and, if asked for, how
+    the tasks' gradients agree."""
+
+    sums: Mapping[str, float]
+    counts: Mapping[str, float]
+    gradients: Mapping[str, float]
+
+    def means(self) -> dict[str, float]:
+        """Each task's loss."""
+        return {name: self.sums[name] / count for name, count in self.counts.items()}
+
+
+def forward_backward(
+    batches: Sequence[Batch],
+    model: JointModel,
+    forward: Forward,
+    mixer: LossMixer,
+    tasks: Sequence[Task],
+    settings: Settings,
+) -> StepLosses:
+    """Leave the gradient of one step's batches in the parameters.
+
+    The targets of all batches are counted first, and every batch's sum is divided by that count.
+    So the gradient is that of one large batch, however unevenly sentences and words fall into the
+    batches.
+    """
+    counts = {task.name: sum(task.count(batch) for batch in batches) for task in tasks}
+    counts = {name: count for name, count in counts.items() if count}
+    sums = dict.fromkeys(counts, 0.0)
+    gradients: dict[str, Tensor] = {}  # each task's on the encoder, if they are to be logged
+    shared = [p for p in model.bert.parameters() if p.requires_grad]
+    for batch in batches:
+        here = [task for task in tasks if task.count(batch)]
+        if not here:
+            continue
+        device = batch.input_ids.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=settings.bf16 and device == "cuda"):
+            states = forward(batch)  # (*, D)
+            losses = {task.name: task.loss(model, states, batch) for task in here}
+        means = {name: loss / counts[name] for name, loss in losses.items()}
+        if settings.log_gradients:
+            add_gradients(gradients, means, shared)
+        loss = mixer(means)
+        if loss.requires_grad:  # not where all that this batch's tasks use is frozen
+            loss.backward()
+        for name, task_loss in losses.items():
+            sums[name] += task_loss.item()
+    mixer.add_penalty_gradient(counts)
+    return StepLosses(sums, counts, gradient_report(gradients) if gradients else {})
+
+
+def is_finite(losses: StepLosses, norm: float) -> bool:
+    """Whether a step's losses and the norm of its gradient are numbers to go by."""
+    return all(abs(value) < float("inf") for value in (norm, *losses.sums.values()))
+
+
+def not_finite(step: int, times: int, batches: Sequence[Batch]) -> InputError:
+    """What to tell the user of the last of several such steps in a row."""
+    where = "; ".join(item.example.where for batch in batches for item in batch.items[:3])
+    return InputError(
+        f"{times} steps in a row had a loss or gradient that is not finite, the last at step "
+        f"{step}, a batch that begins with {where}. Lower lr, or look at these examples"
+    )

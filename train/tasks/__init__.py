@@ -1,0 +1,152 @@
+"""The kinds of tasks, and the tasks that some data has.
+
+A kind is one class in a file of this folder, and one entry in KINDS. A user's own kind can stand in
+the user's own program: CONTRIBUTING.md shows how.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from minibert.files import InputError
+from train.data.examples import DataSet, Example
+from train.settings import Settings, parse_by_task, parse_pairs
+from train.tasks.base import FRAME, Metric, Prediction, Task
+from train.tasks.classification import SentenceClassification
+from train.tasks.regression import SentenceRegression
+from train.tasks.similarity import PairSimilarity
+from train.tasks.tagging import TokenTagging
+
+__all__ = ["FRAME", "KINDS", "Kinds", "Metric", "Prediction", "Task"]
+
+Kinds = Sequence[type[Task]]
+# The first whose `fits` says yes has a field.
+KINDS: Kinds = (TokenTagging, PairSimilarity, SentenceRegression, SentenceClassification)
+
+
+def kind_of(name: str, examples: Sequence[Example], kinds: Kinds) -> type[Task] | None:
+    """The kind that a field of some examples is for, if there is one."""
+    return next((kind for kind in kinds if kind.fits(name, examples)), None)
+
+
+def clean_labels(
+    examples: Sequence[Example], source: str, announce: Callable[[str], None], kinds: Kinds = KINDS
+) -> list[Example]:
+    """The examples with every label as its kind means it; `announce` is told what was changed."""
+    result = list(examples)
+    for name in dict.fromkeys(name for example in examples for name in example.labels):
+        having = [i for i, example in enumerate(examples) if name in example.labels]
+        kind = kind_of(name, [examples[i] for i in having], kinds)
+        if kind is None:
+            continue
+        values, told = kind.clean(name, [examples[i].labels[name] for i in having])
+        for i, value in zip(having, values, strict=True):
+            if value != examples[i].labels[name]:
+                result[i] = replace(result[i], labels={**result[i].labels, name: value})
+        if told:
+            announce(f"{source}: {told}")
+    return result
+
+
+def classes_of(example: Example, kinds: Kinds = KINDS) -> set[tuple[str, str]]:
+    """The classes that an example's labels name, each with its field's name."""
+    return {
+        (name, found)
+        for name, value in example.labels.items()
+        if (kind := kind_of(name, [example], kinds)) is not None
+        for found in kind.classes(value)
+    }
+
+
+def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KINDS) -> list[Task]:
+    """The tasks are the labels that the training data has; `settings.tasks` keeps some of them.
+
+    Labels of one name are one task, whichever sources they are from: their values are taken
+    together. Raises InputError, naming file and line, for a label in dev or test that train lacks,
+    labels of mixed kinds, what a kind cannot learn, or a name that no task can have.
+    """
+    found: dict[str, list[Example]] = {}
+    for example in (example for data in sets for example in data.splits["train"]):
+        for name in example.labels:
+            found.setdefault(name, []).append(example)
+    if missing := [name for name in settings.tasks if name not in found]:
+        raise InputError(f"tasks = {', '.join(missing)}: the data's tasks are {', '.join(found)}")
+    if not found:
+        raise InputError("the training data has texts, but no labels")
+    _check_names_in(settings, list(found))
+    tasks = [
+        _build_task(name, examples, settings, kinds)
+        for name, examples in found.items()
+        if not settings.tasks or name in settings.tasks
+    ]
+    others = (split for data in sets for name, split in data.splits.items() if name != "train")
+    check_labels((example for split in others for example in split), tasks)
+    return tasks
+
+
+def _check_names_in(settings: Settings, names: Sequence[str]) -> None:
+    """Raise InputError for a setting that names a task which the data lacks."""
+    known = ", ".join(names)
+    for name in parse_by_task(settings.pooling, "pooling")[1]:
+        if name not in names:
+            raise InputError(
+                f"pooling = {settings.pooling!r}: there is no task {name!r}; the tasks are {known}"
+            )
+    for name in parse_pairs(settings.class_weights, "class_weights"):
+        if name not in names:
+            raise InputError(f"class_weights: there is no task {name!r}; the tasks are {known}")
+
+
+def _build_task(name: str, examples: Sequence[Example], settings: Settings, kinds: Kinds) -> Task:
+    # ModuleDict, which holds the heads, cannot have a key that is one of its own attributes.
+    if "." in name or name == FRAME.name or hasattr(nn.ModuleDict(), name):
+        raise InputError(
+            f"a task cannot be named {name!r}: rename it in the data, or leave it out with --tasks"
+        )
+    kind = kind_of(name, examples, kinds)
+    if kind is None:
+        raise _no_kind(name, examples, kinds)
+    weighted = parse_pairs(settings.class_weights, "class_weights")
+    if name in weighted and not kind.takes_class_weights:
+        raise InputError(f"class_weights: the task {name} has no classes of sentences")
+    return kind.from_examples(name, examples, settings)
+
+
+def _no_kind(name: str, examples: Sequence[Example], kinds: Kinds) -> InputError:
+    """Why no kind is for a field: its examples are of several kinds, or of none."""
+
+    def shown(example: Example) -> str:
+        return f"{example.labels[name]!r:.80} ({example.where})"
+
+    first = kind_of(name, examples[:1], kinds)
+    for example in examples:
+        if kind_of(name, [example], kinds) is not first:
+            return InputError(
+                f"the task {name} has labels of several kinds: {shown(examples[0])}, but "
+                f"{shown(example)}"
+            )
+    if first is None and examples[0].second is not None:
+        return InputError(
+            f"the task {name} labels pairs with words; pairs can only have a score, a number in "
+            "-1 to 1"
+        )
+    return InputError(f"the task {name}: no kind of task learns {shown(examples[0])}")
+
+
+def check_labels(examples: Iterable[Example], tasks: Sequence[Task]) -> None:
+    """Raise InputError, naming file, line and value, for a label that the tasks cannot have been
+    trained on."""
+    for example in examples:
+        for task in tasks:
+            if task.name in example.labels:
+                task.check(example)
+
+
+def task_from(description: Mapping[str, Any], kinds: Kinds = KINDS) -> Task:
+    """The task that `Task.describe` described. Raises ValueError for a kind that there is not."""
+    for kind in kinds:
+        if kind.kind == description["kind"]:
+            return kind.from_description(description)
+    raise ValueError(f"there is no kind of task {description['kind']!r}")

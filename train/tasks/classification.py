@@ -1,0 +1,136 @@
+"""One class for a text."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minibert.files import InputError
+from minibert.heads import SentenceHead
+from minibert.model import BertConfig
+from train import metrics
+from train.batches import Batch, Item
+from train.data.examples import Example
+from train.settings import Settings, parse_number, parse_pairs
+from train.tasks.base import Counterpart, Metric, Prediction, SentenceTask
+
+
+class SentenceClassification(SentenceTask):
+    """One label for a text, by cross-entropy.
+
+    class_weights: a factor for each label's loss. label_smoothing: the share of the target that is
+    spread over all labels (Szegedy et al. 2016, section 7, arXiv:1512.00567).
+    """
+
+    kind = "sentence"
+    metrics = (
+        Metric("accuracy", is_shown=True, is_percent=True),
+        Metric("macro_f1", is_shown=True, is_percent=True),
+        Metric("macro_recall", is_percent=True),
+    )
+    takes_class_weights = True
+
+    def __init__(
+        self,
+        name: str,
+        labels: tuple[str, ...],
+        pooling: str = "mean",
+        class_weights: tuple[float, ...] | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(name, labels, pooling)
+        self.class_weights = class_weights
+        self.label_smoothing = label_smoothing
+
+    @classmethod
+    def fits(cls, name: str, examples: Sequence[Example]) -> bool:
+        return all(isinstance(e.labels[name], str) and e.second is None for e in examples)
+
+    @classmethod
+    def from_examples(
+        cls, name: str, examples: Sequence[Example], settings: Settings
+    ) -> "SentenceClassification":
+        counts = Counter(example.labels[name] for example in examples)
+        labels = tuple(sorted(counts))
+        given = parse_pairs(settings.class_weights, "class_weights").get(name)
+        weights = None if given is None else parse_class_weights(given, labels, counts, name)
+        return cls(name, labels, cls.pooling_of(name, settings), weights, settings.label_smoothing)
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> "SentenceClassification":
+        return cls(description["name"], tuple(description["labels"]), description["pooling"])
+
+    @classmethod
+    def classes(cls, value: Any) -> Collection[str]:
+        return (value,)
+
+    def check(self, example: Example) -> None:
+        super().check(example)
+        if (label := example.labels[self.name]) not in self.labels:
+            raise InputError(
+                f"{example.where}: the {self.name} label {label!r} does not occur in the training "
+                "data"
+            )
+
+    def build_head(self, config: BertConfig) -> nn.Module:
+        return SentenceHead(config, len(self.labels), self.pooling)
+
+    def targets(self, item: Item) -> Sequence[int]:
+        return [self.labels.index(item.example.labels[self.name])]
+
+    def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
+        weights = None
+        if self.class_weights is not None:
+            weights = logits.new_tensor(self.class_weights)  # (C)
+        return F.cross_entropy(
+            logits, targets, weights, label_smoothing=self.label_smoothing, reduction="sum"
+        )
+
+    def count(self, batch: Batch) -> float:
+        """How many targets, each with its class's weight: as PyTorch's weighted mean divides."""
+        if self.class_weights is None or self.name not in batch.targets:
+            return super().count(batch)
+        weights = torch.tensor(self.class_weights, dtype=torch.float64)  # (C)
+        return float(weights[batch.targets[self.name].cpu()].sum())
+
+    def decode(self, logits: Tensor, item: Item) -> Prediction:
+        probabilities = logits[0].softmax(-1)  # (C)
+        best = int(probabilities.argmax())
+        return Prediction(self.labels[best], float(probabilities[best]))
+
+    def measure(self, items: Sequence[Item], predictions: Sequence[Prediction]) -> dict[str, float]:
+        gold = [item.example.labels[self.name] for item in items]
+        predicted = [prediction.label for prediction in predictions]
+        return {
+            "accuracy": metrics.accuracy(gold, predicted),
+            "macro_f1": metrics.macro_f1(gold, predicted),
+            "macro_recall": metrics.macro_recall(gold, predicted),
+        }
+
+    def beside_gold(self, gold: Any, prediction: Prediction) -> dict[str, Any]:
+        return super().beside_gold(gold, prediction) | {"probability": prediction.probability}
+
+    def counterpart(self) -> Counterpart | None:
+        if not self.uses_pooler:
+            return None
+        return Counterpart("BertForSequenceClassification", "text-classification", self.labels)
+
+
+def parse_class_weights(
+    text: str, labels: tuple[str, ...], counts: Mapping[str, int], name: str
+) -> tuple[float, ...]:
+    """The weight of each label in the loss: "auto" makes all labels count the same, n / (labels *
+    count); or given as "anger:2;joy:1", 1 for what is left out."""
+    if text == "auto":
+        return tuple(sum(counts.values()) / (len(labels) * counts[label]) for label in labels)
+    given = parse_pairs(text.replace(":", "=").replace(";", ","), f"class_weights of {name}")
+    if unknown := [label for label in given if label not in labels]:
+        raise InputError(
+            f"class_weights: {name} has no label {unknown[0]!r}; it has {', '.join(labels)}"
+        )
+    return tuple(
+        parse_number(given.get(label, "1"), f"class_weights of {name}") for label in labels
+    )
