@@ -119,9 +119,8 @@ def measure(
                 (result for result in found if result.engine == limit.name), key=Result.speed
             )
             outcome.ratios[job] = show.ratios(results)
-            print(
-                f"\n{job}: matrix products run at {most.speed() / 1e9:,.0f} GFLOP/s, by {most.batch}"
-            )
+            rate = f"{most.speed() / 1e9:,.0f} GFLOP/s, by {most.batch}"
+            print(f"\n{job}: matrix products run at {rate}")
             print(table(show.rows(results, most)), flush=True)
     print()
     return outcome
@@ -167,7 +166,7 @@ def parser() -> argparse.ArgumentParser:
             "--data-root",
             type=Path,
             metavar="FOLDER",
-            help="real texts: a folder with snips/ and tweeteval/; left out, texts are made from newsroom",
+            help="a folder with snips/ and tweeteval/ (left out: texts are made from newsroom)",
         )
         one.add_argument("--count", type=int, help="at most so many texts of a corpus")
     for one in (training := command(run_train), frozen := command(run_frozen), gpu):
