@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from minibert.linear import arranged, arranged_product, convolution
+from minibert.fast.linear import arranged, arranged_product, convolution
 from torch import Tensor, nn
 
 from minibert.model import BertConfig

@@ -35,7 +35,8 @@ class Engine:
     returns the work.
 
     arguments: of the function, as JSON. batches: ways of batching that the work is measured with,
-    one by one; the fastest counts. packages: what has to be installed.
+    one by one; the fastest counts. packages: what has to be installed. tree: another checkout of
+    this project, whose function of the same name does the work.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Engine:
     arguments: dict[str, Any]
     batches: tuple[str, ...] = ("",)
     packages: tuple[str, ...] = ()
+    tree: str = ""
 
 
 @dataclass
@@ -84,7 +86,8 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment(threads),
+            env=environment(threads) | ({"PYTHONPATH": engine.tree} if engine.tree else {}),
+            cwd=engine.tree or None,
             bufsize=1,
         )
         self._answer()
