@@ -28,7 +28,7 @@ class RowSettings:
     encoder: SentenceEncoder
     prompt: str = ""
     precision: str = "float32"
-    ranges: NDArray[np.float32] | None = None  # (2, D) for int8: the lowest and highest values
+    ranges: NDArray[np.float32] | None = None  # of int8, (2, D): the lowest and highest values
 
     def facts(self) -> dict[str, Any]:
         """The same, short enough to be kept beside a file and compared."""

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from minibert.batching import batches, windows
 from minibert.fast import inference_copy
 from minibert.fast.memory import keep_freed_memory
-from minibert.fast.threads import side_by_side
+from minibert.fast.threads import side_by_side, starting
 from minibert.files import InputError
 from minibert.formats.cards import write_card
 from minibert.formats.hub import find_encoder
@@ -59,7 +59,6 @@ class SentenceEncoder:
     Raises InputError for settings that make no sense, or do not fit the model.
     """
 
-    _bert: Bert
     _fast: nn.Module | None  # its fast copy, as long as nobody else holds the model
 
     def __init__(
@@ -237,6 +236,8 @@ class SentenceEncoder:
         disable = None if call.progress else True  # None: where stderr is no terminal
         with tqdm(initial=first, total=total, unit="text", disable=disable) as bar:
             for window in windows(texts):
+                with starting:  # see `start_pool`: this thread may be new
+                    threads = torch.get_num_threads()
                 tokens = self.tokenizer.tokenize([call.prompt + text for text in window])
                 if any(one.lost for one in tokens):
                     truncated.add(tokens, texts_done)
@@ -249,14 +250,12 @@ class SentenceEncoder:
                 device = next(model.parameters()).device
                 # Autocast holds for the thread that has set it, so nothing runs elsewhere then.
                 alone = device.type != "cpu" or torch.is_autocast_enabled("cpu")
-                workers = 1 if alone else torch.get_num_threads()
+                workers = 1 if alone else threads
                 cut = list(batches([len(ids) for ids in distinct], call.batch_tokens, workers))
                 inputs = [[distinct[i] for i in batch] for batch in cut]
                 compute = partial(self._compute, model, device, call)
-                if workers > 1 and len(cut) > 1:
-                    results = side_by_side(compute, inputs, workers)
-                else:  # in this thread, with all of PyTorch's threads
-                    results = map(compute, inputs)
+                many = workers > 1 and len(cut) > 1  # else all threads share the one batch
+                results = side_by_side(compute, inputs, workers) if many else map(compute, inputs)
                 vectors = np.empty((len(distinct), call.dim), dtype=np.float32)
                 for batch, computed in zip(cut, results, strict=True):
                     vectors[batch] = computed

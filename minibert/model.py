@@ -120,7 +120,7 @@ def attention(
         # NaN; the product with the mask makes it 0.
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # (G, H, L, L)
         probabilities = scores.softmax(-1) * mask  # (G, H, L, L)
-    return F.dropout(probabilities, dropout) @ value  # (G, H, L, L), (G, H, L, W) -> (G, H, L, W)
+    return F.dropout(probabilities, dropout) @ value  # (G, H, L, W) or (G, H, L, L) for one-hot
 
 
 class Attention(nn.Module):
@@ -160,7 +160,7 @@ class Attention(nn.Module):
         query, key = (y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for y in (query, key))
         one_hot = torch.eye(x.size(1), dtype=x.dtype, device=x.device)  # (S, S)
         # The mean of one-hot values, weighted by the probabilities, is the probabilities.
-        return attention(query, key, one_hot, mask)  # (B, H, S, S)
+        return attention(query, key, one_hot.expand(*query.shape[:2], -1, -1), mask)  # (B, H, S, S)
 
 
 class FeedForward(nn.Module):

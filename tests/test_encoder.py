@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import tokenizers
 import torch
 import yaml
 
+import minibert
 from minibert import Bert, BertConfig, InputError, SentenceEncoder
 from minibert.formats.sentence_transformers import (
     EncoderSettings,
@@ -28,6 +30,7 @@ from tests.test_tokenizer import CASED, UNCASED, write_vocabulary
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+PACKAGE = Path(minibert.__file__).parent
 D = 24
 LIMIT = 40  # positions of the small model
 TEXTS = [
@@ -205,6 +208,26 @@ def test_a_budget_for_no_token_is_an_error(
 ) -> None:
     with pytest.raises(InputError, match=f"batch_tokens must be at least 1, not {batch_tokens}"):
         encoder.encode(texts, batch_tokens=batch_tokens)
+
+
+def test_a_text_passes_at_most_25_functions_on_its_way_to_a_vector(minilm: Path) -> None:
+    """In the first call, so that no cache hides one. Parts of a function, such as a comprehension,
+    count with it."""
+    encoder, passed = SentenceEncoder.from_pretrained(minilm, device="cpu"), set()
+
+    def trace(frame: FrameType, event: str, argument: Any) -> None:
+        code = frame.f_code
+        if Path(code.co_filename).is_relative_to(PACKAGE) and not code.co_name.startswith("<"):
+            passed.add((code.co_filename, code.co_qualname))
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        encoder.encode("The cat sits on the mat.")
+    finally:
+        sys.settrace(before)
+    assert any(name == "Attention.forward" for _, name in passed)
+    assert len(passed) <= 25, sorted(passed)
 
 
 def test_progress_is_quiet_where_there_is_no_terminal(

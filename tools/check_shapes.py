@@ -1,33 +1,34 @@
-"""Hold every shape comment against the tensors of a real run: python -m tools.check_shapes [PACKAGE
-...]
+"""Hold every shape comment against the tensors of a real run.
+
+    python -m tools.check_shapes [PACKAGE ...]
 
 A shape comment trails a statement of a function, on the statement's last line, and starts with a
 shape:
 
-    weights = self.mask.unsqueeze(-1)  # (B, S) -> (B, S, 1) return self.output(context.flatten(-2))
-    # (*, H, W) -> (*, D) contexts.append(context.flatten(0, 1))  # (G, L, D) -> (G * L, D): words
-    without brackets may follow
+    weights = self.mask.unsqueeze(-1)  # (B, S) -> (B, S, 1)
+    return self.output(context.flatten(-2))  # (*, H, W) -> (*, D)
+    parts.append(group.flatten(0, 1))  # (G, L, D) -> (G * L, D): words without brackets may follow
 
     comment = "# " [ shapes " -> " ] shapes { " or " shapes } [ words ]
     shapes  = shape { ", " shape }
     shape   = "(" [ "*" or size { ", " size } ] ")"      `*` only in the first place
     size    = a capital letter, a whole number, or a product of them: `2 * D`
 
-The shape at the end is that of the result: of what is assigned, returned, yielded or appended. One
-shape speaks for all its tensors, as in `q, k, v = (...)  # (B, S, H, W)`; several speak for one
-each, in order. Where the result is None, that execution counts for nothing. Each shape before `->`
-is that of some tensor which the statement reads by name, by attribute (`self.mask`) or by constant
-item (`states[0]`), as it was before the statement ran.
+The last shape is the result's: of what is assigned, returned, yielded or appended. One shape speaks
+for all tensors of the result, as in `q, k, v = (...)  # (B, S, H, W)`; several speak for one each,
+in order. An execution whose result is None does not count. Each shape before `->` is that of a
+tensor which the statement reads, as it was before the statement ran. The statement reads it by
+name, by attribute (`self.mask`) or by constant item (`states[0]`).
 
-The letters in SIZES are of the size given there. `*` stands for tokens: (B, S), or one size that is
-not B (N, or some of them), the same throughout a comment. Any other letter (G and L, say) is of any
-size, the same throughout one execution. All SIZES differ, so that a swapped comment cannot pass by
-chance.
+A letter in SIZES has the size given there. `*` stands for the tokens: (B, S), or one size other
+than B (N, or some of them), the same throughout a comment. Any other letter, such as G or L, may
+have any size, the same throughout one execution. All SIZES differ, so a swapped comment cannot pass
+by chance.
 
-How: `sys.settrace` stops at each line of the packages while `exercise` runs them. Before a
-commented statement what it reads is looked up in its frame, after it the result. A comment that is
-wrong, that cannot be read, that belongs to no statement with a result, or whose statement never ran
-is listed, and makes the exit status 1.
+How it works: `sys.settrace` stops at each line of the packages while `exercise` runs them. It looks
+up in the frame what a commented statement reads before it runs, and its result afterwards. A
+comment is listed, and makes the exit status 1, if it is wrong, if it cannot be read, if it belongs
+to no statement with a result, or if its statement never ran.
 """
 
 import argparse
@@ -44,19 +45,24 @@ from dataclasses import dataclass
 from functools import cache
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from minibert.linear import convolution
 from torch import Tensor
 
+from minibert.encoder import SentenceEncoder
+from minibert.fast import inference_copy, speed_up
+from minibert.fast.attention import attention as fast_attention
+from minibert.fast.linear import convolution
+from minibert.fast.rows import InRows
 from minibert.heads import POOLINGS, SentenceHead, TokenHead
-from minibert.layout import Packed, Padded, explicit_attention
-from minibert.model import Bert, BertConfig
-from minibert.pretraining import BertForPreTraining
-from minibert.tokenizer import Tokens
+from minibert.layout import Packed, Padded
+from minibert.model import Bert, BertConfig, attention
+from minibert.pretraining import BertForPreTraining, fill_masks
+from minibert.tokenizer import Tokenizer, Tokens
 from train.batches import Item, collate
 from train.cache import PrefixCache
 from train.data.examples import Example
@@ -74,8 +80,16 @@ from train.tasks.tagging import TokenTagging
 from train.words import used_words_only
 
 SIZES = {"B": 4, "S": 11, "N": 32, "D": 21, "H": 3, "W": 7, "F": 37, "V": 53, "C": 5}
-# of B sentences, N in all; two equal neighbours; none of length S, which is padding's
+# Of B sentences, N in all. Two neighbours are equal. None is S long, which is the padded length.
 LENGTHS = (9, 9, 8, 6)
+CONFIG = BertConfig(
+    vocab_size=SIZES["V"],
+    hidden_size=SIZES["D"],
+    num_hidden_layers=2,
+    num_attention_heads=SIZES["H"],
+    intermediate_size=SIZES["F"],
+    max_position_embeddings=16,
+)
 
 SIZE = r"(?:[A-Z]|\d+)(?: \* (?:[A-Z]|\d+))*"
 SHAPE = rf"\((?:(?:\*|{SIZE})(?:, {SIZE})*)?\)"
@@ -90,55 +104,62 @@ Found = tuple[int, ...] | None  # a tensor's shape; None for what is no tensor
 
 
 def exercise() -> None:
-    """Run everything that has a shape comment, at the sizes in SIZES. What is reported as never run
-    belongs here.
+    """Run everything that has a shape comment, at the sizes in SIZES.
 
     For a part that needs other sizes: `with unittest.mock.patch.dict(SIZES, C=1): ...`.
     """
-    config = BertConfig(
-        vocab_size=SIZES["V"],
-        hidden_size=SIZES["D"],
-        num_hidden_layers=2,
-        num_attention_heads=SIZES["H"],
-        intermediate_size=SIZES["F"],
-        max_position_embeddings=16,
-    )
-    ids = torch.randint(config.vocab_size, (SIZES["B"], SIZES["S"]))
-    types = torch.randint(config.type_vocab_size, ids.shape)
+    exercise_minibert()
+    exercise_train()
+
+
+def exercise_minibert() -> None:
+    """The model, its heads and its fast modules, in both layouts, evaluating and training."""
+    ids = torch.randint(CONFIG.vocab_size, (SIZES["B"], SIZES["S"]))
+    types = torch.randint(CONFIG.type_vocab_size, ids.shape)
     mask = torch.arange(SIZES["S"]) < torch.tensor(LENGTHS).unsqueeze(1)
-    for bert in (Bert(config).eval(), Bert(config).train()):
+    fast = Bert(CONFIG).train()
+    speed_up(fast)
+    for bert in (Bert(CONFIG).eval(), Bert(CONFIG).train(), fast):
         bert(ids)
         bert(ids, mask, types)
         bert.attention_probabilities(ids, mask)
         for input_ids, layout in ((ids, Padded(mask)), (ids[mask], Packed(LENGTHS))):
-            hidden = bert.hidden_states(input_ids, layout)[-1]
-            TokenHead(config, SIZES["C"])(hidden)
+            hidden = bert.hidden_states(input_ids, layout=layout)[-1]
+            TokenHead(CONFIG, SIZES["C"])(hidden)
             for pooling in (*POOLINGS, "pooler"):
-                SentenceHead(config, SIZES["C"], pooling)(hidden, layout, bert.pooler)
-            BertForPreTraining(config)(input_ids, layout)
-    with patch("minibert.layout.SHORT", 0):
-        Bert(config).eval()(ids[mask], Packed(LENGTHS))
+                SentenceHead(CONFIG, SIZES["C"], pooling)(hidden, layout, bert.pooler)
+            BertForPreTraining(CONFIG)(input_ids, layout=layout)
     query, key, value = torch.randn(3, SIZES["B"], SIZES["H"], SIZES["S"], SIZES["W"])
-    explicit_attention(query, key, value)
-    explicit_attention(query, key, value, mask[:, None, None, :])
+    bias = torch.randn(SIZES["H"], SIZES["S"], SIZES["S"])
+    for function in (attention, fast_attention):
+        for seen in (None, mask):
+            function(query, key, value, seen, bias)
+            function(query, key, value, seen, bias, dropout=0.1)
+            function(query.double(), key.double(), value.double(), seen)
     for tokens in ((SIZES["B"], SIZES["S"]), (SIZES["N"],)):
         convolution(
             torch.randn(*tokens, SIZES["D"]),
             torch.randn(SIZES["F"], SIZES["D"]),
             torch.randn(SIZES["F"]),
         )
+    with torch.inference_mode():
+        inference_copy(Bert(CONFIG))(ids[mask], layout=Packed(LENGTHS))
+        with patch.dict(SIZES, S=max(LENGTHS)):  # the rows are as long as the longest sentence
+            InRows(Bert(CONFIG))(ids[mask], layout=Packed(LENGTHS))
+    words = [f"w{i}" for i in range(SIZES["V"])]
+    with TemporaryDirectory() as folder:
+        vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+        Path(folder, "vocab.txt").write_text("\n".join(vocabulary[: SIZES["V"]]))
+        tokenizer = Tokenizer.from_folder(Path(folder))
+    texts = [" ".join(words[: length - 2]) for length in (11, 9, 7, 5)]  # and [CLS] and [SEP]
+    SentenceEncoder(Bert(CONFIG), tokenizer).encode(texts)
+    with patch.dict(SIZES, B=1):
+        text = " ".join(["[MASK]", "[MASK]", *words[: SIZES["S"] - 4]])
+        fill_masks(BertForPreTraining(CONFIG), tokenizer, text, top=1)
 
 
 def exercise_train() -> None:
-    """The same for train/: a batch of B texts, N tokens in all, with a task of every kind."""
-    config = BertConfig(
-        vocab_size=SIZES["V"],
-        hidden_size=SIZES["D"],
-        num_hidden_layers=2,
-        num_attention_heads=SIZES["H"],
-        intermediate_size=SIZES["F"],
-        max_position_embeddings=16,
-    )
+    """The training program: a batch of B texts, N tokens in all, with a task of every kind."""
     labels = tuple("abcde")
     known = {"tags": labels * 4, "topic": "b", "score": 0.5, "cosine": 0.5}
     classes = [
@@ -159,7 +180,7 @@ def exercise_train() -> None:
     kinds: tuple[tuple[Sequence[Task], int], ...] = ((classes, SIZES["C"]), (numbers, 1))
     for tasks, num_labels in kinds:
         with patch.dict(SIZES, C=num_labels):
-            model = JointModel(Bert(config), tasks).train()
+            model = JointModel(Bert(CONFIG), tasks).train()
             mixer = LossMixer(tasks, Settings())
             batch = collate(items, tasks)
             forward_backward([batch], model, model, mixer, tasks, Settings())
@@ -187,8 +208,7 @@ class Comment:
     runs: int = 0
 
     def hold(self, reads: list[Found], found: list[Found]) -> None:
-        """Hold the comment against one execution: against what the statement read and what came of
-        it."""
+        """Hold the comment against one execution: the shapes that it read, and those it made."""
         self.runs += bool(found)
         if found and not self.problem and not self._fits(reads, found):
             self.problem = (
@@ -238,8 +258,8 @@ def in_letters(found: Found) -> str:
 
 
 def shapes(value: object) -> list[Found]:
-    """The shape of a tensor, or of each in a list or tuple; None has none, and any other thing a
-    false one."""
+    """The shape of a tensor, or of each in a list or tuple; none for None, and [None] for anything
+    else."""
     if isinstance(value, list | tuple):
         return [shape for item in value for shape in shapes(item)]
     return [] if value is None else [tuple(value.shape) if isinstance(value, Tensor) else None]
@@ -281,8 +301,8 @@ def parse(text: str) -> list[Written]:
 
 
 def result_of(node: ast.stmt) -> tuple[ast.expr, str] | None:
-    """What a statement computes, and the expression that has the result afterwards (returned or
-    yielded: "")."""
+    """What a statement computes, and the expression that holds the result afterwards. It is "" for
+    what is returned or yielded."""
     match node:
         case (
             ast.Assign(targets=[target, *_], value=value)
@@ -304,8 +324,8 @@ def result_of(node: ast.stmt) -> tuple[ast.expr, str] | None:
 
 
 def is_plain(node: ast.AST) -> bool:
-    """Whether a node is a name, or an attribute or constant item of one: what can be looked up and
-    changes nothing."""
+    """Whether a node is a name, or an attribute or constant item of one. Looking it up changes
+    nothing."""
     if isinstance(node, ast.Subscript) and not isinstance(node.slice, ast.Constant):
         return False
     return isinstance(node, ast.Name) or (
@@ -405,7 +425,7 @@ def main(arguments: Sequence[str] | None = None, run: Callable[[], None] = exerc
     wrong = [comment for comment in comments if comment.problem]
     idle = [comment for comment in comments if not comment.problem and not comment.runs]
     for comment in (*wrong, *idle):
-        problem = comment.problem or "never run: add it to exercise() in tools/check_shapes.py"
+        problem = comment.problem or "never run: let exercise() in tools/check_shapes.py run it"
         print(f"{os.path.relpath(comment.path)}:{comment.row}: # {comment.text}  {problem}")
     good = len(comments) - len(wrong) - len(idle)
     files = len({comment.path for comment in comments})

@@ -99,7 +99,7 @@ class SimilarLengths(Packed):
             if not groups or not groups[-1][0] / 2 <= length <= groups[-1][0] * 2:
                 groups.append([])
             groups[-1].append(length)
-        self.masks: list[Tensor] = []  # (G, L) bool, of each group
+        self.masks: list[Tensor] = []  # of each group, (G, L) bool
         self.places: list[Tensor] = []  # where its tokens stand among the G * L
         for group in groups:
             ruler = torch.arange(max(group), device=device)

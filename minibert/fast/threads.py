@@ -9,7 +9,7 @@ import torch
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
-_starting = Lock()
+starting = Lock()  # held while a pool starts
 
 
 def side_by_side(
@@ -34,18 +34,19 @@ def start_pool(count: int, threads: int) -> ThreadPoolExecutor:
     """`count` threads, each of which computes with `threads` of PyTorch's threads.
 
     A thread's number of PyTorch threads is its own from the moment it asks for it. But
-    `torch.set_num_threads` also sets what threads that start later begin with. So that number is
-    put back, also if a thread cannot be started; pools of several callers start one by one.
+    `torch.set_num_threads` also sets what other threads get that have not asked yet. So that number
+    is put back at once, also if a thread cannot be started. Pools start one by one, and a thread
+    that may be new asks while it holds `starting`.
     """
     pool = ThreadPoolExecutor(count)
     ready = Barrier(count)
 
     def start() -> None:
         torch.get_num_threads()  # sets this thread up
-        torch.set_num_threads(threads)
         ready.wait()  # a thread that has not started yet must run the next `start`
+        torch.set_num_threads(threads)
 
-    with _starting:
+    with starting:
         before = torch.get_num_threads()
         try:
             for started in [pool.submit(start) for _ in range(count)]:

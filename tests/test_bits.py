@@ -1,0 +1,83 @@
+"""The vector of a text is the same to the last bit, alone and among others.
+
+Evidence: 200 texts of 3 to 256 tokens with MiniLM's weights; with the processor's own instructions,
+and with those that ATEN_CPU_CAPABILITY limits PyTorch to in a process of its own.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from minibert import SentenceEncoder
+from tools.benchmark.corpora import newsroom
+
+BUDGETS = (1024, 100, 5000)  # tokens in a batch
+
+
+def texts(encoder: SentenceEncoder) -> list[str]:
+    """100 sentences of newsroom, 60 short texts, and 40 long ones up to MiniLM's limit."""
+    real = newsroom()[:140]
+    words = " ".join(real[100:]).split()
+    short = [" ".join(words[i : i + 1 + i % 6]) for i in range(60)]
+    long = [" ".join(words[i : i + 20 + 5 * i]) for i in range(40)]
+    found = [*real[:100], *short, *long]
+    lengths = [len(tokens.ids) for tokens in encoder.tokenizer.encode(found, "silent")]
+    assert (len(set(found)), min(lengths), max(lengths)) == (200, 3, 256)
+    return found
+
+
+def same_bits(threads: int) -> list[str]:
+    """What differs, for each way to batch the texts: nothing, if all is well."""
+    torch.set_num_threads(threads)
+    encoder = SentenceEncoder.from_pretrained("minilm", device="cpu")
+    found = texts(encoder)
+    alone = np.stack([encoder.encode(text, truncation="silent") for text in found])
+    wrong = []
+    for budget in BUDGETS:
+        together = encoder.encode(found, batch_tokens=budget, truncation="silent")
+        same = (together == alone).all(1).sum()
+        if same < len(found):
+            wrong.append(f"{same} of {len(found)} with {budget} tokens a batch")
+    backwards = encoder.encode(found[::-3], truncation="silent")
+    if not np.array_equal(backwards, alone[::-3]):
+        wrong.append("others where fewer texts come in another order")
+    return wrong
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_with_the_processors_own_instructions(minilm: Path, threads: int) -> None:
+    before = torch.get_num_threads()
+    try:
+        assert same_bits(threads) == []
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("capability", "threads"), [("avx2", 1), ("avx2", 2), ("avx512", 2)])
+def test_with_the_instructions_that_pytorch_is_limited_to(
+    minilm: Path, capability: str, threads: int
+) -> None:
+    program = (
+        "import torch\n"
+        "from tests.test_bits import same_bits\n"
+        "print(torch.backends.cpu.get_cpu_capability())\n"
+        f"print(same_bits({threads}))\n"
+    )
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": capability}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    limited, wrong = done.stdout.splitlines()
+    if limited != capability.upper():
+        pytest.skip(f"this processor or this PyTorch has no {capability.upper()}")
+    assert wrong == "[]"
