@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from minibert.files import InputError, write_json
 from minibert.formats.config import read_config
 from minibert.formats.hub import find_model
 from minibert.model import BertConfig
-from tools.benchmark import encode, machine, processes, show, train
+from tools.benchmark import encode, machine, parts, processes, show, train
 from tools.benchmark.corpora import SIZES
 from tools.benchmark.race import Engine, Result, installed, race, ready
 from train.report import table
@@ -40,6 +40,7 @@ def run_encode(options: argparse.Namespace) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         model = encode.prepare(Path(folder), options.model, options.data_root, options.count)
         engines = encode.engines(Path(folder), model, options.threads)
+        engines += other_trees(engines, options.against)
         outcome = measure(engines, list(SIZES), options, model)
     for results in outcome.results.values():
         encode.check(results)
@@ -49,7 +50,29 @@ def run_encode(options: argparse.Namespace) -> Outcome:
 
 def run_train(options: argparse.Namespace) -> Outcome:
     """the joint training step, against transformers, padded and grouped in three ways"""
-    return measure(train.engines(options.data, options.count), ["train"], options)
+    engines = train.engines(options.data, options.count)
+    return measure([*engines, *other_trees(engines, options.against)], ["train"], options)
+
+
+def other_trees(engines: Sequence[Engine], trees: Sequence[Path]) -> list[Engine]:
+    """Our own engines, as other checkouts of this project have them."""
+    return [
+        replace(engine, name=f"{engine.name}, {tree.name}", tree=str(tree.resolve()))
+        for tree in trees
+        for engine in engines
+        if engine.name.startswith("minibert")
+    ]
+
+
+def run_parts(options: argparse.Namespace) -> Outcome:
+    """encoding and training of ours without each part of minibert/fast, over ours with all"""
+    with tempfile.TemporaryDirectory() as folder:
+        model = encode.prepare(Path(folder), "minilm", options.data_root, options.count)
+        encoding = measure(parts.encoding_engines(Path(folder), model), list(SIZES), options)
+    training = measure(
+        parts.training_engines(options.data, options.count or 1024), ["train"], options
+    )
+    return Outcome(encoding.results | training.results, encoding.ratios | training.ratios)
 
 
 def run_frozen(options: argparse.Namespace) -> Outcome:
@@ -154,7 +177,7 @@ def parser() -> argparse.ArgumentParser:
             )
         return one
 
-    encoding, gpu = command(run_encode), command(run_gpu)
+    encoding, gpu, fast_parts = command(run_encode), command(run_gpu), command(run_parts)
     for one in (encoding, gpu):
         one.add_argument(
             "--model",
@@ -162,14 +185,25 @@ def parser() -> argparse.ArgumentParser:
             default="minilm",
             help="base: BERT-base's sizes, seeded",
         )
+    for one in (encoding, gpu, fast_parts):
         one.add_argument(
             "--data-root",
             type=Path,
             metavar="FOLDER",
-            help="a folder with snips/ and tweeteval/ (left out: texts are made from newsroom)",
+            help="real texts, a folder with snips/ and tweeteval/ (default: made from newsroom)",
         )
         one.add_argument("--count", type=int, help="at most so many texts of a corpus")
-    for one in (training := command(run_train), frozen := command(run_frozen), gpu):
+    training, frozen = command(run_train), command(run_frozen)
+    for one in (encoding, training):
+        one.add_argument(
+            "--against",
+            type=Path,
+            metavar="FOLDER",
+            action="append",
+            default=[],
+            help="another checkout of this project, in the same race",
+        )
+    for one in (training, frozen, gpu, fast_parts):
         one.add_argument(
             "--data", default="newsroom", help="a data folder with a sentence task and a token task"
         )

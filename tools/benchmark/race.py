@@ -34,7 +34,8 @@ class Engine:
 
     The function runs in the engine's own process, and is not timed. arguments: the function's, as
     JSON. batches: the ways of batching to measure, of which the fastest counts. packages: what must
-    be installed.
+    be installed. tree: another checkout of this project, whose function of the same name does the
+    work.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Engine:
     arguments: dict[str, Any]
     batches: tuple[str, ...] = ("",)
     packages: tuple[str, ...] = ()
+    tree: str = ""
 
 
 @dataclass
@@ -83,7 +85,8 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment(threads),
+            env=environment(threads) | ({"PYTHONPATH": engine.tree} if engine.tree else {}),
+            cwd=engine.tree or None,
             bufsize=1,
         )
         self._answer()

@@ -5,6 +5,7 @@ Batch 32, dropout on, clipping, fused AdamW, the same sentences and learning rat
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -107,27 +108,26 @@ def train_ours(
     model, items = parts.model, parts.sources[0][:count]
     batches = planned(items, grouped)
     flop = training_flop(parts.encoder, items)
+    # Entered for as long as this process lives.
+    ExitStack().enter_context(used_words_only(model.bert, parts.token_ids(), adamw))
+    optimizer = build_optimizer(model, parts.mixer, parts.settings)
+    set_rates(optimizer, 1.0)
+    parameters = list(model.parameters())
 
     def work(job: str, batching: str) -> dict[str, float]:
         prefix = parts.plan.prefix(1) if cache else 0
         kept = PrefixCache(model, items, prefix, 2**30, Path(".")) if prefix else None
         forward: Forward = kept.forward if kept else model
         tokens = 0
-        with used_words_only(model.bert, parts.token_ids(), adamw):
-            optimizer = build_optimizer(model, parts.mixer, parts.settings)
-            set_rates(optimizer, 1.0)
-            parameters = list(model.parameters())
-            for _ in range(epochs):
-                for numbers in batches:
-                    batch = parts.batch([items[i] for i in numbers])
-                    forward_backward(
-                        [batch], model, forward, parts.mixer, parts.tasks, parts.settings
-                    )
-                    nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], CLIP)
-                    optimizer.step()
-                    optimizer.zero_grad()
-                    tokens += batch.input_ids.numel()
-            finish(device)
+        for _ in range(epochs):
+            for numbers in batches:
+                batch = parts.batch([items[i] for i in numbers])
+                forward_backward([batch], model, forward, parts.mixer, parts.tasks, parts.settings)
+                nn.utils.clip_grad_norm_([p for p in parameters if p.grad is not None], CLIP)
+                optimizer.step()
+                optimizer.zero_grad()
+                tokens += batch.input_ids.numel()
+        finish(device)
         told: dict[str, float] = {"done": tokens}
         return told if freeze else told | {"flop": epochs * flop}
 
