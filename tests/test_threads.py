@@ -191,6 +191,32 @@ def test_eight_new_threads_encode_at_once(encoder: SentenceEncoder) -> None:
     assert_still_three()
 
 
+def test_a_thread_that_begins_to_encode_while_another_starts_its_pool(
+    encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not take the pool's number for its own. (Setting the number is slow here, so that the
+    two meet.)"""
+    real = torch.set_num_threads
+
+    def slow(number: int) -> None:
+        real(number)
+        time.sleep(0.01)
+
+    def first_text(number: int) -> int:
+        encoder.encode("hello world")
+        return torch.get_num_threads()
+
+    monkeypatch.setattr(torch, "set_num_threads", slow)
+    with ThreadPoolExecutor(1) as busy:
+        encoding = [busy.submit(encoder.encode, MANY, **options) for _ in range(10)]
+        numbers = set()
+        while not encoding[-1].done():
+            with ThreadPoolExecutor(1) as new:
+                numbers |= set(new.map(first_text, [0]))
+    assert numbers == {3}
+    assert_still_three()
+
+
 def test_eight_threads_with_numbers_of_their_own_keep_them(encoder: SentenceEncoder) -> None:
     wanted = encoder.encode(MANY, **options)
     together = threading.Barrier(8, timeout=60)
