@@ -1,5 +1,4 @@
-"""The parts of the benchmark that are not measuring: texts, batches, FLOP, tables. Nothing is timed
-here."""
+"""The benchmark's texts, batches, FLOP and tables. Nothing is timed here."""
 
 import random
 from pathlib import Path
@@ -39,8 +38,7 @@ def test_corpora_have_the_lengths_that_are_asked_for(
         assert len(texts) == 25
         assert len(set(texts)) == 25
     lengths = [len(tokens.ids) for tokens in tokenizer.encode(found["mixed"])]
-    # a word is never cut: a text may lack its last pieces, or, if it is a single word, have a few
-    # too many
+    # A word is never cut. So a text may be some tokens short, and a single word some tokens longer.
     expected = corpora.log_uniform(4, 256, 1000, random.Random(0))
     assert min(expected) == 4
     assert max(expected) > 250
@@ -83,15 +81,14 @@ def test_batches_give_each_text_its_own_vector(minilm: Path) -> None:
 
 
 def test_flop_are_what_pytorch_counts() -> None:
-    """Of sentences short enough for the explicit path, since it does not count a CPU's fused
-    attention."""
+    """By the plain model: PyTorch does not count fused attention on a CPU."""
     config = BertConfig(
         hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40
     )
     bert = Bert(config, pooler=False).eval()
-    lengths = [5, 60, 1]
+    lengths = [5, 90, 1]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        bert(torch.ones(66, dtype=torch.int64), Packed(lengths))
+        bert(torch.ones(96, dtype=torch.int64), layout=Packed(lengths))
     assert machine.useful_flop(config, lengths) == counter.get_total_flops()
     minilm = BertConfig(hidden_size=384, num_hidden_layers=6, intermediate_size=1536)
     # query, key, value, output: 384 x 384 each; up and down: 384 x 1536 each; two operations a

@@ -172,7 +172,8 @@ def test_every_kind_of_statement_is_checked(check):
     status, lines = check(GOOD)
     raises = "(*, D) -> (1, 1000)"  # the one statement that never comes to its end
     assert lines == [
-        f"module.py:{row_of(raises)}: # {raises}  never run: let exercise() in tools/check_shapes.py run it",
+        f"module.py:{row_of(raises)}: # {raises}  "
+        "never run: let exercise() in tools/check_shapes.py run it",
         f"{GOOD.count('  # (') - 1} shape comments in 1 files hold, 0 wrong, 1 never run",
     ]
     assert status == 1

@@ -1,10 +1,11 @@
-"""python -m tools.int8_study --data snips: what eight-bit weights and activations would give here,
-and cost.
+"""What eight-bit weights and activations would save, and what they would cost.
 
-For each of PyTorch's eight-bit products on a CPU: its time beside float32's, whether PyTorch calls
-it deprecated, and, with all of MiniLM's linear layers replaced, how near the vectors stay to
-float32's. With --run, also the metrics of a fine-tuned run of that data. Its result is why the
-library has no int8: see the README.
+    python -m tools.int8_study --data snips
+
+It prints for each of PyTorch's eight-bit products on a CPU: the time beside float32's; whether
+PyTorch calls it deprecated; and how near the vectors stay to float32's, with all of MiniLM's linear
+layers replaced. With --run it also prints the metrics of a fine-tuned run of that data. The result
+is the reason why the library has no int8 products.
 """
 
 import argparse
@@ -29,11 +30,10 @@ from train.setup import load_data
 
 
 class DynamicLinear(nn.Module):
-    """A linear layer by PyTorch's dynamic eight-bit kernel: weights by output channel, activations
-    by tensor.
+    """A linear layer by PyTorch's dynamic eight-bit kernel, which has a scale for each output
+    channel's weights and one scale for all activations.
 
-    by_token: divide each token by its largest value before the kernel, which has one scale for all,
-    and undo it after.
+    by_token: divide each token by its largest value before the kernel, and multiply by it after.
     """
 
     def __init__(self, linear: nn.Linear, by_token: bool) -> None:
@@ -74,8 +74,7 @@ def seconds(work: Callable[[], object], times: int = 10) -> float:
 
 
 def products() -> str:
-    """The time of each eight-bit product over float32's, at 1024 tokens of MiniLM's
-    feed-forward."""
+    """The time of each eight-bit product over float32's: 1024 tokens, MiniLM's feed-forward."""
     x, weight = torch.randn(1024, 384), torch.randn(1536, 384)
     x8, weight8 = (torch.randint(-127, 128, y.shape, dtype=torch.int8) for y in (x, weight))
     linear = nn.Linear(384, 1536)
@@ -125,8 +124,7 @@ def vectors(texts: list[str]) -> str:
 
 
 def metrics(folder: Path, data: str) -> str:
-    """The test metrics of a fine-tuned run, with float32 and with eight-bit linear layers in the
-    encoder."""
+    """The test metrics of a fine-tuned run, with an encoder in float32 and in eight bits."""
     lines = []
     for name, by_token in (
         ("float32", None),
@@ -155,8 +153,9 @@ def main() -> int:
     try:
         splits = load_data(options.data, 0, lambda _: None).splits
         texts = [example.text for split in splits.values() for example in split][-options.count :]
+        threads = torch.get_num_threads()
         print(
-            f"torch {torch.__version__}, {torch.get_num_threads()} threads, {len(texts)} texts of {options.data}\n"
+            f"torch {torch.__version__}, {threads} threads, {len(texts)} texts of {options.data}\n"
         )
         print(products(), vectors(texts), sep="\n\n")
         if options.run:

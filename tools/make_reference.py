@@ -1,9 +1,10 @@
-"""python -m tools.make_reference: write the reference values that tests/test_reference.py holds us
-against.
+"""Write the reference values that tests/test_reference.py compares our values with.
 
-They are what `transformers` and `sentence-transformers` compute, written down, so that the tests
-need neither. With --check they are computed anew and compared with those in the tree, to the
-tolerance that tells a changed value from another processor's rounding; versions may differ.
+    python -m tools.make_reference [--check]
+
+`transformers` and `sentence-transformers` compute them, so the tests need neither. With --check
+they are computed again and compared with those in the tree. The tolerance allows for another
+processor's rounding; the versions of the libraries may differ.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from minibert.formats.hub import MINILM, find_model
 from minibert.formats.tensors import read_tensors, save_tensors
 
 REFERENCE = Path(__file__).parents[1] / "tests" / "reference"
-# float32 and float64; each with its tolerance
+# In float32 and in float64, each with its tolerance.
 TENSORS = {"minilm.safetensors": 1e-5, "tiny.safetensors": 1e-12}
 DIMENSIONS = 16  # of a token's vector that are kept
 
@@ -38,15 +39,18 @@ TEXTS = (
     "e-mail someone@example.org or see https://example.org/a?b=c#d",
     "北京 and 東京 are capitals.",
     "Ще не вмерла Україна",
-    "The quick brown fox jumps over the lazy dog, and the dog, which had seen it all before, goes on sleeping.",
+    "The quick brown fox jumps over the lazy dog, and the dog, which had seen it all before, "
+    "goes on sleeping.",
     "antidisestablishmentarianism",
     "a a a a a a a a",
     "Buffalo buffalo Buffalo buffalo buffalo buffalo Buffalo buffalo.",
     "She said: “I won't,” and then — after a pause… — she did.",
     "Paris is the [MASK] of France.",
-    "The contract, which both parties had read, and which neither had understood, was signed on a Tuesday in the rain; "
-    "by Thursday the lawyers of each had found in it, on the same page, opposite meanings of the word 'promptly'.",
-    "Good encoders put sentences that mean the same thing close together, whichever words they use.",
+    "The contract, which both parties had read, and which neither had understood, was signed on a "
+    "Tuesday in the rain; by Thursday the lawyers of each had found in it, on the same page, "
+    "opposite meanings of the word 'promptly'.",
+    "Good encoders put sentences that mean the same thing close together, whichever words they "
+    "use.",
 )
 
 TINY: dict[str, Any] = {
@@ -64,8 +68,8 @@ TINY: dict[str, Any] = {
 
 @torch.no_grad()
 def minilm_reference(folder: Path) -> dict[str, Tensor]:
-    """Of each text: its token ids; of its first, middle and last token, what leaves the embeddings
-    and each layer (7, 3, 16); and its sentence vector (384)."""
+    """Each text's token ids, its sentence vector (384), and what leaves the embeddings and each
+    layer at its first, middle and last token (7, 3, 16)."""
     from sentence_transformers import SentenceTransformer
     from transformers import AutoModel, AutoTokenizer
 
@@ -84,9 +88,9 @@ def minilm_reference(folder: Path) -> dict[str, Tensor]:
 
 
 def tiny_reference() -> dict[str, Tensor]:
-    """A random model in float64: its weights, a padded batch with token types, all that leaves it,
-    and the gradients of sum(hidden * hidden_weights) + sum(pooled * pooled_weights), by
-    transformers' names."""
+    """A random model in float64: its weights, a padded batch with token types, all hidden states,
+    and the gradients of sum(hidden * hidden_weights) + sum(pooled * pooled_weights). The names are
+    transformers'."""
     from transformers import BertConfig, BertModel
 
     random = torch.Generator().manual_seed(0)
@@ -124,7 +128,7 @@ def tiny_reference() -> dict[str, Tensor]:
 
 
 def about(folder: Path) -> dict[str, Any]:
-    """What the values are of, and what computed them."""
+    """The model and the texts of the values, and the versions that computed them."""
     model = find_model("minilm")
     packages = ("torch", "transformers", "sentence-transformers", "tokenizers")
     return {
@@ -149,7 +153,7 @@ def write(target: Path) -> None:
 
 
 def differences(fresh: Path, kept: Path) -> list[str]:
-    """What two references differ in, beyond the tolerance; versions apart."""
+    """What differs between two references by more than the tolerance. Versions do not count."""
     found = []
     ours, theirs = (read_json(folder / "about.json") for folder in (fresh, kept))
     found += [
@@ -173,11 +177,10 @@ def differences(fresh: Path, kept: Path) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write, or compare; the exit status is 1 if what is computed now differs, 2 if it cannot be
-    computed."""
+    """Write, or compare. The exit status is 1 if values differ, 2 if they cannot be computed."""
     parser = argparse.ArgumentParser(prog="python -m tools.make_reference", description=__doc__)
     parser.add_argument(
-        "--check", action="store_true", help="compute anew, and compare with what is in the tree"
+        "--check", action="store_true", help="compare with what is in the tree, and write nothing"
     )
     options = parser.parse_args(arguments)
     try:

@@ -142,9 +142,8 @@ def measure(
                 (result for result in found if result.engine == limit.name), key=Result.speed
             )
             outcome.ratios[job] = show.ratios(results)
-            print(
-                f"\n{job}: matrix products run at {most.speed() / 1e9:,.0f} GFLOP/s, by {most.batch}"
-            )
+            rate = f"{most.speed() / 1e9:,.0f} GFLOP/s, by {most.batch}"
+            print(f"\n{job}: matrix products run at {rate}")
             print(table(show.rows(results, most)), flush=True)
     print()
     return outcome

@@ -1,4 +1,4 @@
-"""The texts that are encoded: from SNIPS and TweetEval where they are at hand, else made from
+"""The texts that are encoded: from SNIPS and TweetEval where a folder has them, else made from
 newsroom."""
 
 import math
@@ -58,15 +58,15 @@ def distinct(lines: Sequence[str]) -> list[str]:
 
 
 def log_uniform(least: int, most: int, count: int, seeded: random.Random) -> list[int]:
-    """Lengths of which as many are between 4 and 8 as between 128 and 256."""
+    """Random lengths, of which as many are between 4 and 8 as between 128 and 256, say."""
     return [round(math.exp(seeded.uniform(math.log(least), math.log(most)))) for _ in range(count)]
 
 
 def stream(
     texts: Sequence[str], tokenizer: Tokenizer, seeded: random.Random
 ) -> Iterator[tuple[str, int]]:
-    """The words of all texts with their numbers of pieces, over and over, the texts in ever another
-    order."""
+    """The words of all texts, each with its number of tokens, without end. The texts come in a new
+    order each time."""
     words = sorted({word for text in texts for word in text.split()})
     encoded = tokenizer.backend.encode_batch(words, add_special_tokens=False)
     pieces: Mapping[str, int] = dict(zip(words, map(len, encoded), strict=True))

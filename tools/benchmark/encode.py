@@ -1,8 +1,8 @@
 """Engines that encode: ours and the peers', each in its own best way.
 
-All get the same texts and give the mean over a text's tokens, scaled to length 1, for at most as
-many tokens. Tokenizing is part of the work; exporting a model to another format is not. All peers
-but sentence-transformers, which sorts by length itself, are fed by `in_batches`.
+All get the same texts and cut them at the same number of tokens. All give the mean over a text's
+tokens, scaled to length 1. Tokenizing is part of the work; exporting a model to another format is
+not. `in_batches` feeds all peers but sentence-transformers, which sorts by length itself.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -64,7 +64,7 @@ def engines(folder: Path, model: Path, threads: int) -> list[Engine]:
 
 
 def gpu_engines(folder: Path, model: Path) -> list[Engine]:
-    """The same in bfloat16 on a CUDA card."""
+    """The engines in bfloat16 on a CUDA card."""
     same = {"folder": str(folder), "model": str(model), "device": "cuda", "dtype": "bfloat16"}
     batches = ("32 texts", "128 texts", "16384 tokens", "65536 tokens")
     return [
@@ -81,9 +81,10 @@ def gpu_engines(folder: Path, model: Path) -> list[Engine]:
 
 
 def prepare(folder: Path, name: str, data_root: Path | None, count: int | None) -> Path:
-    """Write the texts into `folder`; returns the model's.
+    """Write the texts into `folder`. Returns the model's folder.
 
-    name: "minilm", or "base": of BERT-base's sizes, with seeded weights and MiniLM's tokenizer.
+    name: "minilm", or "base": a model of BERT-base's sizes, with random weights from a seed and
+    MiniLM's tokenizer.
     """
     model = find_model("minilm").path
     tokenizer = Tokenizer.from_folder(model)
@@ -211,7 +212,7 @@ def ctranslate2(folder: str, model: str, threads: int, int8: bool = False) -> Wo
 
 
 class MeanOfTokens(nn.Module):
-    """transformers' BERT, and the mean over the real tokens, scaled to length 1: (B, S), (B, S) ->
+    """transformers' BERT and the mean over the real tokens, scaled to length 1: two (B, S) ->
     (B, D)."""
 
     def __init__(self, model: str, attention: str = "sdpa") -> None:
@@ -229,7 +230,7 @@ class MeanOfTokens(nn.Module):
 
 
 def onnx_file(folder: str, model: str) -> Path:
-    """The model as ONNX, exported by the first engine that asks for it."""
+    """The model as ONNX. The first engine that asks exports it."""
     file = Path(folder) / "model.onnx"
     if not file.exists():
         ids = torch.ones(2, 8, dtype=torch.int64)
@@ -250,8 +251,8 @@ def onnx_file(folder: str, model: str) -> Path:
 
 
 def encode_work(encode: Callable[[list[str], str], Vectors], folder: str) -> Work:
-    """Encode a corpus; tells its tokens, their FLOP, and the lowest cosine to the first engine's
-    vectors."""
+    """Work that encodes a corpus. It tells the corpus's tokens as "done", their "flop", and the
+    lowest "cosine" to the first engine's vectors."""
     corpora = read_json(Path(folder) / "corpora.json")
     first: dict[str, Vectors] = {}
 
@@ -269,8 +270,8 @@ def encode_work(encode: Callable[[list[str], str], Vectors], folder: str) -> Wor
 
 
 def in_batches(run: Run, model: str) -> Callable[[list[str], str], Vectors]:
-    """Encode by a function of padded ids and mask: texts sorted by length, as many at once as the
-    batch says."""
+    """A function that encodes texts by `run`, sorted by length, as many at once as the batch
+    says."""
     tokenizer = tokenizers.Tokenizer.from_file(str(Path(model) / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_LENGTH)
@@ -294,8 +295,10 @@ def in_batches(run: Run, model: str) -> Callable[[list[str], str], Vectors]:
 
 
 def sorted_batches(lengths: Sequence[int], batch: str) -> Iterator[list[int]]:
-    """The numbers of all texts, longest first, so many at once: "32 texts", or "1024 tokens" with
-    their padding."""
+    """The numbers of all texts in batches, the longest first.
+
+    batch: how many at once: "32 texts", or "1024 tokens", which counts padding.
+    """
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
     limit, unit = batch.split()
     while order:
@@ -305,8 +308,8 @@ def sorted_batches(lengths: Sequence[int], batch: str) -> Iterator[list[int]]:
 
 
 def check(results: Sequence[Result]) -> None:
-    """Raise InputError for a float32 engine whose vectors are others: its time would be that of
-    other work."""
+    """Raise InputError if a float32 engine gives other vectors: then it did other work, and its
+    time says nothing."""
     for result in results:
         if "cosine" not in result.rounds[0] or "int8" in result.engine:
             continue

@@ -1,4 +1,4 @@
-"""What the numbers were measured on, and the most that could be reached on it."""
+"""The machine that the figures were measured on, and its own rate of matrix products."""
 
 import os
 import platform
@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from minibert.fast.linear import arranged, arranged_product, convolution
 from torch import Tensor, nn
 
+from minibert.fast.linear import arranged, arranged_product, convolution
 from minibert.model import BertConfig
 from tools.benchmark.race import Engine, Work, version
 
@@ -55,17 +55,18 @@ def described(facts: dict[str, Any]) -> str:
     card = f", {facts['cuda']}" if facts["cuda"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     return (
-        f"{facts['processor']}, {facts['instructions']}, {facts['threads']} threads on {facts['cores']} cores{card}\n"
+        f"{facts['processor']}, {facts['instructions']}, "
+        f"{facts['threads']} threads on {facts['cores']} cores{card}\n"
         f"python {facts['python']}, {versions}"
     )
 
 
 def useful_flop(config: BertConfig, lengths: Iterable[int]) -> int:
-    """What sentences of these numbers of tokens need, forward: the products of the linear layers,
-    and attention's two.
+    """The FLOP of a forward pass over sentences of these lengths: the linear layers and attention's
+    two products.
 
-    Of a multiplication and an addition each, for real tokens alone, whatever an engine pads them
-    to.
+    A multiplication and an addition count as two. Only real tokens count, whatever padding an
+    engine adds.
     """
     weights = 4 * config.hidden_size**2 + 2 * config.hidden_size * config.intermediate_size
     products = sum(length * (weights + 2 * length * config.hidden_size) for length in lengths)
@@ -73,8 +74,8 @@ def useful_flop(config: BertConfig, lengths: Iterable[int]) -> int:
 
 
 def limit(config: BertConfig, device: str = "cpu", dtype: str = "float32") -> Engine:
-    """The engine that does nothing but matrix products, in all ways that there are: the fastest is
-    the rate that all other engines are held against."""
+    """The engine that computes nothing but matrix products, in each way. All other engines are
+    compared with the fastest way."""
     sizes = {"hidden": config.hidden_size, "feed_forward": config.intermediate_size}
     ways = tuple(WAYS) if device == "cpu" else ("F.linear",)
     return Engine(
@@ -85,10 +86,10 @@ def limit(config: BertConfig, device: str = "cpu", dtype: str = "float32") -> En
 def matrix_products(
     hidden: int, feed_forward: int, device: str, dtype: str, seconds: float = 1.0
 ) -> Work:
-    """About a second of the products of a BERT layer; the work done is the FLOP of it.
+    """About a second of the products of a BERT layer. "done" is the FLOP.
 
-    The job is one of PRODUCTS; any other is a batch's products without gradients. With gradients
-    there are two more of the same size; where they cannot be had, nothing is done.
+    The job is one of PRODUCTS; for any other name it is a batch's products without gradients. Each
+    gradient takes two more products of the same size. A way that has no gradients does nothing.
     """
     kind: dict[str, Any] = {"device": device, "dtype": getattr(torch, dtype)}
     shapes = [(hidden, hidden)] * 4 + [(feed_forward, hidden), (hidden, feed_forward)]

@@ -1,4 +1,4 @@
-"""What whole processes take: from their start to the first vector, and for files of many
+"""The time of whole processes: from their start to the first vector, and for files of many
 sentences."""
 
 import os
@@ -21,7 +21,8 @@ from tools.benchmark.race import Result, environment, version
 STARTS = {
     "minibert": (
         "torch",
-        "from minibert import SentenceEncoder\nSentenceEncoder.from_pretrained('minilm').encode('a sentence')",
+        "from minibert import SentenceEncoder\n"
+        "SentenceEncoder.from_pretrained('minilm').encode('a sentence')",
     ),
     "sentence-transformers": (
         "sentence-transformers",
@@ -32,17 +33,21 @@ STARTS = {
         "transformers",
         "import torch\n"
         "from transformers import AutoModel, AutoTokenizer\n"
-        "tokenizer, bert = AutoTokenizer.from_pretrained({model!r}), AutoModel.from_pretrained({model!r})\n"
+        "tokenizer = AutoTokenizer.from_pretrained({model!r})\n"
+        "bert = AutoModel.from_pretrained({model!r})\n"
         "with torch.inference_mode():\n"
-        "    bert(**tokenizer('a sentence', return_tensors='pt')).last_hidden_state.mean(1).numpy()",
+        "    inputs = tokenizer('a sentence', return_tensors='pt')\n"
+        "    bert(**inputs).last_hidden_state.mean(1).numpy()",
     ),
     "import torch": ("torch", "import torch"),
 }
 
 
 def starts(rounds: int, threads: int) -> list[Result]:
-    """Seconds from the start of a fresh process to its end, after one vector; in turns, after a
-    first round that brings the files into memory."""
+    """The seconds from a process's start to its end, after one vector.
+
+    The programs take turns. A first round, which brings the files into memory, is not counted.
+    """
     results = {}
     for name, (package, _) in STARTS.items():
         if version(package) is None:
@@ -59,7 +64,7 @@ def starts(rounds: int, threads: int) -> list[Result]:
 
 
 def scale(counts: Sequence[int], threads: int) -> list[Result]:
-    """Encode files of so many sentences to files, each in a process of its own."""
+    """Encode files of so many sentences to files of vectors, each in a process of its own."""
     tokenizer = Tokenizer.from_folder(find_model("minilm").path)
     results = []
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +84,7 @@ def scale(counts: Sequence[int], threads: int) -> list[Result]:
 
 
 def run(command: Sequence[str], threads: int) -> dict[str, float]:
-    """One run of Python: the seconds from start to end, and the most memory that it had."""
+    """Run Python once: the seconds from start to end, and the peak memory."""
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, *command], env=environment(threads))
     _, status, usage = os.wait4(process.pid, 0)  # as wait(), and tells this process's own peak

@@ -1,10 +1,9 @@
-"""Engines that do the same work, each in a process of its own: they take turns (A B C, C A B ...),
-one at a time.
+"""Engines that do the same work take turns (A B C, C A B ...), one at a time.
 
-A process of its own, so that its memory is its own and no two libraries share a thread pool. In
-turns, since a machine's speed drifts: what is compared is then measured within seconds of each
-other. In another order each round, since what runs first has the caches and the clock rate that
-another left.
+Each engine has a process of its own, so that its memory is its own and no two libraries share a
+thread pool. They take turns because a machine's speed drifts: so what is compared is measured
+within seconds of each other. The order changes from round to round, since each engine finds the
+caches and the clock rate that the one before has left.
 """
 
 import importlib
@@ -24,19 +23,19 @@ from typing import Any
 
 from minibert.files import InputError
 
-# Does a job with a way of batching, and tells how much is "done", tokens say, and perhaps the
-# useful "flop" of it.
+# Does a job with a way of batching. Tells how much was "done", in tokens say, and perhaps its
+# useful "flop".
 Work = Callable[[str, str], dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A name for the table, and a function that gets ready, in the engine's own process, and
-    returns the work.
+    """What is measured: a name for the table, and a function that returns the work.
 
-    arguments: of the function, as JSON. batches: ways of batching that the work is measured with,
-    one by one; the fastest counts. packages: what has to be installed. tree: another checkout of
-    this project, whose function of the same name does the work.
+    The function runs in the engine's own process, and is not timed. arguments: the function's, as
+    JSON. batches: the ways of batching to measure, of which the fastest counts. packages: what must
+    be installed. tree: another checkout of this project, whose function of the same name does the
+    work.
     """
 
     name: str
@@ -49,7 +48,7 @@ class Engine:
 
 @dataclass
 class Result:
-    """What was measured of an engine with one way of batching: "seconds", "peak_mib" and "done" of
+    """What was measured of an engine with one way of batching: "seconds", "peak_mib" and "done" in
     each round."""
 
     engine: str

@@ -11,20 +11,20 @@ OURS, THEIRS, INT8 = "#d9480f", "#adb5bd", "#dee2e6"  # int8 gives other vectors
 
 
 def ratio(result: Result, ours: Result) -> float:
-    """Its time over ours: the median over the rounds, each by itself, so that what slows a round
-    cancels out."""
+    """Its time over ours: the median of the ratios of each round. What slows a whole round cancels
+    out."""
     return statistics.median(
         a / b for a, b in zip(result.values("seconds"), ours.values("seconds"), strict=True)
     )
 
 
 def rows(results: Sequence[Result], limit: Result) -> list[Sequence[str]]:
-    """A row for each engine and way of batching; the first engine, at its best, is ours.
+    """A row for each engine and way of batching. The first engine is ours; its fastest way counts.
 
-    limit: the engine of matrix products, whose work done is FLOP.
+    limit: the engine of matrix products, whose "done" is FLOP.
     """
     ours = next(iter(fastest(results).values()))
-    # where engines give vectors; their peak memory is then that of all jobs
+    # Engines that give vectors do several jobs, so their peak memory is that of all of them.
     compared = "cosine" in ours.rounds[0]
     last = "lowest cosine" if compared else "peak MiB"
     table: list[Sequence[str]] = [
@@ -47,7 +47,7 @@ def rows(results: Sequence[Result], limit: Result) -> list[Sequence[str]]:
 
 
 def starts(results: Sequence[Result]) -> list[Sequence[str]]:
-    """A row for each program; the first is ours, and the last is `import torch` alone."""
+    """A row for each program. The first is ours; the last is `import torch` alone."""
     alone = typical(results[-1])
     table: list[Sequence[str]] = [
         ("program", "seconds", "spread", "beyond import torch", "time / ours")
@@ -101,7 +101,7 @@ def typical(result: Result) -> float:
 
 
 def fastest(results: Sequence[Result]) -> dict[str, Result]:
-    """Of each engine, its best way of batching."""
+    """Each engine with its fastest way of batching."""
     best: dict[str, Result] = {}
     for result in results:
         if result.engine not in best or typical(result) < typical(best[result.engine]):
@@ -110,7 +110,7 @@ def fastest(results: Sequence[Result]) -> dict[str, Result]:
 
 
 def ratios(results: Sequence[Result]) -> dict[str, float]:
-    """Of each engine, at its best, its time over that of the first, which is ours."""
+    """Each engine's time over the first's, which is ours; both with their fastest batching."""
     best = fastest(results)
     ours = next(iter(best.values()))
     return {engine: ratio(result, ours) for engine, result in best.items()}
