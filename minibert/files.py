@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
@@ -112,12 +113,15 @@ def replacing(file: Path) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
+def write_text(file: Path, text: str) -> None:
+    """Write a UTF-8 text file. Its lines end with \\n on every system."""
+    with replacing(file) as beside:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+
+
 def write_json(file: Path, content: Any) -> None:
     """Write a JSON file for people: indented, keys in the order given."""
-    with replacing(file) as beside:
-        beside.write_text(
-            json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+    write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 @contextmanager
@@ -197,17 +201,18 @@ def signals() -> Iterator[Callable[[], bool]]:
     Python lets only the main thread handle signals. In another thread nothing changes, and the
     function always returns False.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
     asked: list[int] = []
+    stop_asked = partial(bool, asked)
+    if threading.current_thread() is not threading.main_thread():
+        yield stop_asked
+        return
 
     def note(number: int, frame: FrameType | None) -> None:
         asked.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(asked)
+        yield stop_asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

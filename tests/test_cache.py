@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from minibert.fast import speed_up
 from minibert.fast.linear import FEW, has_avx512
-from minibert.files import InputError
+from minibert.files import InputError, write_text
 from minibert.layout import Packed
 from minibert.model import Bert, Layer
 from tests.training import World, make_world, outcome
@@ -325,7 +325,7 @@ def test_a_disk_without_room_is_one_clear_error(
     settings = world.settings(freeze="backbone", cache_mib=0)
     with pytest.raises(InputError, match=r"no room in .* for the frozen layers' output, 0 MiB"):
         train(settings, tmp_path / "run")
-    settings.save(tmp_path / "recipe.toml")
+    write_text(tmp_path / "recipe.toml", settings.toml())
     assert (
         main(["--recipe", str(tmp_path / "recipe.toml"), "--output", str(tmp_path / "again")]) == 2
     )

@@ -29,7 +29,7 @@ import yaml
 import minibert
 import train as train_package
 from minibert import Bert, Padded, SentenceEncoder
-from minibert.files import InputError
+from minibert.files import InputError, write_text
 from minibert.formats.tensors import read_tensors, save_tensors
 from minibert.program import Interrupted
 from tests.training import (
@@ -57,7 +57,7 @@ from train.journal import append_log, cut_log
 from train.model import JointModel
 from train.optimizer import build_optimizer, rate_factor, set_rates
 from train.predict import to_examples
-from train.report import card_facts
+from train.report import model_card
 from train.run import main, train
 from train.saved import load_run, save_for_transformers
 from train.settings import Settings
@@ -269,7 +269,7 @@ def test_sigterm_in_earnest(world: World, tmp_path: Path) -> None:
     signal comes.
     """
     settings = world.settings(epochs=8, eval_steps=1, save_steps=10_000)
-    settings.save(tmp_path / "recipe.toml")
+    write_text(tmp_path / "recipe.toml", settings.toml())
     program = [sys.executable, "-m", "train.run"]
     run = tmp_path / "run"
     command = [*program, "--recipe", str(tmp_path / "recipe.toml"), "--output", str(run)]
@@ -348,7 +348,7 @@ def test_resume_without_a_checkpoint(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "cannot read" in resume_error(tmp_path / "nowhere", capsys)
-    world.settings().save(tmp_path / "run" / "settings.toml")
+    write_text(tmp_path / "run" / "settings.toml", world.settings().toml())
     assert "has no checkpoint to go on from" in resume_error(tmp_path / "run", capsys)
 
 
@@ -873,12 +873,10 @@ def test_model_cards_name_base_data_metrics_and_no_path(pooled: Path) -> None:
 
 
 def test_a_model_card_names_what_the_hub_has() -> None:
-    assert card_facts(Settings(data=("newsroom",))) == {
-        "base_model": "sentence-transformers/all-MiniLM-L6-v2"
-    }
-    facts = card_facts(
-        Settings(data=("hub:a/b/c", "hub:d/e", "x/y"), model="google-bert/bert-base-uncased")
-    )
+    facts, _ = model_card(Settings(data=("newsroom",)), [], {})
+    assert facts == {"base_model": "sentence-transformers/all-MiniLM-L6-v2"}
+    settings = Settings(data=("hub:a/b/c", "hub:d/e", "x/y"), model="google-bert/bert-base-uncased")
+    facts, _ = model_card(settings, [], {})
     assert facts == {"base_model": "google-bert/bert-base-uncased", "datasets": ["a/b", "d/e"]}
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from minibert import Bert, BertConfig, Packed, Padded, heads
-from minibert.files import InputError
+from minibert.files import InputError, write_text
 from minibert.heads import pool
 from minibert.program import Interrupted
 from tests.documents import ROOT, apply, blocks
@@ -159,7 +159,7 @@ def test_a_kind_of_ones_own_trains_predicts_evaluates_and_is_compared(
     """Beside other tasks, by the user's own program alone."""
     file = program("A kind of task", tmp_path)
     settings = world.settings(world.scores, world.sentences, epochs=1, compare_single=True)
-    settings.save(tmp_path / "recipe.toml")
+    write_text(tmp_path / "recipe.toml", settings.toml())
     run = tmp_path / "run"
     printed = python(file, "run", "--recipe", tmp_path / "recipe.toml", "--output", run)
     assert "score (robust, no labels)" in printed

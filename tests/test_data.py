@@ -17,7 +17,8 @@ import torch
 from minibert.tokenizer import Tokenizer, TruncationWarning
 from train.batches import collate, prepare
 from train.data.examples import Example
-from train.sampling import in_pieces, plan_epoch
+from train.sampling import ExampleId, in_pieces, plan_steps
+from train.settings import Settings
 from train.tasks.base import Task
 from train.tasks.classification import SentenceClassification
 from train.tasks.regression import SentenceRegression
@@ -199,6 +200,24 @@ def test_a_place_is_a_words_first_piece(tokenizer: Tokenizer) -> None:
 
 SAMPLINGS = ("proportional", "temperature", "uniform", "round-robin")
 SIZES = (100, 7, 33)
+
+
+def plan_epoch(
+    sizes: Sequence[int],
+    batch_size: int,
+    sampling: str,
+    temperature: float,
+    seed: int,
+    lengths: Sequence[Sequence[int]] | None = None,
+) -> list[list[ExampleId]]:
+    """The batches of one epoch, one a step; its number takes the place of the seed."""
+    settings = Settings(
+        batch_size=batch_size,
+        sampling=sampling,
+        temperature=temperature,
+        group_by_length=lengths is not None,
+    )
+    return [batch for (batch,) in plan_steps(sizes, settings, seed, lengths)]
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)

@@ -22,7 +22,6 @@ from train.optimizer import (
     no_decay,
     rate_factor,
     set_rates,
-    unfreeze,
 )
 from train.run import train
 from train.setup import assemble
@@ -125,7 +124,9 @@ def test_unfreezing_adds_each_parameter_once(world: World) -> None:
     optimizer = build_optimizer(parts.model, parts.mixer, settings)
     units = [{group["unit"] for group in optimizer.param_groups}]
     for epoch in (2, 3, 3, 4):
-        unfreeze(parts.plan, epoch, parts.model, optimizer, settings)
+        parts.plan.apply(epoch)
+        for group in new_groups(parts.model, settings, optimizer):
+            optimizer.add_param_group(group)
         units.append({group["unit"] for group in optimizer.param_groups})
         held = [id(p) for group in optimizer.param_groups for p in group["params"]]
         assert sorted(held) == sorted(id(p) for p in parts.model.parameters() if p.requires_grad)

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from minibert import Bert, BertConfig, InputError, SentenceEncoder
+from minibert.files import write_text
 from minibert.formats.tensors import read_tensors
 from minibert.tokenizer import Tokenizer
 from tests.test_data import VOCABULARY
@@ -63,7 +64,7 @@ def save(folder: Path, tasks: Sequence[Task], split_words: str = "punctuation") 
         torch.nn.init.normal_(parameter)
     settings = Settings(data=("x",))
     save_run(folder, encoder, model, tasks, split_words, facts={}, training="")
-    settings.save(folder / "settings.toml")
+    write_text(folder / "settings.toml", settings.toml())
     return model
 
 

@@ -14,7 +14,7 @@ import sys
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,16 @@ from minibert import InputError
 from minibert.files import read_lines
 from train.data.columns import from_fields, settle
 from train.data.examples import DataSet, Example
-from train.data.read import OURS, read_folder, read_source
+from train.data.read import OURS, read_source
 from train.data.spans import span_tags
 from train.data.splits import cut_dev
 from train.data.words import WORD
 from train.setup import load_data
 from train.tasks import classes_of, clean_labels
+
+
+def splits_of(path: Path, scores: Collection[str] = ()) -> dict[str, list[Example]]:
+    return read_source(str(path), scores)[0]
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -232,7 +236,7 @@ def test_conll_columns(tmp_path: Path) -> None:
         "\u00a0\n-DOCSTART- O\n\n\n10\u00a0000 O\n\u200b O\n\ufeff O"
     )
     file = write(tmp_path, news__conll=text) / "news.conll"
-    examples = read_folder(file)["train"]
+    examples = splits_of(file)["train"]
     assert [(e.words, e.labels["tags"], e.where) for e in examples] == [
         (("EU", "rejects"), ("B-ORG", "O"), f"{file}, line 3"),
         (("Peter", "Blackburn"), ("B-PER", "I-PER"), f"{file}, line 6"),
@@ -301,7 +305,7 @@ def test_tables_with_quotes_commas_tabs_and_line_ends_inside(
         writer.writerows(rows[:3])
         stream.write(end)  # a blank line is nothing
         writer.writerows(rows[3:])
-    examples = read_folder(file)["train"]
+    examples = splits_of(file)["train"]
     assert [(e.text, e.labels) for e in examples] == [
         ('She said "no", twice', {"label": "a, b", "note": "tab"}),
         ("two\nlines", {"label": "c"}),
@@ -350,7 +354,7 @@ def test_a_table_of_a_header_only_is_an_empty_split(tmp_path: Path) -> None:
 
 def test_the_row_numbers_that_pandas_writes_are_no_task(tmp_path: Path) -> None:
     write(tmp_path, train__csv=",text,label,id\n0,a,x,7\n1,b,y,8\n")
-    assert [e.labels for e in read_folder(tmp_path)["train"]] == [{"label": "x"}, {"label": "y"}]
+    assert [e.labels for e in splits_of(tmp_path)["train"]] == [{"label": "x"}, {"label": "y"}]
 
 
 @pytest.mark.parametrize(
@@ -373,7 +377,7 @@ def test_what_is_a_score_and_what_is_a_class(
     rows = [["text", "x"], *(["a", cell] for cell in cells)]
     with (tmp_path / "train.csv").open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows(rows)
-    found = labels(read_folder(tmp_path)["train"], "x")
+    found = labels(splits_of(tmp_path)["train"], "x")
     assert found == wanted
     assert [type(value) for value in found] == [type(value) for value in wanted]
 
@@ -385,20 +389,20 @@ def test_a_column_is_of_scores_in_all_splits_if_it_is_in_one(tmp_path: Path) -> 
         dev__csv="text,x\nb,2.5\n",
         test__jsonl=lines({"text": "c", "x": 3}),
     )
-    assert {split: labels(es, "x") for split, es in read_folder(tmp_path).items()} == {
+    assert {split: labels(es, "x") for split, es in splits_of(tmp_path).items()} == {
         "train": [1.0],
         "dev": [2.5],
         "test": [3.0],
     }
     only = write(tmp_path / "only", test__csv="text,x,y\na,1,1\n")
-    assert read_folder(only)["test"][0].labels == {"x": "1", "y": "1"}
-    assert read_folder(only, ["x"])["test"][0].labels == {"x": 1.0, "y": "1"}
+    assert splits_of(only)["test"][0].labels == {"x": "1", "y": "1"}
+    assert splits_of(only, ["x"])["test"][0].labels == {"x": 1.0, "y": "1"}
 
 
 def test_a_text_beside_decimal_numbers_stays_a_text(tmp_path: Path) -> None:
     """... so that `build_tasks` can refuse the mixture, if the column is asked for at all."""
     write(tmp_path, train__csv="text,x\na,4.5\nb,n/a\nc,4\n")
-    assert labels(read_folder(tmp_path)["train"], "x") == [4.5, "n/a", 4.0]
+    assert labels(splits_of(tmp_path)["train"], "x") == [4.5, "n/a", 4.0]
 
 
 # JSON lines
@@ -420,7 +424,7 @@ def test_any_number_of_labels_of_all_kinds(tmp_path: Path) -> None:
     pair = {"text_a": "one", "text_b": "two", "likeness": -1}
     file = tmp_path / "train.jsonl"
     file.write_text(lines(record) + "\n  \n" + lines(words, pair), encoding="utf-8")
-    first, second, third = read_folder(tmp_path)["train"]
+    first, second, third = splits_of(tmp_path)["train"]
     assert first == Example(
         "Ada met Bo in Rome.",
         {
@@ -638,7 +642,7 @@ def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path) -> None:
     file.write_bytes("\ufeffa\r\n\ufeffb\u2028c".encode())
     assert read_lines(file) == ["a", "\ufeffb\u2028c"]
     write(tmp_path, train__jsonl="\ufeff" + lines({"text": "a", "x": "y"}))
-    assert read_folder(tmp_path)["train"][0].text == "a"
+    assert splits_of(tmp_path)["train"][0].text == "a"
 
 
 # Splits
@@ -949,7 +953,7 @@ def test_the_parts_of_a_hub_name(
 def test_labels_are_counted_as_they_are_in_the_real_sentiment(shared: Path) -> None:
     """Tweets hold U+2028 and other separators that are no line ends; one too many would shift all
     labels."""
-    examples = read_folder(shared / "data" / "tweeteval" / "sentiment")["test"]
+    examples = splits_of(shared / "data" / "tweeteval" / "sentiment")["test"]
     numbers = (shared / "data" / "tweeteval" / "sentiment" / "test_labels.txt").read_text().split()
     names = {"0": "negative", "1": "neutral", "2": "positive"}
     assert Counter(labels(examples, "sentiment")) == Counter(names[number] for number in numbers)

@@ -4,19 +4,20 @@ Evidence: whole texts for a small model; the files of other programs read back b
 where they are installed.
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from minibert.files import InputError
+from minibert.files import InputError, write_text
 from minibert.program import Interrupted
 from tests.training import World, log_of, make_world, metrics_of, write_model
 from train.batches import Item
 from train.data.examples import Example
 from train.journal import Journal, add_scalars, tensorboard
-from train.report import draw_curves, final_table, groups_table, prediction_records, shown, table
+from train.report import draw_curves, final_table, groups_table, shown, table, write_predictions
 from train.run import main, train
 from train.settings import Settings
 from train.setup import assemble
@@ -165,7 +166,7 @@ def test_metrics_on_one_line() -> None:
 # Predictions
 
 
-def test_prediction_records() -> None:
+def test_predictions_are_written_beside_what_is_right(tmp_path: Path) -> None:
     """Only what the item has a label for, with what is right beside what was predicted."""
     words = ("fly", "to", "rome")
     tagged = Item(
@@ -183,12 +184,14 @@ def test_prediction_records() -> None:
         },
         {"intent": Prediction("a", 0.5), "cosine": Prediction(0.25)},
     ]
-    assert prediction_records(TASKS, [tagged, pair], found) == [
+    write_predictions(tmp_path / "predictions.jsonl", TASKS, [tagged, pair], found)
+    lines = (tmp_path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [
         {
             "text": "fly to rome",
-            "words": words,
+            "words": list(words),
             "intent": {"gold": "a", "predicted": "b", "probability": 0.75},
-            "slots": {"gold": ("O", "O", "B-x"), "predicted": ("O", "B-x", "I-x")},
+            "slots": {"gold": ["O", "O", "B-x"], "predicted": ["O", "B-x", "I-x"]},
         },
         {"text": "one", "second": "two", "cosine": {"gold": 0.5, "predicted": 0.25}},
     ]
@@ -328,7 +331,7 @@ def test_without_tensorboard_the_error_says_what_to_install(
         InputError, match="tensorboard = true needs the tensorboard package: install it"
     ):
         tensorboard(tmp_path, 0)
-    world.settings(tensorboard=True).save(tmp_path / "recipe.toml")
+    write_text(tmp_path / "recipe.toml", world.settings(tensorboard=True).toml())
     command = ["--recipe", str(tmp_path / "recipe.toml"), "--output", str(tmp_path / "run")]
     assert main(command) == 2
     assert "pip install tensorboard" in capsys.readouterr().err

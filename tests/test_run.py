@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from minibert.files import InputError
+from minibert.files import InputError, write_text
 from minibert.formats.tensors import read_tensors
 from minibert.tokenizer import TruncationWarning
 from tests.training import (
@@ -60,7 +60,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def arguments(settings: Settings, folder: Path, *more: str) -> list[str]:
     """A command line that has these settings, by way of a recipe file."""
-    settings.save(folder / "recipe.toml")
+    write_text(folder / "recipe.toml", settings.toml())
     return ["--recipe", str(folder / "recipe.toml"), *more]
 
 

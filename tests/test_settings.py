@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 
 from minibert import InputError
+from minibert.files import write_text
 from train import run
 from train.command_line import RECIPES, command_line, recipe_file
 from train.data.read import OURS
@@ -124,7 +125,7 @@ def test_settings_toml_is_exact(tmp_path: Path) -> None:
         dropout=0,
     )
     for settings in (default, others, small):
-        settings.save(file)
+        write_text(file, settings.toml())
         assert Settings(**read_settings(file)) == settings
         assert read_settings(file) == {
             name: list(value) if isinstance(value, tuple) else value
@@ -138,7 +139,7 @@ def test_settings_toml_is_exact(tmp_path: Path) -> None:
 )
 def test_every_character_comes_back(character: str, tmp_path: Path) -> None:
     settings = Settings(output=f"a{character}b", data=(character,))
-    settings.save(tmp_path / "settings.toml")
+    write_text(tmp_path / "settings.toml", settings.toml())
     assert Settings(**read_settings(tmp_path / "settings.toml")) == settings
 
 
@@ -301,7 +302,7 @@ def test_help_names_every_option_with_its_default(capsys: pytest.CaptureFixture[
 
 def test_resuming_takes_the_runs_own_settings_and_no_others(tmp_path: Path) -> None:
     settings = Settings(data=("x",), lr=0.125, seed=9)
-    settings.save(tmp_path / "settings.toml")
+    write_text(tmp_path / "settings.toml", settings.toml())
     assert parse("--resume", str(tmp_path)) == (settings, tmp_path)
     for more in (["--lr", "0.125"], ["--recipe", "newsroom"], ["--no-cache"], ["--data", "x"]):
         with pytest.raises(

@@ -31,7 +31,7 @@ from train.run import train
 from train.sampling import plan_steps
 from train.settings import Settings
 from train.setup import assemble
-from train.tasks.base import Prediction, Task
+from train.tasks.base import Prediction, TargetTask
 from train.tasks.classification import SentenceClassification
 from train.tasks.tagging import TokenTagging
 
@@ -82,7 +82,7 @@ def train_transformers(settings: Settings, run: Path) -> None:
 
 @torch.no_grad()
 def evaluate(
-    model: TransformersJoint, sentence: Task, tokens: Task, items: Sequence[Item]
+    model: TransformersJoint, sentence: TargetTask, tokens: TargetTask, items: Sequence[Item]
 ) -> Metrics:
     """The metrics of one split, by the definitions that ours is measured by."""
     model.eval()

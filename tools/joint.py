@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from train.batches import Item
-from train.tasks.base import Task
+from train.tasks.base import TargetTask
 
 
 class TransformersJoint(nn.Module):
@@ -57,7 +57,7 @@ class TransformersJoint(nn.Module):
 
 
 def padded(
-    items: Sequence[Item], task: Task, length: int | None = None
+    items: Sequence[Item], task: TargetTask, length: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, mask and tags as rows of equal length, with -100 where there is no tag."""
     tokens = [item.tokens_of(task.name)[0] for item in items]

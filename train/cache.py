@@ -18,7 +18,6 @@ from torch import Tensor
 from minibert.files import InputError
 from train.batches import Batch, Item
 from train.model import JointModel
-from train.settings import Settings
 
 
 class PrefixCache:
@@ -51,24 +50,6 @@ class PrefixCache:
             self.states = (
                 torch.from_numpy(nameless_file(folder, num_bytes)).view(weight.dtype).view(shape)
             )
-
-    @classmethod
-    def renewed(
-        cls,
-        old: "PrefixCache | None",
-        model: JointModel,
-        prefix: int,
-        sources: Sequence[Sequence[Item]],
-        settings: Settings,
-        run: Path,
-    ) -> "PrefixCache | None":
-        """The cache for an epoch: the old one while as much is frozen as before, else a new one;
-        None for no cache."""
-        wanted = prefix if settings.cache else 0
-        if old is not None and old.prefix == wanted:
-            return old
-        items = [item for source in sources for item in source]
-        return cls(model, items, wanted, settings.cache_mib * 2**20, run) if wanted else None
 
     def forward(self, batch: Batch) -> Tensor:
         """The last hidden state of a batch, (*, D), as `JointModel.forward` gives it."""

@@ -43,10 +43,6 @@ class Progress:
             total, count = self.losses.get(name, [0.0, 0.0])
             self.losses[name] = [total + sums[name], count + counts[name]]
 
-    def start_next_epoch(self) -> None:
-        """Begin an epoch at its first step, with no losses."""
-        self.epoch, self.position, self.losses = self.epoch + 1, 0, {}
-
     def skip(self) -> None:
         """Note a step that was left out."""
         self.skipped += 1

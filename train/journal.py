@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from minibert.files import InputError, read_text, replacing
+from minibert.files import InputError, read_text, write_text
 from train.batches import Batch
 from train.checkpoint import Progress
 from train.report import shown
@@ -99,8 +99,7 @@ def cut_log(run: Path, step: int) -> None:
         # a killed program may have left a last line without its end
         lines = read_text(file).split("\n")[:-1]
         kept = [line for line in lines if json.loads(line)["step"] <= step]
-        with replacing(file) as beside:
-            beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        write_text(file, "".join(f"{line}\n" for line in kept))
 
 
 def tensorboard(run: Path, step: int) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from train.freezing import FreezingPlan, select
+from train.freezing import select
 from train.model import JointModel
 from train.settings import Settings, parse_number, parse_pairs
 
@@ -93,19 +93,6 @@ def build_optimizer(
             }
         )
     return build(groups)
-
-
-def unfreeze(
-    plan: FreezingPlan,
-    epoch: int,
-    model: JointModel,
-    optimizer: torch.optim.Optimizer,
-    settings: Settings,
-) -> None:
-    """Let an epoch's units learn, and give the optimizer those that did not learn before."""
-    plan.apply(epoch)
-    for group in new_groups(model, settings, optimizer):
-        optimizer.add_param_group(group)
 
 
 def rate_factor(step: int, total: int, settings: Settings) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minibert.files import replacing
+from minibert.files import replacing, write_text
 from minibert.formats.hub import hub_id
 from train.batches import Item
 from train.evaluation import Metrics
@@ -110,33 +110,37 @@ def final_table(results: Mapping[str, Metrics], tasks: Sequence[Task]) -> str:
     return table(rows)
 
 
-def card_facts(settings: Settings) -> dict[str, Any]:
-    """What a model card tells the Hub of a run: the base model and the data sets, if they are from
-    there."""
+def model_card(
+    settings: Settings, tasks: Sequence[Task], results: Mapping[str, Metrics]
+) -> tuple[dict[str, Any], str]:
+    """What a run's model card tells the Hub, and what it tells people, in Markdown.
+
+    The Hub's are the base model and the data sets, if they are from there. People's are base model,
+    data, tasks, metrics and settings, without paths of this machine.
+    """
     base = hub_id(settings.model)
     # OWNER/NAME, without a CONFIG
     sets = ["/".join(name[4:].split("/")[:2]) for name in settings.data if name.startswith("hub:")]
-    return ({"base_model": base} if base else {}) | ({"datasets": sets} if sets else {})
-
-
-def training_card(settings: Settings, tasks: Sequence[Task], results: Mapping[str, Metrics]) -> str:
-    """What it tells people, in Markdown: base model, data, tasks, metrics, settings; no paths of
-    this machine."""
-    base = hub_id(settings.model) or Path(settings.model).name
+    facts = ({"base_model": base} if base else {}) | ({"datasets": sets} if sets else {})
     data = ", ".join(name if name.startswith("hub:") else Path(name).name for name in settings.data)
     names = ", ".join(task.summary() for task in tasks)
     chosen = settings.toml(without=("data", "model", "output", "device"))
-    return (
-        f"## Training\n\nBy minibert, from {base} on {data}. Tasks: {names}.\n\n"
+    return facts, (
+        f"## Training\n\nBy minibert, from {base or Path(settings.model).name} on {data}. "
+        f"Tasks: {names}.\n\n"
         f"```\n{final_table(results, tasks)}\n```\n\n```toml\n{chosen}```\n"
     )
 
 
-def prediction_records(
-    tasks: Sequence[Task], items: Sequence[Item], predictions: Sequence[Mapping[str, Prediction]]
-) -> list[dict[str, Any]]:
-    """For each item its text, and for each of its labels what is right and what was predicted."""
-    records = []
+def write_predictions(
+    file: Path,
+    tasks: Sequence[Task],
+    items: Sequence[Item],
+    predictions: Sequence[Mapping[str, Prediction]],
+) -> None:
+    """Write a JSON object a line: an item's text, and for each of its labels what is right and what
+    was predicted."""
+    lines = []
     for item, predicted in zip(items, predictions, strict=True):
         record: dict[str, Any] = {"text": item.example.text}
         if item.example.second is not None:
@@ -147,15 +151,8 @@ def prediction_records(
             if task.name in item.example.labels:
                 gold = item.example.labels[task.name]
                 record[task.name] = task.beside_gold(gold, predicted[task.name])
-        records.append(record)
-    return records
-
-
-def write_json_lines(file: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line."""
-    with replacing(file) as beside:
-        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        beside.write_text("".join(lines), encoding="utf-8")
+        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    write_text(file, "".join(lines))
 
 
 def draw_curves(run: Path, history: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> bool:

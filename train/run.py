@@ -1,15 +1,17 @@
 """python -m train.run: fine-tune one encoder for all the tasks that the data has. Read `train`,
 then `fit`."""
 
+import math
 import sys
 import time
 from contextlib import closing
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from minibert.files import signals, write_json
+from minibert.files import signals, write_json, write_text
 from minibert.program import Interrupted, run_program
 from train.cache import PrefixCache
 from train.checkpoint import Progress, fill, load_checkpoint, read_progress, save_checkpoint
@@ -17,22 +19,21 @@ from train.command_line import command_line, output_folder
 from train.compare import compare_single
 from train.evaluation import Metrics, measure, monitored_value, predict
 from train.journal import Journal, cut_log
-from train.optimizer import BuildOptimizer, adamw, build_optimizer, rate_factor, set_rates, unfreeze
-from train.overfit import check_memorised
-from train.report import (
-    card_facts,
-    draw_curves,
-    final_table,
-    overview,
-    prediction_records,
-    training_card,
-    write_json_lines,
+from train.optimizer import (
+    BuildOptimizer,
+    adamw,
+    build_optimizer,
+    new_groups,
+    rate_factor,
+    set_rates,
 )
+from train.overfit import check_memorised
+from train.report import draw_curves, final_table, model_card, overview, write_predictions
 from train.sampling import plan_steps
 from train.saved import save_for_transformers, save_run
 from train.settings import Settings
 from train.setup import Parts, assemble
-from train.step import Forward, forward_backward, is_finite, not_finite
+from train.step import Forward, forward_backward, not_finite
 from train.tasks import KINDS, Kinds
 from train.words import used_words_only
 
@@ -72,10 +73,10 @@ def train(
         results["test"] = measure(tasks, test, predictions)
 
     # What the run leaves.
-    card = card_facts(settings), training_card(settings, tasks, results)
+    card = model_card(settings, tasks, results)
     save_run(run, parts.encoder, model, tasks, parts.splitting, *card)
     save_for_transformers(run, parts.encoder.tokenizer, model, tasks, *card)
-    write_json_lines(run / "predictions.jsonl", prediction_records(tasks, last, predictions))
+    write_predictions(run / "predictions.jsonl", tasks, last, predictions)
     draw_curves(run, progress.history, tasks)
     progress.seconds = time.perf_counter() - started
     facts = {
@@ -114,7 +115,7 @@ def fit(
         best = load_checkpoint(run, parameters, optimizer)
         cut_log(run, progress.step)
     else:
-        settings.save(run / "settings.toml")
+        write_text(run / "settings.toml", settings.toml())
 
     sizes = [len(source) for source in sources]
     lengths = [[item.num_tokens for item in source] for source in sources]
@@ -122,13 +123,16 @@ def fit(
     cache: PrefixCache | None = None
     with signals() as stop_asked, closing(journal):
         while not progress.is_over(settings):
-            unfreeze(parts.plan, progress.epoch, model, optimizer, settings)
+            parts.plan.apply(progress.epoch)
+            for group in new_groups(model, settings, optimizer):
+                optimizer.add_param_group(group)
             if not any(p.requires_grad for p in model.parameters()):
                 print("everything is frozen: nothing is trained, only evaluated")
                 break
-            prefix = parts.plan.prefix(progress.epoch)
-            cached = [*sources, parts.dev]
-            cache = PrefixCache.renewed(cache, model, prefix, cached, settings, run)
+            prefix = parts.plan.prefix(progress.epoch) if settings.cache else 0
+            if prefix != (cache.prefix if cache else 0):
+                items, memory = [*chain(*sources), *parts.dev], settings.cache_mib * 2**20
+                cache = PrefixCache(model, items, prefix, memory, run) if prefix else None
             forward: Forward = cache.forward if cache else model
             steps = plan_steps(sizes, settings, progress.epoch, lengths)
             journal.begin_epoch(len(steps))
@@ -139,7 +143,7 @@ def fit(
                 losses = forward_backward(batches, model, forward, parts.mixer, tasks, settings)
                 learning = [p for p in parameters.values() if p.grad is not None]
                 norm = float(nn.utils.clip_grad_norm_(learning, settings.clip or float("inf")))
-                if is_finite(losses, norm):
+                if all(map(math.isfinite, (norm, *losses.sums.values()))):
                     optimizer.step()
                     progress.count(losses.sums, losses.counts)
                 else:
@@ -160,7 +164,7 @@ def fit(
                     if progress.best_step == progress.step:
                         best = {name: p.detach().clone() for name, p in parameters.items()}
                 if ends_epoch:
-                    progress.start_next_epoch()
+                    progress.epoch, progress.position, progress.losses = progress.epoch + 1, 0, {}
                 stops, ends = stop_asked(), progress.is_over(settings)
                 if stops or ends or progress.step % settings.save_steps == 0:
                     progress.seconds = time.perf_counter() - started

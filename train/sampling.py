@@ -22,34 +22,15 @@ def plan_steps(
     """An epoch's steps: lists of batches, which are lists of examples. Follows from its arguments
     alone, which makes a run resumable.
 
+    A batch is from one source, and an epoch has as many batches as the sources have together.
+    "proportional" sampling takes each batch of each source once. The others choose each batch's
+    source: "temperature" by size ** (1 / temperature), "uniform" evenly at random, "round-robin" in
+    turns; a source that runs out is shuffled again.
     sizes: how many items each source has. lengths: the tokens of each of them, by which batches are
     grouped if the settings say so. How many steps there are does not depend on them.
     """
-    seed = settings.seed * 1_000_003 + epoch
-    grouped = lengths if settings.group_by_length else None
-    batches = plan_epoch(
-        sizes, settings.batch_size, settings.sampling, settings.temperature, seed, grouped
-    )
-    return in_pieces(batches, settings.accumulate)
-
-
-def plan_epoch(
-    sizes: Sequence[int],
-    batch_size: int,
-    sampling: str,
-    temperature: float,
-    seed: int,
-    lengths: Sequence[Sequence[int]] | None = None,
-) -> list[list[ExampleId]]:
-    """The batches of one epoch, each from one source.
-
-    An epoch has as many batches as the sources have together. "proportional" takes each batch of
-    each source once. The others choose each batch's source: "temperature" by size ** (1 /
-    temperature), "uniform" evenly at random, "round-robin" in turns; a source that runs out is
-    shuffled again. lengths: the tokens of each source's items, if batches are to be of items of
-    similar length.
-    """
-    random = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
+    batch_size, sampling = settings.batch_size, settings.sampling
     counts = [math.ceil(size / batch_size) for size in sizes]
     total = sum(counts)
     if sampling == "proportional":
@@ -58,14 +39,16 @@ def plan_epoch(
     elif sampling == "round-robin":
         turns = [i % len(sizes) for i in range(total)]
     else:
-        power = 1 / temperature if sampling == "temperature" else 0.0
+        power = 1 / settings.temperature if sampling == "temperature" else 0.0
         weights = torch.tensor([size / max(sizes) for size in sizes]) ** power
         turns = torch.multinomial(weights, total, replacement=True, generator=random).tolist()
+    grouped = lengths if settings.group_by_length else None
     streams = [
-        _shuffled_batches(size, batch_size, random, None if lengths is None else lengths[source])
+        _shuffled_batches(size, batch_size, random, grouped[source] if grouped else None)
         for source, size in enumerate(sizes)
     ]
-    return [[(source, number) for number in next(streams[source])] for source in turns]
+    batches = [[(source, number) for number in next(streams[source])] for source in turns]
+    return in_pieces(batches, settings.accumulate)
 
 
 def _shuffled_batches(

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from minibert.files import InputError, read_text, replacing
+from minibert.files import InputError, read_text
 from minibert.heads import POOLINGS
 
 
@@ -176,19 +176,15 @@ class Settings:
         if not self.data:
             raise InputError("data is empty: name at least one data folder")
 
-    def save(self, file: Path) -> None:
-        """Write the settings as TOML, from which the run can be repeated."""
-        with replacing(file) as beside:
-            beside.write_text(self.toml(), encoding="utf-8")
-
     def toml(self, without: tuple[str, ...] = ()) -> str:
         """The settings as TOML, one a line, but for those left out."""
-        kept = {
-            key: value
+        lines = [
+            f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
             for key, value in asdict(self).items()
             if value is not None and key not in without
-        }
-        return "".join(f"{key} = {_toml(value)}\n" for key, value in kept.items())
+        ]
+        # TOML writes texts, numbers, lists and booleans as JSON does, but escapes \x7f.
+        return "".join(lines).replace("\x7f", "\\u007f")
 
 
 def read_settings(file: Path) -> dict[str, Any]:
@@ -266,12 +262,3 @@ def _type_name(wanted: Any) -> str:
         if get_origin(wanted) is tuple
         else " or ".join(names[t] for t in get_args(wanted) or (wanted,))
     )
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, str):
-        # which only TOML wants escaped
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -69,11 +69,6 @@ def forward_backward(
     return StepLosses(sums, counts, gradient_report(gradients) if gradients else {})
 
 
-def is_finite(losses: StepLosses, norm: float) -> bool:
-    """Whether a step's losses and the norm of its gradient are numbers to go by."""
-    return all(abs(value) < float("inf") for value in (norm, *losses.sums.values()))
-
-
 def not_finite(step: int, times: int, batches: Sequence[Batch]) -> InputError:
     """What to tell the user of the last of several such steps in a row."""
     where = "; ".join(item.example.where for batch in batches for item in batch.items[:3])

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from minibert.files import replacing
+from minibert.files import write_text
 
 
 def write_card(file: Path, facts: Mapping[str, Any], text: str) -> None:
@@ -13,5 +13,4 @@ def write_card(file: Path, facts: Mapping[str, Any], text: str) -> None:
     people."""
     # JSON is YAML too.
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in facts.items()]
-    with replacing(file) as beside:
-        beside.write_text("\n".join(["---", *lines, "---", "", text.strip(), ""]), encoding="utf-8")
+    write_text(file, "\n".join(["---", *lines, "---", "", text.strip(), ""]))

@@ -54,11 +54,6 @@ class ModelFolder:
     source: str  # "folder", "package", "cache" or "hub"
     commit: str | None  # the Hub's commit, where it is known
 
-    @property
-    def repository(self) -> str:
-        """The Hub id; the name itself if it is a folder."""
-        return ALIASES.get(self.name, self.name)
-
 
 class PoolingWarning(UserWarning):
     """Nothing says how a model's token vectors become a sentence vector. The plain mean is
@@ -135,9 +130,9 @@ def find_encoder(
     found = find_model(name, revision)
     if pooling is not None:
         return found.path
-    repository = found.repository
+    repository = ALIASES.get(found.name, found.name)
     plain = found.source != "folder" and repository.startswith(PLAIN)
-    if found.source == "cache" and not plain and (missing := _unknown_modules(found)):
+    if found.source == "cache" and not plain and (missing := _unknown_modules(found, repository)):
         try:
             download(repository, found.commit)
         except InputError as error:
@@ -160,13 +155,13 @@ def find_encoder(
     return found.path
 
 
-def _unknown_modules(found: ModelFolder) -> str | None:
+def _unknown_modules(found: ModelFolder, repository: str) -> str | None:
     """What sentence-transformers' files in a snapshot of the cache lack, unless the Hub has said
     that there is none."""
     if (found.path / "modules.json").exists():
         return None if any(found.path.glob("*_*/config.json")) else "1_Pooling/config.json"
     known = huggingface_hub.try_to_load_from_cache(
-        found.repository, "modules.json", revision=found.commit
+        repository, "modules.json", revision=found.commit
     )
     return None if known is huggingface_hub._CACHED_NO_EXIST else "modules.json"
 

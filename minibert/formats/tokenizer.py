@@ -9,7 +9,7 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
-from minibert.files import InputError, read_object, read_text, replacing, split_lines, write_json
+from minibert.files import InputError, read_object, read_text, split_lines, write_json, write_text
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -102,12 +102,11 @@ def word_piece(vocabulary: Path, settings: dict) -> tokenizers.Tokenizer:
 def write_tokenizer(backend: tokenizers.Tokenizer, limit: int | None, folder: Path) -> None:
     """Write tokenizer.json, tokenizer_config.json and vocab.txt. Raises InputError if the disk
     refuses."""
-    with replacing(folder / "tokenizer.json") as beside:
-        beside.write_text(backend.to_str(pretty=True), encoding="utf-8")
+    write_text(folder / "tokenizer.json", backend.to_str(pretty=True))
     highest = max(backend.get_vocab(with_added_tokens=True).values())
     tokens = [backend.id_to_token(i) or f"[no token {i}]" for i in range(highest + 1)]
-    with replacing(folder / "vocab.txt") as beside:  # a line's number is its token's id
-        beside.write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8", newline="\n")
+    # A line's number is its token's id.
+    write_text(folder / "vocab.txt", "".join(f"{token}\n" for token in tokens))
     settings: dict[str, Any]
     if isinstance(ours := backend.normalizer, BertNormalizer):
         settings = {

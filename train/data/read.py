@@ -30,9 +30,10 @@ FILE_READERS: dict[str, Callable[[Path], Iterable[Example]]] = {
 def read_source(name: str, scores: Collection[str] = ()) -> tuple[dict[str, list[Example]], str]:
     """The splits of one `--data`, and the source's own name.
 
-    name: a folder or a file in any of the formats, one of the project's own data sets ("newsroom"),
-    or hub:OWNER/NAME[/CONFIG]. scores: fields whose whole numbers are scores, even if none of them
-    has a decimal point. Raises InputError, naming file and line, for what cannot be read.
+    name: a folder in any of the formats, or a file, which is all train; one of the project's own
+    data sets ("newsroom"); or hub:OWNER/NAME[/CONFIG]. scores: fields whose whole numbers are
+    scores, even if none of them has a decimal point. Raises InputError, naming file and line, for
+    what cannot be read.
     """
     if name.startswith("hub:"):
         return settle(read_hub(name.removeprefix("hub:")), scores), name.rpartition("/")[2]
@@ -43,20 +44,17 @@ def read_source(name: str, scores: Collection[str] = ()) -> tuple[dict[str, list
             f"--data {name}: there is no such file or folder; the project's own data sets are "
             f"{', '.join(sorted(ours))}"
         )
-    return read_folder(path, scores), path.resolve().stem if path.is_file() else path.resolve().name
+    if not path.is_file():
+        return settle(read_folder(path), scores), path.resolve().name
+    reader = FILE_READERS.get(path.suffix)
+    if reader is None:
+        raise InputError(f"{path}: of a file, only {', '.join(FILE_READERS)} can be read")
+    return settle({"train": list(reader(path))}, scores), path.resolve().stem
 
 
-def read_folder(path: Path, scores: Collection[str] = ()) -> dict[str, list[Example]]:
-    """The splits of a folder, or of a single file, which is all train.
-
-    scores: as in `read_source`. Raises InputError, naming file and line, for what cannot be read;
-    and for two files that could be the same split.
-    """
-    if path.is_file():
-        reader = FILE_READERS.get(path.suffix)
-        if reader is None:
-            raise InputError(f"{path}: of a file, only {', '.join(FILE_READERS)} can be read")
-        return settle({"train": list(reader(path))}, scores)
+def read_folder(path: Path) -> dict[str, list[Example]]:
+    """The splits of a folder. Raises InputError, naming file and line, for what cannot be read; and
+    for two files that could be the same split."""
     splits = {}
     for split, names in SPLITS.items():
         found = [reader for name in names for reader in _readers(path, name)]
@@ -71,7 +69,7 @@ def read_folder(path: Path, scores: Collection[str] = ()) -> dict[str, list[Exam
             "NAME/seq.in with seq.out and label, or NAME_text.txt with NAME_labels.txt, or one of "
             f"{', '.join('NAME' + suffix for suffix in FILE_READERS)}"
         )
-    return settle(splits, scores)
+    return splits
 
 
 def _readers(path: Path, name: str) -> list[tuple[str, Callable[[], Iterable[Example]]]]:

@@ -13,13 +13,13 @@ from torch import nn
 from minibert.files import InputError
 from train.data.examples import DataSet, Example
 from train.settings import Settings, parse_by_task, parse_pairs
-from train.tasks.base import FRAME, Metric, Prediction, Task
+from train.tasks.base import FRAME, Metric, Prediction, TargetTask, Task
 from train.tasks.classification import SentenceClassification
 from train.tasks.regression import SentenceRegression
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging
 
-__all__ = ["FRAME", "KINDS", "Kinds", "Metric", "Prediction", "Task"]
+__all__ = ["FRAME", "KINDS", "Kinds", "Metric", "Prediction", "TargetTask", "Task"]
 
 Kinds = Sequence[type[Task]]
 # The first whose `fits` says yes has a field.

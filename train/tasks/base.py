@@ -1,12 +1,14 @@
 """What the program asks of every kind of task, and what most kinds share.
 
-A kind is a class derived from `Task`, in a file of its own, and one entry in a tuple of kinds.
-CONTRIBUTING.md shows a whole one.
+A kind is a class derived from `Task`, in a file of its own, and one entry in a tuple of kinds. Most
+derive from `TargetTask`, which knows how a loss adds up over targets. CONTRIBUTING.md shows a whole
+one.
 
 Shapes: B sequences of a batch, D hidden, C labels, K targets in a batch. `*` stands for the tokens,
 (N) packed.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -62,13 +64,10 @@ class Counterpart:
     problem_type: str | None = None
 
 
-class Task:
+class Task(ABC):
     """One task, and by its class the kind of it.
 
-    The first part of the methods says what a kind is. The second part, from `targets` on, does the
-    rest for every kind whose loss is a sum over targets that stand somewhere in the batch: a
-    sequence, a token, a pair. A kind whose loss looks at the whole batch overrides `add_targets`,
-    `loss`, `count` and `predict` instead.
+    Every kind must have the abstract methods; the others say what most kinds say.
     """
 
     kind: ClassVar[str]  # its word in tasks.json and in the output
@@ -89,15 +88,15 @@ class Task:
     # From data to a task
 
     @classmethod
+    @abstractmethod
     def fits(cls, name: str, examples: Sequence[Example]) -> bool:
         """Whether the field `name` of these examples, which all have it, is for this kind."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def from_examples(cls, name: str, examples: Sequence[Example], settings: Settings) -> "Task":
         """The task that some training examples make. Raises InputError, naming file and line, for
         what it cannot learn."""
-        raise NotImplementedError
 
     @classmethod
     def clean(cls, name: str, values: Sequence[Any]) -> tuple[Sequence[Any], str]:
@@ -140,23 +139,34 @@ class Task:
         the task has nothing to say of it."""
         return (Input(example.words or example.text),)
 
+    @abstractmethod
     def build_head(self, config: BertConfig) -> nn.Module:
         """The parameters of this task alone."""
-        raise NotImplementedError
 
-    def logits(self, model: JointModel, states: Tensor, batch: Batch, positions: Tensor) -> Tensor:
-        """What the head says at the positions: (*, D) -> (K, C), or (K) for numbers."""
-        raise NotImplementedError
+    @abstractmethod
+    def add_targets(self, batch: Batch) -> None:
+        """Put positions and targets into a batch, if it has some of this task.
 
-    def decode(self, logits: Tensor, item: Item) -> Prediction:
-        """One item's logits as a prediction."""
-        raise NotImplementedError
+        A kind that hides words from the encoder changes the batch's input_ids here.
+        """
+
+    @abstractmethod
+    def loss(self, model: JointModel, states: Tensor, batch: Batch) -> Tensor:
+        """The loss of a batch that has targets: a sum, so that batches can be added up exactly."""
+
+    @abstractmethod
+    def count(self, batch: Batch) -> float:
+        """What to divide the loss by; 0 for a batch without targets."""
+
+    @abstractmethod
+    def predict(self, model: JointModel, states: Tensor, batch: Batch) -> dict[int, Prediction]:
+        """What the task says of the batch's items, by their places in it."""
 
     # How predictions are measured and shown
 
+    @abstractmethod
     def measure(self, items: Sequence[Item], predictions: Sequence[Prediction]) -> dict[str, float]:
         """The metrics of predictions for items that have this task's label."""
-        raise NotImplementedError
 
     def is_right(self, gold: Any, predicted: Any) -> bool:
         """Whether a predicted label is the right one."""
@@ -183,25 +193,32 @@ class Task:
         is one."""
         return None
 
-    # For losses that are sums over targets
 
+class TargetTask(Task):
+    """A kind whose loss is a sum over targets, which stand at positions of the batch: a sequence, a
+    token, a pair."""
+
+    @abstractmethod
     def targets(self, item: Item) -> Sequence[Any]:
         """An item's targets, as numbers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def positions(self, batch: Batch, i: int) -> Sequence[Any]:
         """Where the targets of item i stand."""
-        raise NotImplementedError
 
+    @abstractmethod
+    def logits(self, model: JointModel, states: Tensor, batch: Batch, positions: Tensor) -> Tensor:
+        """What the head says at the positions: (*, D) -> (K, C), or (K) for numbers."""
+
+    @abstractmethod
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The losses of the targets, summed: (K, C), (K) -> ()."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def decode(self, logits: Tensor, item: Item) -> Prediction:
+        """One item's logits as a prediction."""
 
     def add_targets(self, batch: Batch) -> None:
-        """Put positions and targets into a batch, if it has some of this task.
-
-        A kind that hides words from the encoder changes the batch's input_ids here.
-        """
         labelled = [i for i, item in enumerate(batch.items) if self.name in item.example.labels]
         positions = [p for i in labelled for p in self.positions(batch, i)]
         targets = [t for i in labelled for t in self.targets(batch.items[i])]
@@ -211,16 +228,14 @@ class Task:
             batch.targets[self.name] = torch.tensor(targets, device=device)
 
     def loss(self, model: JointModel, states: Tensor, batch: Batch) -> Tensor:
-        """The loss of a batch that has targets: a sum, so that batches can be added up exactly."""
         logits = self.logits(model, states, batch, batch.positions[self.name])
         return self.criterion(logits, batch.targets[self.name])
 
     def count(self, batch: Batch) -> float:
-        """What to divide the loss by: how many targets a batch has, 0 for none."""
+        """How many targets a batch has."""
         return float(len(batch.targets.get(self.name, ())))
 
     def predict(self, model: JointModel, states: Tensor, batch: Batch) -> dict[int, Prediction]:
-        """What the task says of the batch's items, by their places in it."""
         chosen = [i for i, item in enumerate(batch.items) if self.name in item.parts_of]
         if not chosen:
             return {}
@@ -231,7 +246,7 @@ class Task:
         return {i: self.decode(part, batch.items[i]) for i, part in zip(chosen, parts, strict=True)}
 
 
-class SentenceTask(Task):
+class SentenceTask(TargetTask):
     """What the tasks share that look at one pooled vector of a text.
 
     pooling: one of `minibert.heads.POOLINGS`, or "pooler".

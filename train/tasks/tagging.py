@@ -15,12 +15,12 @@ from train.batches import Batch, Input, Item
 from train.data.examples import Example
 from train.model import JointModel
 from train.settings import Settings
-from train.tasks.base import Counterpart, Metric, Prediction, Task
+from train.tasks.base import Counterpart, Metric, Prediction, TargetTask
 
 BIO = re.compile("O|[BI]-.+")  # outside; begins an entity of a type, or is inside one
 
 
-class TokenTagging(Task):
+class TokenTagging(TargetTask):
     """A BIO tag for each word, by cross-entropy.
 
     A word's first piece is labelled and predicted; its other pieces carry no loss (Devlin et al.
