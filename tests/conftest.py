@@ -1,7 +1,7 @@
-"""What several test files share: the model and the texts that may be on this machine, and a small
-BERT.
+"""Fixtures of several test files: the real model and texts, as far as this machine has them, and a
+small config.
 
-What is missing is skipped, and the skip says what would have to be there.
+A test whose files are missing is skipped. The skip says what would have to be there.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from hypothesis import settings
 from minibert import BertConfig
 from minibert.formats.hub import installed_package
 
-# hypothesis draws the same in every run, and a slow machine is no failure.
+# hypothesis draws the same examples in every run, and no test fails for being slow.
 settings.register_profile(
     "minibert", derandomize=True, database=None, deadline=None, max_examples=40
 )
@@ -29,8 +29,7 @@ def seed() -> None:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """For products so small that a second thread only waits for the first, or rounds them in
-    another way."""
+    """One thread. In small products a second one only waits, and it changes the rounding."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

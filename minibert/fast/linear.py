@@ -8,8 +8,9 @@ processor; `python -m tools.benchmark products` measures it (figures in RESULTS.
   its backward pass included.
 - `ArrangedLinear` is for inference. It hands oneDNN a copy of the weights that was arranged for its
   kernels once. That saves a tenth of a batch's time, and up to half of a single sentence's. There
-  is a second gain: a row of the product has the same bits however many rows there are. MKL chooses
-  another kernel for another number of rows.
+  is a second gain: a row of the product has the same bits however many rows there are, from two
+  on. (For a single row of more than 1,024 numbers oneDNN has another kernel; but a text has two
+  tokens at least, [CLS] and [SEP].) MKL chooses another kernel for another number of rows.
 
 oneDNN rounds a little more than MKL: it adds up the products of a sum one after the other, where
 MKL adds up blocks of them. Where a hidden state of MiniLM reaches 10, it is off transformers' by up
