@@ -18,7 +18,7 @@ from tests.training import World, make_world
 from train.run import train
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("train",)  # whose rules are held
+PACKAGES = ("minibert", "train")  # whose rules are held
 ABOVE = {"minibert": ("train", "tools", "tests"), "train": ("tools", "tests"), "tools": ("tests",)}
 OPTIONAL = {"datasets", "matplotlib", "torch.utils.tensorboard"}  # may be missing: asked for late
 MOST_LINES = 300
@@ -60,6 +60,20 @@ def test_imports_point_one_way(name: str) -> None:
     """tools -> train -> minibert."""
     above = ABOVE[name.partition(".")[0]]
     assert not [found for found in imports_of(name) if found.partition(".")[0] in above]
+
+
+def test_the_lesson_names_nothing_of_the_machine() -> None:
+    """Of the library's files, only the encoder knows the fast variants."""
+    named = {
+        name
+        for name in MODULES
+        if name.startswith("minibert") and any("minibert.fast" in i for i in imports_of(name))
+    }
+    assert {name for name in named if not name.startswith("minibert.fast")} == {"minibert.encoder"}
+    for name in ("model", "layout", "heads"):
+        text = (ROOT / "minibert" / f"{name}.py").read_text(encoding="utf-8")
+        assert "minibert/fast" not in text
+        assert "AVX" not in text
 
 
 def test_there_are_no_circles() -> None:
