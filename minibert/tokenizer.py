@@ -210,8 +210,9 @@ class Tokenizer:
     def _told(self, tokens: list[Tokens], truncation: Truncation) -> list[Tokens]:
         """The same tokens, after saying how much the limit has cut off."""
         truncated = Truncated(self.max_length, truncation)
-        truncated.add(tokens)
-        truncated.warn(len(tokens))
+        if any(one.lost for one in tokens):
+            truncated.add(tokens)
+            truncated.warn(len(tokens))
         return tokens
 
 

@@ -6,7 +6,10 @@ Resuming is in test_checkpoint, what is frozen in test_freezing, gradients in te
 """
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,6 +23,7 @@ from torch import Tensor
 from minibert.files import InputError, write_text
 from minibert.formats.tensors import read_tensors
 from minibert.tokenizer import TruncationWarning
+from tests.documents import ROOT
 from tests.training import (
     World,
     differing,
@@ -36,7 +40,7 @@ from tests.training import (
 from train import run as run_module
 from train.batches import Item
 from train.checkpoint import Progress, checkpoints
-from train.command_line import output_folder
+from train.command_line import new_folder
 from train.compare import compare_single, epochs_alone, settings_alone
 from train.data.examples import DataSet, Example
 from train.evaluation import monitored_value
@@ -546,10 +550,8 @@ def test_the_first_free_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     settings = world.settings()
-    assert output_folder(settings) == Path("runs/sentences")
-    for name in ("sentences", "sentences-2"):
-        (tmp_path / "runs" / name).mkdir(parents=True)
-    assert output_folder(settings) == Path("runs/sentences-3")
+    assert new_folder(settings) == Path("runs/sentences")
+    assert new_folder(settings) == Path("runs/sentences-2")
     assert main(arguments(world.settings(epochs=0), tmp_path)) == 0
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {
         "sentences",
@@ -569,6 +571,35 @@ def test_an_existing_run_is_not_overwritten(
     assert main(command) == 2
     assert f"{tmp_path / 'run'} holds a run already: resume it (--resume" in capsys.readouterr().err
     assert (tmp_path / "run/metrics.json").read_bytes() == left
+
+
+def test_a_folder_that_another_process_writes_is_refused(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With and without --resume; and the lock does not outlive its holder."""
+    run = tmp_path / "run"
+    command = arguments(world.settings(epochs=1), tmp_path, "--output", str(run))
+    holder = (
+        "import sys, pathlib\nfrom minibert.files import locked\n"
+        f"folder = pathlib.Path({str(run)!r})\nfolder.mkdir()\n"
+        "with locked(folder):\n    print('locked', flush=True)\n    sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", holder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"locked\n"
+        (run / "settings.toml").write_text(world.settings(epochs=1).toml())
+        for again in (command, ["--resume", str(run)]):
+            assert main(again) == 2
+            assert f"process {process.pid} is writing {run}" in capsys.readouterr().err
+        (run / "settings.toml").unlink()
+        process.kill()
+    assert main(command) == 0
 
 
 def test_a_run_that_cannot_start_leaves_no_folder(

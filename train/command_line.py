@@ -1,11 +1,13 @@
 """Where the settings of a run come from, the command line and recipes; and which folder it gets."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from minibert.files import InputError
+from minibert.files import InputError, locked
 from train.settings import Settings, read_settings
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -62,22 +64,47 @@ def recipe_file(name: str) -> Path:
     )
 
 
-def output_folder(settings: Settings) -> Path:
-    """The run's folder: as asked for, which must not hold another run, or the first free runs/NAME,
-    runs/NAME-2 ..."""
+@contextmanager
+def run_folder(settings: Settings, resumed: Path | None) -> Iterator[Path]:
+    """The run's folder, which no other process can take until the block ends.
+
+    It is the one to resume, or the one that the settings ask for, or the first free runs/NAME,
+    runs/NAME-2 ... If nothing was written to a new folder, it is removed.
+    Raises InputError if another process is writing it, or if it holds a run that is not resumed.
+    """
+    try:
+        folder = resumed or new_folder(settings)
+    except OSError as error:
+        raise InputError(f"cannot write {error.filename}: {error.strerror}") from error
+    try:
+        with locked(folder):
+            if resumed is None and (folder / "settings.toml").exists():
+                raise InputError(
+                    f"{folder} holds a run already: resume it (--resume {folder}), or choose "
+                    "another --output"
+                )
+            yield folder
+    finally:
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
+            folder.parent.rmdir()
+
+
+def new_folder(settings: Settings) -> Path:
+    """Make the folder of a new run. Two runs that start together get two folders."""
     if settings.output is not None:
         folder = Path(settings.output)
-        if (folder / "settings.toml").exists():
-            raise InputError(
-                f"{folder} holds a run already: resume it (--resume {folder}), or choose another "
-                "--output"
-            )
+        folder.mkdir(parents=True, exist_ok=True)
         return folder
-    base = Path("runs") / Path(settings.data[0]).name
-    folder, number = base, 2
-    while folder.exists():
-        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
-    return folder
+    first = folder = Path("runs") / Path(settings.data[0]).name
+    number = 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+            folder = first.with_name(f"{first.name}-{number}")
 
 
 def _metavar(f: Any) -> str | None:

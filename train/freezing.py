@@ -87,13 +87,6 @@ class FreezingPlan:
             unit for start, units in self.thawed.items() if start <= epoch for unit in units
         }
 
-    def state_of(self, unit: str) -> str:
-        """ "learns", "learns from epoch N" or "frozen"."""
-        if unit not in self.frozen:
-            return "learns"
-        starts = [epoch for epoch, units in self.thawed.items() if unit in units]
-        return f"learns from epoch {min(starts)}" if starts else "frozen"
-
     def apply(self, epoch: int) -> None:
         """Make an epoch's frozen units frozen, and all others learn."""
         frozen = self.frozen_in(epoch)

@@ -63,7 +63,9 @@ def groups_table(model: JointModel, plan: FreezingPlan, settings: Settings) -> s
             continue
         free = no_decay(unit)
         undecayed = sum(p.numel() for p in unit.parameters() if id(p) in free)
-        state = plan.state_of(name)
+        starts = [epoch for epoch, units in plan.thawed.items() if name in units]
+        later = f"learns from epoch {min(starts)}" if starts else "frozen"
+        state = later if name in plan.frozen else "learns"
         learning = (f"{rates[name]:.3g}", f"{settings.weight_decay:g}", f"{undecayed:,}")
         row = (f"{size:,}", state, *(("-", "-", "-") if state == "frozen" else learning))
         is_layer = name.startswith("layers.")

@@ -15,7 +15,7 @@ from minibert.files import signals, write_json, write_text
 from minibert.program import Interrupted, run_program
 from train.cache import PrefixCache
 from train.checkpoint import Progress, fill, load_checkpoint, read_progress, save_checkpoint
-from train.command_line import command_line, output_folder
+from train.command_line import command_line, run_folder
 from train.compare import compare_single
 from train.evaluation import Metrics, measure, monitored_value, predict
 from train.journal import Journal, cut_log
@@ -187,11 +187,11 @@ def main(
 
     def program() -> None:
         settings, resumed = command_line(arguments, "python -m train.run", __doc__ or "")
-        run = resumed or output_folder(settings)
-        metrics = train(settings, run, resumed is not None, kinds, optimizer)
-        if settings.compare_single:
-            alone = partial(train, kinds=kinds, optimizer=optimizer)
-            compare_single(settings, run, metrics, alone, kinds)
+        with run_folder(settings, resumed) as run:
+            metrics = train(settings, run, resumed is not None, kinds, optimizer)
+            if settings.compare_single:
+                alone = partial(train, kinds=kinds, optimizer=optimizer)
+                compare_single(settings, run, metrics, alone, kinds)
 
     return run_program(program)
 

@@ -4,7 +4,7 @@ A kind is one class in a file of this folder, and one entry in KINDS. A user's o
 the user's own program: CONTRIBUTING.md shows how.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -75,19 +75,32 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
         raise InputError(f"tasks = {', '.join(missing)}: the data's tasks are {', '.join(found)}")
     if not found:
         raise InputError("the training data has texts, but no labels")
-    _check_names_in(settings, list(found))
-    tasks = [
-        _build_task(name, examples, settings, kinds)
-        for name, examples in found.items()
-        if not settings.tasks or name in settings.tasks
-    ]
+    kind_by_name: dict[str, type[Task]] = {}
+    for name, examples in found.items():
+        if settings.tasks and name not in settings.tasks:
+            continue
+        # ModuleDict, which holds the heads, cannot have a key that is one of its own attributes.
+        if "." in name or name == FRAME.name or hasattr(nn.ModuleDict(), name):
+            raise InputError(
+                f"a task cannot be named {name!r}: rename it in the data, or leave it out with "
+                "--tasks"
+            )
+        kind = kind_of(name, examples, kinds)
+        if kind is None:
+            raise _no_kind(name, examples, kinds)
+        kind_by_name[name] = kind
+    _check_names_in(settings, found, kind_by_name)
+    tasks = [kind.from_examples(name, found[name], settings) for name, kind in kind_by_name.items()]
     others = (split for data in sets for name, split in data.splits.items() if name != "train")
     check_labels((example for split in others for example in split), tasks)
     return tasks
 
 
-def _check_names_in(settings: Settings, names: Sequence[str]) -> None:
-    """Raise InputError for a setting that names a task which the data lacks."""
+def _check_names_in(
+    settings: Settings, names: Collection[str], kinds: Mapping[str, type[Task]]
+) -> None:
+    """Raise InputError for a setting that names a task which the data lacks, or whose kind has no
+    such setting."""
     known = ", ".join(names)
     for name in parse_by_task(settings.pooling, "pooling")[1]:
         if name not in names:
@@ -97,21 +110,8 @@ def _check_names_in(settings: Settings, names: Sequence[str]) -> None:
     for name in parse_pairs(settings.class_weights, "class_weights"):
         if name not in names:
             raise InputError(f"class_weights: there is no task {name!r}; the tasks are {known}")
-
-
-def _build_task(name: str, examples: Sequence[Example], settings: Settings, kinds: Kinds) -> Task:
-    # ModuleDict, which holds the heads, cannot have a key that is one of its own attributes.
-    if "." in name or name == FRAME.name or hasattr(nn.ModuleDict(), name):
-        raise InputError(
-            f"a task cannot be named {name!r}: rename it in the data, or leave it out with --tasks"
-        )
-    kind = kind_of(name, examples, kinds)
-    if kind is None:
-        raise _no_kind(name, examples, kinds)
-    weighted = parse_pairs(settings.class_weights, "class_weights")
-    if name in weighted and not kind.takes_class_weights:
-        raise InputError(f"class_weights: the task {name} has no classes of sentences")
-    return kind.from_examples(name, examples, settings)
+        if name in kinds and not kinds[name].takes_class_weights:
+            raise InputError(f"class_weights: the task {name} has no classes of sentences")
 
 
 def _no_kind(name: str, examples: Sequence[Example], kinds: Kinds) -> InputError:
