@@ -141,7 +141,8 @@ class SentenceEncoder:
     ) -> NDArray[np.float32]:
         """One vector for each text: (n, D) float32, in the order given; (D,) for a single string.
 
-        A text's vector is the same to the last bit, whatever other texts are encoded with it.
+        In float32, on a CPU with AVX2 or AVX-512, a text's vector is the same to the last bit
+        whatever other texts are encoded with it.
         normalize: scale to length 1; left out, as the model's files say. batch_tokens: how many
         tokens a thread computes at once; it changes speed and memory only. progress: a bar on
         stderr. truncation: what happens to a text over the limit, "warn", "error" or "silent".
