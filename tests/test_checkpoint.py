@@ -112,7 +112,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "dropout": 0.3,
         "layer_decay": 0.5,
     },
-    "sources": {  # 14 steps an epoch; a source that runs out is shuffled anew in the middle
+    "sources": {  # 14 steps an epoch; a source that runs out is shuffled again in the middle
         "sampling": "temperature",
         "loss": "uncertainty",
         "freeze": "embeddings",

@@ -615,6 +615,19 @@ def test_a_run_that_cannot_start_leaves_no_folder(
     assert capsys.readouterr().err.count("error: ") == 2
 
 
+def test_a_folder_of_the_users_own_stays(world: World, tmp_path: Path) -> None:
+    """Empty as it is, and with an empty parent; what the run has made goes."""
+    (tmp_path / "mine/own").mkdir(parents=True)
+    (tmp_path / "mine/other").mkdir()
+    for name in ("mine/own", "mine/new"):
+        command = ["--data", "nowhere", "--model", str(world.model)]
+        assert main([*command, "--output", str(tmp_path / name)]) == 2
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"own", "other"}
+    (tmp_path / "mine/other").rmdir()
+    assert main([*command, "--output", str(tmp_path / "mine/own")]) == 2
+    assert (tmp_path / "mine/own").is_dir()
+
+
 def test_interrupted_before_the_loop(
     world: World,
     tmp_path: Path,

@@ -69,9 +69,10 @@ def run_folder(settings: Settings, resumed: Path | None) -> Iterator[Path]:
     """The run's folder, which no other process can take until the block ends.
 
     It is the one to resume, or the one that the settings ask for, or the first free runs/NAME,
-    runs/NAME-2 ... If nothing was written to a new folder, it is removed.
+    runs/NAME-2 ... A folder that was made here is removed if nothing was written to it.
     Raises InputError if another process is writing it, or if it holds a run that is not resumed.
     """
+    is_ours = resumed is None and not (settings.output and Path(settings.output).exists())
     try:
         folder = resumed or new_folder(settings)
     except OSError as error:
@@ -86,8 +87,10 @@ def run_folder(settings: Settings, resumed: Path | None) -> Iterator[Path]:
             yield folder
     finally:
         with suppress(OSError):  # it is not empty
-            folder.rmdir()
-            folder.parent.rmdir()
+            if is_ours:
+                folder.rmdir()
+            if settings.output is None and resumed is None:
+                folder.parent.rmdir()
 
 
 def new_folder(settings: Settings) -> Path:

@@ -78,7 +78,7 @@ def tensor_names(file: Path) -> list[str]:
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file by their names, as copies: the file may change later."""
     with open_safetensors(file) as tensors:
-        return {name: tensors.get_tensor(name).clone() for name in tensors.keys()}  # noqa: SIM118 (not a dict)
+        return {name: tensors.get_tensor(name).clone() for name in list(tensors.keys())}
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
