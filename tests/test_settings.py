@@ -14,7 +14,8 @@ from minibert.files import write_text
 from train import run
 from train.command_line import RECIPES, command_line, recipe_file
 from train.data.read import OURS
-from train.settings import Settings, parse_number, parse_pairs, read_settings
+from train.parse import parse_number, parse_pairs
+from train.settings import Settings, read_settings
 
 HINTS = get_type_hints(Settings)
 NAMES = [field.name for field in fields(Settings)]

@@ -31,9 +31,10 @@ from train.run import train
 from train.sampling import plan_steps
 from train.settings import Settings
 from train.setup import assemble
-from train.tasks.base import Prediction, TargetTask
+from train.tasks.base import Prediction
 from train.tasks.classification import SentenceClassification
 from train.tasks.tagging import TokenTagging
+from train.tasks.targets import TargetTask
 
 ENGINES = ("minibert", "transformers")
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from train.batches import Item
-from train.tasks.base import TargetTask
+from train.tasks.targets import TargetTask
 
 
 class TransformersJoint(nn.Module):

@@ -26,6 +26,7 @@ class Progress:
     step: int = 0  # steps taken
     epoch: int = 1  # counted from 1
     position: int = 0  # steps taken in this epoch
+    is_due: bool = False  # whether the last step's evaluation has still to come
     best: float | None = None  # the monitored metric's highest value
     best_step: int = 0
     evaluations_since_best: int = 0
@@ -48,9 +49,23 @@ class Progress:
         self.skipped += 1
         self.skipped_in_a_row += 1
 
+    def took_step(self, steps: int, settings: Settings) -> None:
+        """Note a step, taken or left out, and whether dev is to be evaluated after it. steps: how
+        many the epoch has."""
+        self.step += 1
+        self.position += 1
+        self.is_due = self.position == steps or (
+            settings.eval_steps > 0 and self.step % settings.eval_steps == 0
+        )
+
+    def begin_epoch(self) -> None:
+        """Note that an epoch has ended."""
+        self.epoch, self.position, self.losses = self.epoch + 1, 0, {}
+
     def evaluated(self, metrics: Mapping[str, Any], monitored: float) -> None:
         """Note an evaluation, the training losses of this epoch so far, and whether it is the best
         evaluation yet."""
+        self.is_due = False
         self.evaluations_since_best += 1
         if self.best is None or monitored > self.best:
             self.best, self.best_step, self.evaluations_since_best = monitored, self.step, 0

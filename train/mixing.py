@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from minibert.files import InputError
-from train.settings import Settings, parse_number, parse_pairs
+from train.parse import parse_number, parse_pairs
+from train.settings import Settings
 from train.tasks.base import Task
 
 

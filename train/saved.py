@@ -40,12 +40,7 @@ def save_run(
         if task.vector_pooling is not None:
             encoder.settings = replace(encoder.settings, pooling=task.vector_pooling)
     encoder.save_pretrained(run / "model", facts=facts, training=training)
-    heads = {
-        f"{name}.{key}": p
-        for name, head in model.heads.items()
-        for key, p in head.named_parameters()
-    }
-    save_tensors(heads, run / "heads.safetensors")
+    save_tensors(dict(model.heads.named_parameters()), run / "heads.safetensors")
     write_json(
         run / "tasks.json",
         {"split_words": splitting, "tasks": [task.describe() for task in tasks]},
@@ -84,7 +79,7 @@ def save_for_transformers(
         save_model(
             counterpart.architecture,
             model.bert.config,
-            encoder | dict(model.heads[task.name].named_parameters()),
+            encoder | task.export(model.heads[task.name]),
             folder,
             id2label={str(i): label for i, label in enumerate(counterpart.labels)},
             label2id={label: i for i, label in enumerate(counterpart.labels)},

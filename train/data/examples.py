@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 # each split's names in files and on the Hub
@@ -12,15 +13,39 @@ SPLITS = {"train": ("train",), "dev": ("dev", "val", "valid", "validation"), "te
 class Example:
     """One text, or a pair of texts, with the labels that its source gives.
 
-    labels: each field's value as it was read: a text, a number, a tuple with a tag for each word,
-    or what else a format reads. What a value means is known to the kinds of tasks alone.
+    labels: each field's value as it was read: a text, a number, a tuple with a tag for each word, a
+    frozenset of several labels, the Answers to a question, or what else a format reads. What a
+    value means is known to the kinds of tasks alone.
     """
 
     text: str
     labels: Mapping[str, Any]
     where: str  # "file, line 7": for messages
     words: tuple[str, ...] | None = None  # where the labels are of words
-    second: str | None = None  # the other text of a pair
+    second: str | None = None  # the other text of a pair; of a question, the text that answers it
+    choices: tuple[str, ...] | None = None  # what may follow the text, of which one is right
+    id: str | int | None = None  # the source's own name of the example
+
+    @cached_property
+    def word_spans(self) -> tuple[tuple[int, int], ...] | None:
+        """Where each word stands in the text, (start, end) in characters; None if there are no
+        words, or not all of them stand there in this order."""
+        spans: list[tuple[int, int]] = []
+        for word in self.words or ():
+            start = self.text.find(word, spans[-1][1] if spans else 0)
+            if start < 0:
+                return None
+            spans.append((start, start + len(word)))
+        return tuple(spans) or None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The right answers to a question: slices of the example's second text. None of them, if it has
+    no answer there (as SQuAD 2.0 has)."""
+
+    texts: tuple[str, ...]
+    starts: tuple[int, ...]  # in characters
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
-
 from minibert.files import InputError
 from train.data.examples import DataSet, Example
-from train.settings import Settings, parse_by_task, parse_pairs
-from train.tasks.base import FRAME, Metric, Prediction, TargetTask, Task
+from train.model import Heads
+from train.parse import parse_by_task, parse_pairs
+from train.settings import Settings
+from train.tasks.base import FRAME, Metric, Prediction, Task
 from train.tasks.classification import SentenceClassification
 from train.tasks.regression import SentenceRegression
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging
+from train.tasks.targets import TargetTask
 
 __all__ = ["FRAME", "KINDS", "Kinds", "Metric", "Prediction", "TargetTask", "Task"]
 
@@ -79,8 +80,8 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
     for name, examples in found.items():
         if settings.tasks and name not in settings.tasks:
             continue
-        # ModuleDict, which holds the heads, cannot have a key that is one of its own attributes.
-        if "." in name or name == FRAME.name or hasattr(nn.ModuleDict(), name):
+        # A head is an attribute of a module, and cannot have the name of another attribute.
+        if name == FRAME.name or hasattr(Heads({}), name):
             raise InputError(
                 f"a task cannot be named {name!r}: rename it in the data, or leave it out with "
                 "--tasks"
@@ -91,6 +92,9 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
         kind_by_name[name] = kind
     _check_names_in(settings, found, kind_by_name)
     tasks = [kind.from_examples(name, found[name], settings) for name, kind in kind_by_name.items()]
+    for task in tasks:
+        if task.takes_windows and settings.stride:
+            task.overlap = settings.stride
     others = (split for data in sets for name, split in data.splits.items() if name != "train")
     check_labels((example for split in others for example in split), tasks)
     return tasks
@@ -148,5 +152,7 @@ def task_from(description: Mapping[str, Any], kinds: Kinds = KINDS) -> Task:
     """The task that `Task.describe` described. Raises ValueError for a kind that there is not."""
     for kind in kinds:
         if kind.kind == description["kind"]:
-            return kind.from_description(description)
+            task = kind.from_description(description)
+            task.overlap = description.get("overlap")
+            return task
     raise ValueError(f"there is no kind of task {description['kind']!r}")

@@ -14,8 +14,10 @@ from minibert.model import BertConfig
 from train import metrics
 from train.batches import Batch, Item
 from train.data.examples import Example
-from train.settings import Settings, parse_number, parse_pairs
-from train.tasks.base import Counterpart, Metric, Prediction, SentenceTask
+from train.parse import parse_number, parse_pairs
+from train.settings import Settings
+from train.tasks.base import Counterpart, Metric, Prediction
+from train.tasks.targets import SentenceTask
 
 
 class SentenceClassification(SentenceTask):
@@ -26,6 +28,7 @@ class SentenceClassification(SentenceTask):
     """
 
     kind = "sentence"
+    takes_windows = True
     metrics = (
         Metric("accuracy", is_shown=True, is_percent=True),
         Metric("macro_f1", is_shown=True, is_percent=True),

@@ -14,7 +14,8 @@ from train.batches import Batch, Item
 from train.data.examples import Example
 from train.model import JointModel
 from train.settings import Settings
-from train.tasks.base import Counterpart, Metric, Prediction, SentenceTask
+from train.tasks.base import Counterpart, Metric, Prediction
+from train.tasks.targets import SentenceTask
 
 CLOSE = 0.1  # how far off a number may be that counts as memorised
 
@@ -23,6 +24,7 @@ class SentenceRegression(SentenceTask):
     """One number for a text, by squared error."""
 
     kind = "regression"
+    takes_windows = True
     metrics = (
         Metric("spearman", is_shown=True),
         Metric("pearson"),

@@ -20,6 +20,7 @@ class PairSimilarity(SentenceRegression):
     (Reimers and Gurevych 2019, section 3, "regression objective function")."""
 
     kind = "similarity"
+    takes_windows = False
     reads_pairs = True
     poolings = tuple(POOLINGS)
 

@@ -15,7 +15,8 @@ from train.batches import Batch, Input, Item
 from train.data.examples import Example
 from train.model import JointModel
 from train.settings import Settings
-from train.tasks.base import Counterpart, Metric, Prediction, TargetTask
+from train.tasks.base import Counterpart, Metric, Prediction
+from train.tasks.targets import TargetTask
 
 BIO = re.compile("O|[BI]-.+")  # outside; begins an entity of a type, or is inside one
 
