@@ -44,9 +44,10 @@ def per_label_of_sets(
     return result
 
 
-def mean(values: Sequence[float]) -> float:
+def mean(values: ArrayLike) -> float:
     """The mean; 0 of no values."""
-    return float(np.mean(values or [0.0]))
+    array = np.asarray(values, dtype=np.float64)
+    return float(array.mean()) if array.size else 0.0
 
 
 def macro_f1(gold: Sequence[str], predicted: Sequence[str]) -> float:
@@ -184,14 +185,18 @@ def ranks(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def root_mean_squared_error(x: ArrayLike, y: ArrayLike) -> float:
     """The error of some numbers, in their own unit; large errors count most. 0 of no numbers."""
-    difference = np.subtract(x, y, dtype=np.float64)
-    return float(np.sqrt(np.mean(difference**2))) if difference.size else 0.0
+    return float(np.sqrt(mean(_distances(x, y) ** 2)))
 
 
 def mean_absolute_error(x: ArrayLike, y: ArrayLike) -> float:
     """The mean distance of some numbers, in their own unit. 0 of no numbers."""
-    difference = np.subtract(x, y, dtype=np.float64)
-    return float(np.mean(np.abs(difference))) if difference.size else 0.0
+    return mean(_distances(x, y))
+
+
+def _distances(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+    a, b = (np.asarray(side, dtype=np.float64) for side in (x, y))
+    _check_lengths(a, b)
+    return np.abs(a - b)
 
 
 def _check_lengths(gold: Sequence | NDArray, predicted: Sequence | NDArray) -> None:
