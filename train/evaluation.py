@@ -37,22 +37,17 @@ def evaluate(
     device: torch.device | str = "cpu",
     forward: Forward | None = None,
     *,
-    tune: bool = False,
+    is_tuning: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[Metrics, list[dict[str, Prediction]]]:
     """The metrics of labelled items, with each task's loss; and the predictions, as of `predict`.
 
-    tune: let the tasks choose on these items what is not learnt. check: called before each batch;
+    is_tuning: as by `tune`. check: called before each batch;
     what it raises ends the evaluation.
     """
     predictions, losses = _passed(model, tasks, items, device, forward, tasks, check)
-    for task in tasks if tune else ():
-        labelled = [i for i, item in enumerate(items) if task.name in item.example.labels]
-        tuned = task.tune(
-            [items[i] for i in labelled], [predictions[i][task.name] for i in labelled]
-        )
-        for i, prediction in zip(labelled, tuned, strict=True):
-            predictions[i][task.name] = prediction
+    if is_tuning:
+        tune(tasks, items, predictions)
     metrics = measure(tasks, items, predictions)
     for name, loss in losses.items():
         if isinstance(found := metrics.get(name), dict):
@@ -93,6 +88,20 @@ def _passed(
         model.train(was_training)
     losses = {name: sums[name] / count for name, count in counts.items() if count}
     return [found[item.number] for item in items], losses
+
+
+def tune(
+    tasks: Sequence[Task], items: Sequence[Item], predictions: Sequence[dict[str, Prediction]]
+) -> None:
+    """Let the tasks choose on labelled items what is not learnt. The predictions become those with
+    what was chosen."""
+    for task in tasks:
+        labelled = [i for i, item in enumerate(items) if task.name in item.example.labels]
+        tuned = task.tune(
+            [items[i] for i in labelled], [predictions[i][task.name] for i in labelled]
+        )
+        for i, prediction in zip(labelled, tuned, strict=True):
+            predictions[i][task.name] = prediction
 
 
 def measure(

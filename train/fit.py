@@ -99,7 +99,7 @@ def fit(
                         parts.dev,
                         parts.device,
                         forward,
-                        tune=True,
+                        is_tuning=True,
                         check=stop_if_asked,
                     )
                     progress.evaluated(metrics, monitored_value(metrics, tasks, settings.monitor))

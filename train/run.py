@@ -48,7 +48,7 @@ def train(
     # The best weights by dev are tested, once.
     model.eval()
     results: dict[str, Metrics] = {}
-    results["dev"], predictions = evaluate(model, tasks, dev, parts.device, tune=True)
+    results["dev"], predictions = evaluate(model, tasks, dev, parts.device, is_tuning=True)
     if test:
         results["test"], predictions = evaluate(model, tasks, test, parts.device)
     last = test or dev
