@@ -1,4 +1,4 @@
-"""What stands on the encoder: pooling, the sentence head, the token head, the masked-word head.
+"""What stands on the encoder: pooling, and the heads of sentences, tokens, spans, masked words.
 
 Shapes: B sentences, D hidden, C labels, V vocabulary, G sentences of a group, L their length.
         `*` stands for the tokens, as the layout arranges them: (B, S) padded, or (N) packed.
@@ -97,6 +97,19 @@ class TokenHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.classifier(self.dropout(hidden))  # (*, D) -> (*, C)
+
+
+class SpanHead(nn.Module):
+    """Logits for each token to be the first of a span, and to be the last: one linear layer
+    (Devlin et al. 2019, section 4.2)."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        init_weights(self.qa_outputs, config)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.qa_outputs(hidden)  # (*, D) -> (*, 2)
 
 
 class MaskedWordHead(nn.Module):

@@ -15,16 +15,27 @@ from train.parse import parse_by_task, parse_pairs
 from train.settings import Settings
 from train.tasks.base import FRAME, Metric, Prediction, Task
 from train.tasks.classification import SentenceClassification
+from train.tasks.multiple_choice import MultipleChoice
+from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging
 from train.tasks.targets import TargetTask
+from train.tasks.words import WordTagging
 
 __all__ = ["FRAME", "KINDS", "Kinds", "Metric", "Prediction", "TargetTask", "Task"]
 
 Kinds = Sequence[type[Task]]
 # The first whose `fits` says yes has a field.
-KINDS: Kinds = (TokenTagging, PairSimilarity, SentenceRegression, SentenceClassification)
+KINDS: Kinds = (
+    TokenTagging,
+    WordTagging,
+    QuestionAnswering,
+    MultipleChoice,
+    PairSimilarity,
+    SentenceRegression,
+    SentenceClassification,
+)
 
 
 def kind_of(name: str, examples: Sequence[Example], kinds: Kinds) -> type[Task] | None:

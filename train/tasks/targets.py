@@ -26,7 +26,8 @@ class TargetTask(Task):
 
     @abstractmethod
     def targets(self, item: Item) -> Sequence[Any]:
-        """An item's targets, as numbers."""
+        """An item's targets, as numbers; None where the right label is one that train lacks, which
+        nothing can be learnt from."""
 
     @abstractmethod
     def positions(self, batch: Batch, i: int) -> Sequence[Any]:
@@ -46,10 +47,17 @@ class TargetTask(Task):
 
     def add_targets(self, batch: Batch) -> None:
         labelled = [i for i, item in enumerate(batch.items) if self.name in item.example.labels]
-        positions = [p for i in labelled for p in self.positions(batch, i)]
-        targets = [t for i in labelled for t in self.targets(batch.items[i])]
-        if positions:
+        pairs = [
+            (position, target)
+            for i in labelled
+            for position, target in zip(
+                self.positions(batch, i), self.targets(batch.items[i]), strict=True
+            )
+            if target is not None
+        ]
+        if pairs:
             device = batch.input_ids.device
+            positions, targets = zip(*pairs, strict=True)
             batch.positions[self.name] = torch.tensor(rectangular(positions), device=device)
             batch.targets[self.name] = torch.tensor(targets, device=device)
 
