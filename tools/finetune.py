@@ -1,12 +1,12 @@
 """python -m tools.finetune --seeds 3 --recipe snips --data snips: fine-tuning beside a plain loop
 with transformers' BertModel, by seed.
 
-For classes of texts and pairs, several labels, scores, tags and answers, alone or jointly. The other
-side is the loop that people write (tools/joint.py): BertModel padded to the longest of each batch, a
-linear head for each task, torch.optim.AdamW, transformers' linear schedule. It has the same token
-ids, targets, settings, order of batches, choice of the best epoch and metrics as ours. All options of
-train.run count. A finished run stays in the output folder and is not repeated, so an interrupted
-comparison goes on.
+For classes of texts and pairs, several labels, scores, tags and answers, alone or jointly. The
+other side is the loop that people write (tools/joint.py): BertModel padded to the longest of each
+batch, a linear head for each task, torch.optim.AdamW, transformers' linear schedule. It has the
+same token ids, targets, settings, order of batches, choice of the best epoch and metrics as ours.
+All options of train.run count. A finished run stays in the output folder and is not repeated, so an
+interrupted comparison goes on.
 """
 
 import argparse
@@ -21,8 +21,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from minibert.formats.hub import find_model
 from minibert.files import read_object, write_json
+from minibert.formats.hub import find_model
 from minibert.program import run_program
 from tools.joint import TransformersJoint, padded
 from train.batches import Item

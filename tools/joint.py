@@ -1,8 +1,8 @@
 """The joint model that people write with transformers: what ours is measured and timed beside.
 
-It shares with ours the token ids and the targets, and no code that computes: texts are padded to the
-longest of a batch, `transformers.BertModel` encodes them, each task has a linear layer, and losses
-are those of torch.nn.
+It shares with ours the token ids and the targets, and no code that computes: texts are padded to
+the longest of a batch, `transformers.BertModel` encodes them, each task has a linear layer, and
+losses are those of torch.nn.
 
 Shapes: R sequences of a batch, S tokens of the longest, D hidden, C labels.
 """
@@ -101,9 +101,7 @@ class SequenceHead(Head):
         logits = self.logits(hidden, rows).float().cpu()
         if isinstance(task, SentenceRegression):
             logits = logits[:, 0]
-        return [
-            task.decode(own[None], item) for own, item in zip(logits, rows.items, strict=True)
-        ]
+        return [task.decode(own[None], item) for own, item in zip(logits, rows.items, strict=True)]
 
 
 class TokenHead(Head):
@@ -117,7 +115,7 @@ class TokenHead(Head):
             (row,) = rows.of(task, i)
             pieces = task.first_pieces(item).values()
             for (_, position), target in zip(pieces, task.targets(item), strict=True):
-                if position < targets.size(1):
+                if target is not None and position < targets.size(1):
                     targets[row, position] = target
         criterion = nn.CrossEntropyLoss(ignore_index=IGNORED)
         return criterion(self.linear(hidden).flatten(0, 1), targets.flatten())

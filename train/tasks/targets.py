@@ -48,7 +48,7 @@ class TargetTask(Task):
 
     def add_targets(self, batch: Batch) -> None:
         labelled = [i for i, item in enumerate(batch.items) if self.name in item.example.labels]
-        found = [
+        pairs = [
             (position, target)
             for i in labelled
             for position, target in zip(
@@ -56,9 +56,9 @@ class TargetTask(Task):
             )
             if target is not None
         ]
-        if found:
-            positions, targets = zip(*found, strict=True)
+        if pairs:
             device = batch.input_ids.device
+            positions, targets = zip(*pairs, strict=True)
             batch.positions[self.name] = torch.tensor(rectangular(positions), device=device)
             batch.targets[self.name] = torch.tensor(targets, device=device)
 
