@@ -6,13 +6,12 @@ import json
 import sys
 from pathlib import Path
 
-from minibert.files import InputError
 from minibert.program import run_program
 from train.batches import prepare
-from train.data.read import read_source
 from train.evaluation import Metrics, measure, predict
+from train.load import load_split
 from train.saved import load_run
-from train.tasks import KINDS, Kinds, check_labels, clean_labels
+from train.tasks import KINDS, Kinds
 
 
 def evaluate(folder: Path, data: str, split: str, kinds: Kinds = KINDS) -> Metrics:
@@ -21,17 +20,9 @@ def evaluate(folder: Path, data: str, split: str, kinds: Kinds = KINDS) -> Metri
     Raises InputError for a folder that is no run, and for data that the run has no label of.
     """
     run = load_run(folder, kinds)
-    splits, _ = read_source(data, [task.name for task in run.tasks if task.is_number])
-    split = "train" if Path(data).is_file() else split
-    if split not in splits:
-        raise InputError(f"{data} has no {split} split; it has {', '.join(splits)}")
-    examples = clean_labels(
-        splits[split], f"{data}, {split}", lambda text: print(text, file=sys.stderr), kinds
+    examples = load_split(
+        data, split, run.settings, run.tasks, lambda text: print(text, file=sys.stderr), kinds
     )
-    names = [task.name for task in run.tasks]
-    if not any(name in example.labels for example in examples for name in names):
-        raise InputError(f"{data} has no label of {', '.join(names)}")
-    check_labels(examples, run.tasks)
     items = prepare(examples, run.encoder.tokenizer, run.tasks)
     return measure(run.tasks, items, predict(run.model, run.tasks, items))
 

@@ -70,14 +70,6 @@ class SentenceClassification(SentenceTask):
     def classes(cls, value: Any) -> Collection[str]:
         return (value,)
 
-    def check(self, example: Example) -> None:
-        super().check(example)
-        if (label := example.labels[self.name]) not in self.labels:
-            raise InputError(
-                f"{example.where}: the {self.name} label {label!r} does not occur in the training "
-                "data"
-            )
-
     def build_head(self, config: BertConfig) -> nn.Module:
         return SentenceHead(config, len(self.labels), self.pooling)
 

@@ -82,14 +82,8 @@ class TokenTagging(TargetTask):
     def classes(cls, value: Any) -> Collection[str]:
         return {tag[2:] for tag in value if tag != "O"}
 
-    def check(self, example: Example) -> None:
-        super().check(example)
-        for tag in example.labels[self.name]:
-            if tag not in self.numbers:
-                raise InputError(
-                    f"{example.where}: the {self.name} label {tag!r} does not occur in the "
-                    "training data"
-                )
+    def unknown(self, example: Example) -> Collection[str]:
+        return {tag for tag in example.labels[self.name] if tag not in self.numbers}
 
     def inputs(self, example: Example) -> tuple[Input, ...]:
         return () if example.words is None else (Input(example.words),)

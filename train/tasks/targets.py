@@ -45,7 +45,11 @@ class TargetTask(Task):
         """One item's logits as a prediction."""
 
     def add_targets(self, batch: Batch) -> None:
-        labelled = [i for i, item in enumerate(batch.items) if self.name in item.example.labels]
+        labelled = [
+            i
+            for i, item in enumerate(batch.items)
+            if self.name in item.example.labels and not self.unknown(item.example)
+        ]
         positions = [p for i in labelled for p in self.positions(batch, i)]
         targets = [t for i in labelled for t in self.targets(batch.items[i])]
         if positions:
