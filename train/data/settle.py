@@ -202,7 +202,7 @@ def _with_names(data: DataSet, reading: Reading) -> DataSet:
         known = names if names and min(numbers) >= 0 and max(numbers) < len(names) else ()
         of_words = [example for value, example in fields[name] if _counts_words(value, example)]
         if known and (not width or width == len(known)):
-            reading.announce(f"{data.name}: {name}: numbers, whose names are in the labels file")
+            reading.announce(f"{data.name}: a file beside the data names the numbers of {name}")
         if of_words and len(of_words) == len(values):
             if not known:
                 raise InputError(

@@ -28,7 +28,7 @@ def cut_dev(
     classes = [Counter(c for i in group for c in classes_of(examples[i])) for group in groups]
     size = max(1, round(len(examples) * DEV_SHARE))
     left = sum(classes, Counter[Hashable]())
-    wanted = {found: max(1, int(count * DEV_SHARE)) for found, count in left.items()}
+    wanted = {found: max(1.0, count * DEV_SHARE) for found, count in left.items()}
     dev: set[int] = set()  # groups
     taken = 0
 
@@ -49,11 +49,15 @@ def cut_dev(
                 wanted[found] -= count
         return may
 
-    # The class that dev lacks most of comes first; of equals, the rarest.
     having: dict[Hashable, list[int]] = {}
     for group in reversed(range(len(groups))):
         for found in classes[group]:
             having.setdefault(found, []).append(group)
+    # One of each class, the commonest first, up to half of dev. Then the class comes first that dev
+    # lacks most of, and of equals the rarest.
+    for found in sorted(having, key=lambda found: -left[found]):
+        if taken < size // 2:
+            any(take(group, size // 2) for group in reversed(having[found]))
     queue = [(-wanted[found], left[found], n, found) for n, found in enumerate(having)]
     heapq.heapify(queue)
     while queue and taken < size:

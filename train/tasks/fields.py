@@ -15,7 +15,8 @@ ID = re.compile(
     r"(?i:id|idx|index|guid|uid|uuid|qid[12]?)|.*[_ -](?i:id|idx|uuid)|.+[a-z]ID|Unnamed: \d+"
 )
 FEW_ROWS = 10  # with fewer, all labels may well be different
-MOST_SHOWN = 8  # labels of a task, in the output
+MANY = 8  # labels of a task; of more, only the commonest are told
+SHOWN = 3
 BLANKS = {"nan", "na", "n/a", "null", "none", "?"}
 
 
@@ -197,6 +198,8 @@ def _note(name: str, values: Sequence[Any], counts: Mapping[Any, int]) -> str:
 def _counted(counts: Counter[str], values: Sequence[Any]) -> str:
     if counts:
         return _listed(counts)
+    if all(isinstance(value, tuple) for value in values):
+        return "none"  # tags that are all O
     if all(isinstance(value, float) for value in values):
         return f"{len(values)} from {min(values):g} to {max(values):g}"
     return str(len(values))
@@ -204,9 +207,10 @@ def _counted(counts: Counter[str], values: Sequence[Any]) -> str:
 
 def _listed(counts: Counter[str]) -> str:
     shown = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    more = len(shown) - MOST_SHOWN
-    rest = f" and {more} more labels" if more > 0 else ""
-    return ", ".join(f"{label} {count}" for label, count in shown[:MOST_SHOWN]) + rest
+    few = shown if len(shown) <= MANY else shown[:SHOWN]
+    more = len(shown) - len(few)
+    listed = ", ".join(f"{label} {count}" for label, count in few)
+    return f"{listed} and {more} more labels" if more else listed
 
 
 def labelled(examples: Iterable[Example], names: Collection[str]) -> list[Example]:
