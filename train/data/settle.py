@@ -201,8 +201,6 @@ def _with_names(data: DataSet, reading: Reading) -> DataSet:
         names = data.label_names if is_about else ()
         known = names if names and min(numbers) >= 0 and max(numbers) < len(names) else ()
         of_words = [example for value, example in fields[name] if _counts_words(value, example)]
-        if known and (not width or width == len(known)):
-            reading.announce(f"{data.name}: a file beside the data names the numbers of {name}")
         if of_words and len(of_words) == len(values):
             if not known:
                 raise InputError(
@@ -212,10 +210,13 @@ def _with_names(data: DataSet, reading: Reading) -> DataSet:
                 )
             changes[name] = partial(_named_tags, names=known)
         elif width:
-            own = known if len(known) == width else tuple(map(str, range(width)))
+            known = known if len(known) == width else ()
+            own = known or tuple(map(str, range(width)))
             changes[name] = partial(_named_ones, names=own)
         elif known:
             changes[name] = partial(_named, names=known)
+        if known:
+            reading.announce(f"{data.name}: a file beside the data names the numbers of {name}")
     if not changes:
         return data
 
