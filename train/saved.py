@@ -105,6 +105,23 @@ class Run:
     settings: Settings
 
 
+def open_run(
+    name: str,
+    kinds: Kinds = KINDS,
+    revision: str | None = None,
+    device: torch.device | str = "cpu",
+) -> Run:
+    """Open what predicts, in eval mode: a finished run's folder; or a folder or Hub id with a head
+    of `transformers`, or of a CrossEncoder of sentence-transformers, as one task.
+
+    A head of texts is also one of pairs: its task reads an example as it is, one text or two.
+    Raises InputError if there is no such model, it has no head, or the head is of no kind.
+    """
+    if revision is not None or not (Path(name) / "tasks.json").exists():
+        raise InputError(f"{name} is no finished run: it has no tasks.json")
+    return load_run(Path(name), kinds, device)
+
+
 def load_run(run: Path, kinds: Kinds = KINDS, device: torch.device | str = "cpu") -> Run:
     """Open a finished run, in eval mode. Raises InputError if the folder is none, or is damaged."""
     if not (run / "tasks.json").exists():
