@@ -220,20 +220,15 @@ def report_sections(
     for task in tasks:
         if (analysis := analyses.get(task.name)) is None:
             continue
-        if analysis.per_label:
-            sections.append((f"{task.name}, {last}: labels", label_table("", analysis.per_label)))
-        if analysis.confusion is not None:
-            sections.append(
-                (f"{task.name}, {last}: confusions", confusion_table(analysis.confusion))
-            )
-        if analysis.calibration is not None:
-            sections.append(
-                (f"{task.name}, {last}: calibration", calibration_table(analysis.calibration))
-            )
-        if analysis.worst:
-            sections.append(
-                (f"{task.name}, {last}: the worst mistakes", mistakes_list(task, analysis.worst))
-            )
+        labels, confusion = analysis.per_label, analysis.confusion
+        calibration = analysis.calibration
+        parts = {
+            "labels": label_table("", labels) if labels else "",
+            "confusions": confusion_table(confusion) if confusion else "",
+            "calibration": calibration_table(calibration) if calibration else "",
+            "the worst mistakes": mistakes_list(task, analysis.worst),
+        }
+        sections += [(f"{task.name}, {last}: {name}", text) for name, text in parts.items() if text]
     return sections
 
 
