@@ -111,7 +111,7 @@ def final_table(results: Mapping[str, Metrics], tasks: Sequence[Task]) -> str:
         found = (result.get(task.name) for result in results.values())
         columns = [values if isinstance(values, dict) else {} for values in found]
         known = {name: value for values in columns for name, value in values.items()}
-        for metric in shown_metrics(task, known):
+        for metric in shown_metrics(task, known) if known else ():
             cells = (
                 metric.text(values[metric.name]) if metric.name in values else "-"
                 for values in columns
@@ -159,14 +159,13 @@ def label_table(name: str, figures: Mapping[str, Mapping[str, float]]) -> str:
     return table(rows)
 
 
-def label_tables(analyses: Mapping[str, Analysis]) -> str:
-    """The figures of each label for the screen, of the tasks that have few labels: for each of them
-    a blank line and its table."""
-    return "".join(
-        f"\n{label_table(name, analysis.per_label)}\n"
+def label_tables(analyses: Mapping[str, Analysis]) -> list[str]:
+    """The figures of each label, of the tasks that have few: what the screen has room for."""
+    return [
+        label_table(name, analysis.per_label)
         for name, analysis in analyses.items()
         if 0 < len(analysis.per_label) <= FEW
-    )
+    ]
 
 
 def confusion_table(confusion: Confusion) -> str:
@@ -251,14 +250,15 @@ def write_predictions(
     items: Sequence[Item],
     predictions: Sequence[Mapping[str, Prediction]],
 ) -> None:
-    """Write a JSON object a line: an item's text, and for each of its labels what is right and what
-    was predicted."""
+    """Write a JSON object a line: an item's text, and for each of its labels what is right, what
+    was predicted, and the probability of each class."""
     lines = []
     for item, predicted in zip(items, predictions, strict=True):
         record = example_fields(item)
         for task in tasks:
             if task.name in item.example.labels:
-                gold = item.example.labels[task.name]
-                record[task.name] = task.beside_gold(gold, predicted[task.name])
+                gold, found = item.example.labels[task.name], predicted[task.name]
+                scores = {} if found.scores is None else {"scores": found.scores}
+                record[task.name] = task.beside_gold(gold, found) | scores
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
     write_text(file, "".join(lines))
