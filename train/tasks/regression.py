@@ -32,6 +32,7 @@ class SentenceRegression(SentenceTask):
     )
     is_number = True
     is_squared_error = True
+    is_sigmoid = False  # of a head learnt elsewhere: the score is the logit's sigmoid
 
     def __init__(self, name: str, pooling: str = "mean") -> None:
         super().__init__(name, (), pooling)
@@ -50,6 +51,23 @@ class SentenceRegression(SentenceTask):
     def from_description(cls, description: Mapping[str, Any]) -> "SentenceRegression":
         return cls(description["name"], description["pooling"])
 
+    @classmethod
+    def from_transformers(
+        cls, architecture: str, labels: tuple[str, ...], config: Mapping[str, Any]
+    ) -> "SentenceRegression | None":
+        """One label is a number. As in sentence-transformers and the pipelines of `transformers`,
+        it is the logit's sigmoid where nothing says otherwise."""
+        problem = config.get("problem_type")
+        if architecture != "BertForSequenceClassification" or len(labels) != 1 or cls.reads_pairs:
+            return None
+        if problem not in (None, "regression", "single_label_classification"):
+            return None
+        task = cls("score", "pooler")
+        task.reads_both = True
+        plain = "Identity" if problem == "regression" else "Sigmoid"
+        task.is_sigmoid = (config["activation_fn"] or plain) == "Sigmoid"
+        return task
+
     def build_head(self, config: BertConfig) -> nn.Module:
         return SentenceHead(config, 1, self.pooling)
 
@@ -63,7 +81,7 @@ class SentenceRegression(SentenceTask):
         return F.mse_loss(logits.float(), targets, reduction="sum")
 
     def decode(self, logits: Tensor, item: Item) -> Prediction:
-        return Prediction(float(logits[0]))
+        return Prediction(float(logits[0].sigmoid() if self.is_sigmoid else logits[0]))
 
     def measure(self, items: Sequence[Item], predictions: Sequence[Prediction]) -> dict[str, float]:
         gold = np.array([item.example.labels[self.name] for item in items], dtype=np.float64)

@@ -1,7 +1,7 @@
 """A tag for each word of a text."""
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -60,6 +60,12 @@ class TokenTagging(TargetTask):
                     )
             types.update(cls.classes(example.labels[name]))
         return cls(name, ("O", *(f"{prefix}-{kind}" for kind in sorted(types) for prefix in "BI")))
+
+    @classmethod
+    def from_transformers(
+        cls, architecture: str, labels: tuple[str, ...], config: Mapping[str, Any]
+    ) -> "TokenTagging | None":
+        return cls("tags", labels) if architecture == "BertForTokenClassification" else None
 
     @classmethod
     def clean(cls, name: str, values: Sequence[Any]) -> tuple[Sequence[Any], str]:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from minibert.files import InputError
 from minibert.heads import POOLINGS
-from train.batches import Batch, Item
+from train.batches import Batch, Input, Item
+from train.data.examples import Example
 from train.model import JointModel
 from train.parse import parse_by_task
 from train.settings import Settings
@@ -79,6 +80,7 @@ class SentenceTask(TargetTask):
     """
 
     poolings: ClassVar[tuple[str, ...]] = (*POOLINGS, "pooler")
+    reads_both: bool = False  # a text or a pair, as an example has it; see `from_transformers`
 
     def __init__(self, name: str, labels: tuple[str, ...] = (), pooling: str = "mean") -> None:
         super().__init__(name, labels)
@@ -96,8 +98,22 @@ class SentenceTask(TargetTask):
             )
         return pooling
 
+    def goes_on_from(self, other: Task, settings: Settings) -> bool:
+        """A head learnt on vectors of one pooling, so the poolings must be the same."""
+        if not super().goes_on_from(other, settings) or not isinstance(other, SentenceTask):
+            return False
+        default, given = parse_by_task(settings.pooling, "pooling")
+        if default is None and self.name not in given and other.pooling in self.poolings:
+            self.pooling, self.uses_pooler = other.pooling, other.uses_pooler
+        return self.pooling == other.pooling
+
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"pooling": self.pooling}
+
+    def inputs(self, example: Example) -> tuple[Input, ...]:
+        if self.reads_both and example.second is not None:
+            return (Input(example.text, example.second, self.overlap),)
+        return super().inputs(example)
 
     def positions(self, batch: Batch, i: int) -> Sequence[Any]:
         """One target, which stands at all windows of the text."""
