@@ -78,7 +78,9 @@ class SentenceClassification(SentenceTask):
     ) -> "SentenceClassification | None":
         if architecture != "BertForSequenceClassification" or len(labels) < 2 or cls.reads_pairs:
             return None
-        if config.get("problem_type") not in (None, "single_label_classification"):
+        if config.get("problem_type") != "single_label_classification" and (
+            config.get("problem_type") is not None or config["activation_fn"] == "Sigmoid"
+        ):
             return None
         task = cls("label", labels, "pooler")
         task.reads_both = True

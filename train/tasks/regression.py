@@ -173,3 +173,7 @@ class SentenceRegression(SentenceTask):
         """The scaling becomes part of the linear layer, whose output is then the number itself."""
         weight, bias = (p.detach() * self.scale for p in head.parameters())
         return {"classifier.weight": weight, "classifier.bias": bias + self.offset}
+
+    def import_head(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        weight, bias = tensors["classifier.weight"], tensors["classifier.bias"] - self.offset
+        return {"classifier.weight": weight / self.scale, "classifier.bias": bias / self.scale}

@@ -28,8 +28,8 @@ class TargetTask(Task):
 
     @abstractmethod
     def targets(self, item: Item) -> Sequence[Any]:
-        """An item's targets as numbers, one for each of its positions: None for a label that train
-        lacks."""
+        """An item's targets, as numbers; None where the right label is one that train lacks, which
+        nothing can be learnt from."""
 
     @abstractmethod
     def positions(self, batch: Batch, i: int) -> Sequence[Any]:
@@ -49,7 +49,7 @@ class TargetTask(Task):
 
     def add_targets(self, batch: Batch) -> None:
         labelled = [i for i, item in enumerate(batch.items) if self.name in item.example.labels]
-        found = [
+        pairs = [
             (position, target)
             for i in labelled
             for position, target in zip(
@@ -57,9 +57,9 @@ class TargetTask(Task):
             )
             if target is not None
         ]
-        if found:
-            positions, targets = zip(*found, strict=True)
+        if pairs:
             device = batch.input_ids.device
+            positions, targets = zip(*pairs, strict=True)
             batch.positions[self.name] = torch.tensor(rectangular(positions), device=device)
             batch.targets[self.name] = torch.tensor(targets, device=device)
 
@@ -100,6 +100,10 @@ class SentenceTask(TargetTask):
 
     def __init__(self, name: str, labels: tuple[str, ...] = (), pooling: str = "mean") -> None:
         super().__init__(name, labels)
+        self.pool_by(pooling)
+
+    def pool_by(self, pooling: str) -> None:
+        """Pool in this way from now on."""
         self.pooling = pooling
         self.uses_pooler = pooling == "pooler"
         self.vector_pooling = pooling if self.trains_vectors else None
@@ -121,7 +125,7 @@ class SentenceTask(TargetTask):
             return False
         default, given = parse_by_task(settings.pooling, "pooling")
         if default is None and self.name not in given and other.pooling in self.poolings:
-            self.pooling, self.uses_pooler = other.pooling, other.uses_pooler
+            self.pool_by(other.pooling)
         return self.pooling == other.pooling
 
     def describe(self) -> dict[str, Any]:
