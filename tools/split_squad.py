@@ -17,7 +17,9 @@ def split(file: Path, count: int, folder: Path) -> None:
     content = read_object(file)
     articles = content.get("data", [])
     if not 0 < count < len(articles):
-        raise InputError(f"{file} has {len(articles)} articles: {count} of them leave no two splits")
+        raise InputError(
+            f"{file} has {len(articles)} articles: {count} of them leave no two splits"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", articles[:count]), ("test", articles[count:])):
         write_json(folder / f"{name}.json", content | {"data": part})
