@@ -1,4 +1,4 @@
-"""The metrics, by hand in numpy; the tests hold them against scikit-learn, scipy and seqeval."""
+"""The metrics, by hand in numpy; the tests hold them against scikit-learn and scipy."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -44,9 +44,10 @@ def per_label_of_sets(
     return result
 
 
-def mean(values: Sequence[float]) -> float:
+def mean(values: ArrayLike) -> float:
     """The mean; 0 of no values."""
-    return float(np.mean(values or [0.0]))
+    array = np.asarray(values, dtype=np.float64)
+    return float(array.mean()) if array.size else 0.0
 
 
 def macro_f1(gold: Sequence[str], predicted: Sequence[str]) -> float:
@@ -122,40 +123,6 @@ def precision_recall_f1(hits: int, predicted: int, gold: int) -> tuple[float, fl
     return precision, recall, 2 * hits / (predicted + gold) if predicted + gold else 0.0
 
 
-def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-    """The entities of one sentence's BIO tags as (type, first word, word after the last).
-
-    As in CoNLL's own script: an I- that continues nothing of its type begins an entity.
-    """
-    found = set()
-    start, kind = 0, ""
-    for i, tag in enumerate([*tags, "O"]):
-        prefix, _, tag_kind = tag.partition("-")
-        if kind and (prefix != "I" or tag_kind != kind):
-            found.add((kind, start, i))
-            kind = ""
-        if prefix != "O" and not kind:
-            start, kind = i, tag_kind
-    return found
-
-
-def entity_scores(
-    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
-) -> tuple[float, float, float]:
-    """Precision, recall and F1 of whole entities over all sentences: right means the same type and
-    the same words.
-
-    Source: Tjong Kim Sang and De Meulder 2003 (CoNLL-2003), micro-averaged.
-    """
-    _check_lengths(gold, predicted)
-    pairs = [(entities(g), entities(p)) for g, p in zip(gold, predicted, strict=True)]
-    return precision_recall_f1(
-        sum(len(g & p) for g, p in pairs),
-        sum(len(p) for _, p in pairs),
-        sum(len(g) for g, _ in pairs),
-    )
-
-
 def pearson(x: ArrayLike, y: ArrayLike) -> float:
     """The linear correlation, -1 to 1; 0 where one side is constant, which leaves it undefined."""
     a, b = (np.asarray(side, dtype=np.float64) for side in (x, y))
@@ -184,14 +151,18 @@ def ranks(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def root_mean_squared_error(x: ArrayLike, y: ArrayLike) -> float:
     """The error of some numbers, in their own unit; large errors count most. 0 of no numbers."""
-    difference = np.subtract(x, y, dtype=np.float64)
-    return float(np.sqrt(np.mean(difference**2))) if difference.size else 0.0
+    return float(np.sqrt(mean(_distances(x, y) ** 2)))
 
 
 def mean_absolute_error(x: ArrayLike, y: ArrayLike) -> float:
     """The mean distance of some numbers, in their own unit. 0 of no numbers."""
-    difference = np.subtract(x, y, dtype=np.float64)
-    return float(np.mean(np.abs(difference))) if difference.size else 0.0
+    return mean(_distances(x, y))
+
+
+def _distances(x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+    a, b = (np.asarray(side, dtype=np.float64) for side in (x, y))
+    _check_lengths(a, b)
+    return np.abs(a - b)
 
 
 def _check_lengths(gold: Sequence | NDArray, predicted: Sequence | NDArray) -> None:

@@ -15,6 +15,7 @@ from train.data.examples import SPLITS, Example
 from train.data.hub import read_hub
 from train.data.jsonl import read_json_lines
 from train.data.snips import read_snips
+from train.data.squad import read_squad
 from train.data.tables import read_table
 from train.data.tweeteval import read_tweeteval
 
@@ -24,6 +25,7 @@ FILE_READERS: dict[str, Callable[[Path], Iterable[Example]]] = {
     ".csv": read_table,
     ".tsv": read_table,
     ".jsonl": read_json_lines,
+    ".json": read_squad,
 }
 
 

@@ -16,11 +16,14 @@ from train.settings import Settings
 from train.tasks.base import FRAME, Metric, Prediction, Task
 from train.tasks.classification import SentenceClassification
 from train.tasks.multilabel import MultilabelClassification
+from train.tasks.multiple_choice import MultipleChoice
 from train.tasks.pairs import PairClassification, PairClassificationApart, PairRegression
+from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging
 from train.tasks.targets import TargetTask
+from train.tasks.words import WordTagging
 
 __all__ = ["FRAME", "KINDS", "Kinds", "Metric", "Prediction", "TargetTask", "Task"]
 
@@ -28,6 +31,9 @@ Kinds = Sequence[type[Task]]
 # The first that fits a field, and is wanted for it, has it.
 KINDS: Kinds = (
     TokenTagging,
+    WordTagging,
+    QuestionAnswering,
+    MultipleChoice,
     PairSimilarity,
     PairRegression,
     SentenceRegression,

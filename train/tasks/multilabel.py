@@ -92,6 +92,20 @@ class MultilabelClassification(SentenceTask):
         )
 
     @classmethod
+    def from_transformers(
+        cls, architecture: str, labels: tuple[str, ...], config: Mapping[str, Any]
+    ) -> "MultilabelClassification | None":
+        problem = config.get("problem_type")
+        each_alone = problem is None and len(labels) > 1 and config["activation_fn"] == "Sigmoid"
+        if architecture != "BertForSequenceClassification":
+            return None
+        if problem != "multi_label_classification" and not each_alone:
+            return None
+        task = cls("labels", labels, "pooler")
+        task.reads_both = True
+        return task
+
+    @classmethod
     def classes(cls, value: Any) -> Collection[str]:
         return value
 
