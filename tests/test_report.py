@@ -147,7 +147,7 @@ def test_groups_table_is_printed_at_the_start(
     held = groups(settings).replace("1,896", f"{(37 + 32 + 2) * 24 + 48:,}")
     assert printed.out.startswith(
         "44 train, 12 dev, 12 test examples; tasks: intent (sentence, 3 labels), "
-        "slots (tokens, 5 labels)\n36 of 43 words occur; only their rows are held, "
+        "slots (tokens, 5 labels, BIO)\n36 of 43 words occur; only their rows are held, "
         f"and one more that measures weight decay\n{held}\nepoch 1  step 6  loss "
     )
     results = {split: metrics_of(tmp_path / "run")[split] for split in ("dev", "test")}

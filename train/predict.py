@@ -17,7 +17,7 @@ from minibert.files import InputError
 from minibert.program import run_program
 from minibert.texts import count_lines, lazy_texts
 from minibert.tokenizer import TruncationWarning
-from train.batches import Item, prepare
+from train.batches import prepare
 from train.evaluation import predict
 from train.saved import Run, load_run, open_run
 from train.tasks import KINDS, Kinds
@@ -27,7 +27,7 @@ from train.unlabelled import Unlabelled, from_json_lines, from_lines, from_pairs
 
 def stream(
     run: Run, unlabelled: Iterable[Unlabelled]
-) -> Iterator[tuple[Unlabelled, Item, dict[str, Prediction]]]:
+) -> Iterator[tuple[Unlabelled, dict[str, Prediction]]]:
     """What a run's tasks say of any number of examples, in their order and in flat memory.
 
     Raises InputError for what cannot be read, after the predictions of what came before it.
@@ -36,7 +36,7 @@ def stream(
         with warnings.catch_warnings():  # what was cut off is said of each text
             warnings.simplefilter("ignore", TruncationWarning)
             items = prepare([one.example for one in window], run.encoder.tokenizer, run.tasks)
-        yield from zip(window, items, predict(run.model, run.tasks, items), strict=True)
+        yield from zip(window, predict(run.model, run.tasks, items), strict=True)
 
 
 def _windows(unlabelled: Iterable[Unlabelled]) -> Iterator[list[Unlabelled]]:
@@ -58,9 +58,9 @@ def _windows(unlabelled: Iterable[Unlabelled]) -> Iterator[list[Unlabelled]]:
         yield window
 
 
-def cut_off(item: Item) -> int:
-    """How many tokens of an item no task has seen: of its sequences, the one that lost most."""
-    return max(part.lost for part in item.parts)
+def cut_off(predictions: Mapping[str, Prediction]) -> int:
+    """How many tokens were not seen, by the task that saw fewest."""
+    return max(prediction.cut for prediction in predictions.values())
 
 
 def likeliest(scores: Mapping[str, float], top: int | None) -> list[str]:
@@ -70,7 +70,6 @@ def likeliest(scores: Mapping[str, float], top: int | None) -> list[str]:
 
 def as_record(
     given: Unlabelled,
-    item: Item,
     predictions: Mapping[str, Prediction],
     tasks: Sequence[Task],
     top: int | None = None,
@@ -86,12 +85,11 @@ def as_record(
             shown = {label: score for label, score in scores.items() if label in kept}
             prediction = replace(prediction, scores=shown)
         record[task.name] = task.as_record(prediction, given.example)
-    return record | {"cut": cut} if (cut := cut_off(item)) else record
+    return record | {"cut": cut} if (cut := cut_off(predictions)) else record
 
 
 def as_lines(
     given: Unlabelled,
-    item: Item,
     predictions: Mapping[str, Prediction],
     tasks: Sequence[Task],
     top: int | None = None,
@@ -107,7 +105,7 @@ def as_lines(
             kept = likeliest(scores, top)
             width = max(map(len, kept))
             lines += [f"    {label:<{width}}  {scores[label]:.4f}" for label in kept]
-    if cut := cut_off(item):
+    if cut := cut_off(predictions):
         lines.append(f"  cut: {cut} tokens not seen")
     return "\n".join(lines)
 
@@ -241,13 +239,13 @@ def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:
         silent = True if sys.stdout.isatty() else None
         cut = 0
         with tqdm(total=total, unit="text", disable=silent, leave=False) as bar:
-            for given, item, found in stream(run, unlabelled):
-                cut += cut_off(item) > 0
+            for given, predictions in stream(run, unlabelled):
+                cut += cut_off(predictions) > 0
                 if options.json:
-                    record = as_record(given, item, found, run.tasks, options.top)
+                    record = as_record(given, predictions, run.tasks, options.top)
                     print(json.dumps(record, ensure_ascii=False, allow_nan=False))
                 else:
-                    print(as_lines(given, item, found, run.tasks, options.top))
+                    print(as_lines(given, predictions, run.tasks, options.top))
                 bar.update()
         if cut:
             limit = run.encoder.tokenizer.max_length
