@@ -1,6 +1,5 @@
 """The set-up of a run: data, tasks, model, and what learns."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,6 @@ from torch import nn
 
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
-from minibert.formats.hub import PoolingWarning
 from train.batches import Batch, Item, collate, prepare
 from train.data.examples import DataSet
 from train.data.words import word_splitting
@@ -19,6 +17,7 @@ from train.load import load_data
 from train.mixing import LossMixer
 from train.model import JointModel, make_fast, set_dropout
 from train.settings import Settings
+from train.start import open_start, take_heads
 from train.tasks import KINDS, Kinds, build_tasks
 from train.tasks.base import Task
 
@@ -78,17 +77,19 @@ def assemble(
     if settings.overfit_batch:
         sets = [first_examples(sets[0], settings.overfit_batch)]
     tasks = build_tasks(sets, settings, kinds)
-    with warnings.catch_warnings():  # the tasks say how they pool, whatever the model's files say
-        warnings.simplefilter("ignore", PoolingWarning)
-        encoder = SentenceEncoder.from_pretrained(
-            settings.model,
-            revision=settings.revision,
-            max_length=settings.max_length,
-            device=device,
-            dtype=dtype,
-        )
+    start = open_start(
+        settings.model,
+        kinds,
+        settings.revision,
+        max_length=settings.max_length,
+        device=device,
+        dtype=dtype,
+    )
+    encoder = start.encoder
+    chosen = {task.name: start.head_for(task, settings) for task in tasks}
     sources, dev, test = tokenize(sets, tasks, encoder)
     model = JointModel(encoder.bert, tasks).to(device, dtype)
+    take_heads(model, tasks, start, chosen, announce)
     make_fast(model)
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)

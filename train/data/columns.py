@@ -112,6 +112,17 @@ def _naming(
     return naming, tuple(f"{theirs} is read as {ours}" for theirs, ours in told.items())
 
 
+def inputs_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a record that are read, and its id: all but the labels."""
+    names, _ = _naming(tuple(name for name, value in record.items() if value is not None), ())
+    read = (*INPUTS, *STEMS, "sent2", "id")
+    return {
+        name: record[name]
+        for name, ours in names.items()
+        if ours != "answers" and (ours in read or CHOICES.fullmatch(ours))
+    }
+
+
 def has_text(names: Sequence[str], reading: Reading) -> bool:
     """Whether a record with these fields has something to read."""
     have = set(_naming(tuple(names), reading.columns)[0].values())

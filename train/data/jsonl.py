@@ -10,6 +10,7 @@ from train.data.columns import from_fields
 from train.data.examples import Example
 from train.data.labelstudio import is_task, task_fields
 from train.data.reading import Reading
+from train.data.squad import squad_examples
 
 
 def read_json_lines(file: Path, reading: Reading) -> Iterator[Example]:
@@ -17,22 +18,28 @@ def read_json_lines(file: Path, reading: Reading) -> Iterator[Example]:
     for i, line in enumerate(reading.lines(file), start=1):
         where = f"{file}, line {i}"
         if line.strip():
-            yield from_fields(_object(json_value(line, where), where), where, reading)
+            yield from_fields(parse_object(line, where), where, reading)
 
 
-def read_json_list(file: Path, reading: Reading) -> Iterator[Example]:
-    """A list of such objects, or of the tasks that Label Studio exports."""
-    content = json_value(reading.text(file), str(file))
+def read_json(file: Path, reading: Reading) -> Iterator[Example]:
+    """A list of such objects, or of the tasks that Label Studio exports; or SQuAD's own object."""
+    content = _value(reading.text(file), str(file))
     if not isinstance(content, list):
-        raise InputError(f"{file}: must be a list of objects, not {type(content).__name__}")
+        yield from squad_examples(content, file)
+        return
     for i, value in enumerate(content, start=1):
         where = f"{file}, object {i}"
         record = _object(value, where)
         yield from_fields(task_fields(record, where) if is_task(record) else record, where, reading)
 
 
-def json_value(text: str, where: str) -> Any:
-    """The value that JSON text holds. Raises InputError, saying where, if it cannot be read."""
+def parse_object(line: str, where: str) -> dict[str, Any]:
+    """The object of one line. Raises InputError, saying where, if it is none."""
+    return _object(_value(line, where), where)
+
+
+def _value(text: str, where: str) -> Any:
+    """The value that JSON text holds."""
     try:
         value = json.loads(text)
         if "\\u" in text:  # an escape can write half of a pair

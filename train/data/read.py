@@ -14,7 +14,7 @@ from train.data.conll import read_conll
 from train.data.conllu import read_conllu
 from train.data.examples import SPLITS, DataSet, Example
 from train.data.hub import read_hub
-from train.data.jsonl import read_json_lines, read_json_list
+from train.data.jsonl import read_json, read_json_lines
 from train.data.lines import read_text_file
 from train.data.reading import Reading
 from train.data.snips import read_snips
@@ -28,7 +28,7 @@ FILE_READERS: dict[str, Callable[[Path, Reading], Iterable[Example]]] = {
     ".csv": read_table,
     ".tsv": read_table,
     ".jsonl": read_json_lines,
-    ".json": read_json_list,
+    ".json": read_json,
     ".txt": read_text_file,
 }
 # the files of a split, NAME standing for its names; some benchmarks have their own

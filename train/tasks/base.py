@@ -87,6 +87,7 @@ class Task(ABC):
     overlap: int | None = None  # of the windows in which it reads long texts; None: they are cut
     vector_pooling: str | None = None  # how what it trains as sentence vectors is pooled
     uses_pooler: bool = False  # BERT's own
+    uses_token_types: bool = False  # whether a sequence can have two texts, of different types
 
     def __init__(self, name: str, labels: tuple[str, ...] = ()) -> None:
         self.name = name
@@ -98,6 +99,11 @@ class Task(ABC):
     @abstractmethod
     def fits(cls, name: str, examples: Sequence[Example]) -> bool:
         """Whether the field `name` of these examples, which all have it, is for this kind."""
+
+    @classmethod
+    def is_wanted(cls, name: str, settings: Settings) -> bool:
+        """Whether the settings let this kind have a field that it fits."""
+        return True
 
     @classmethod
     @abstractmethod
@@ -145,6 +151,26 @@ class Task(ABC):
     def from_description(cls, description: Mapping[str, Any]) -> "Task":
         """The task that `describe` described."""
         return cls(description["name"], tuple(description["labels"]))
+
+    @classmethod
+    def from_transformers(
+        cls, architecture: str, labels: tuple[str, ...], config: Mapping[str, Any]
+    ) -> "Task | None":
+        """The task that a head of `transformers` is for; None if it is of another kind.
+
+        labels: those of id2label, in order. config: the rest of config.json; its "activation_fn" is
+        that of a CrossEncoder's files, if there is one. Whether a head reads one text or two stands
+        nowhere, so the task reads an example as it is.
+        """
+        return None
+
+    def goes_on_from(self, other: "Task", settings: Settings) -> bool:
+        """Whether the head of another task can give this one its first weights.
+
+        If so, what the settings leave open becomes as it is there: how to pool, say.
+        """
+        known = set(self.labels) & set(other.labels)
+        return isinstance(self, type(other)) and (bool(known) or not self.labels)
 
     def summary(self) -> str:
         """The task in a few words."""
@@ -248,3 +274,7 @@ class Task(ABC):
     def export(self, head: nn.Module) -> dict[str, Tensor]:
         """The head's parameters as that class has them, by its names."""
         return dict(head.named_parameters())
+
+    def import_head(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The head's parameters from those of that class: what `export` did, undone."""
+        return dict(tensors)

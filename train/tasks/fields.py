@@ -29,30 +29,33 @@ def learnable(
     many classes as rows, and fields with one value. kinds: each field's. Raises InputError if
     nothing is left, or if a wanted field has one value.
     """
-    values: dict[str, list[Any]] = {}
+    having: dict[str, list[Example]] = {}
     for data in sets:
         for example in data.splits.get("train", ()):
-            for name, value in example.labels.items():
-                values.setdefault(name, []).append(value)
-    reasons = {name: _why_not(name, found, kinds.get(name)) for name, found in values.items()}
+            for name in example.labels:
+                having.setdefault(name, []).append(example)
+    reasons = {name: _why_not(name, found, kinds.get(name)) for name, found in having.items()}
     if wanted:
         for name in wanted:
-            if name not in values:
+            if name not in having:
                 raise InputError(
-                    f"tasks = {name}: the data's tasks are {', '.join(values) or 'none'}"
+                    f"tasks = {name}: the data's tasks are {', '.join(having) or 'none'}"
                 )
             if reasons[name].startswith("only"):
                 raise InputError(f"{name}: there is nothing to learn: {reasons[name]}")
         return list(wanted), {}
     left_out = {name: reason for name, reason in reasons.items() if reason}
-    if values and len(left_out) == len(values):
+    if having and len(left_out) == len(having):
         listed = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
         raise InputError(f"the data has nothing to learn: {listed}")
-    return [name for name in values if name not in left_out], left_out
+    return [name for name in having if name not in left_out], left_out
 
 
-def _why_not(name: str, values: Sequence[Any], kind: type[Task] | None) -> str:
+def _why_not(name: str, examples: Sequence[Example], kind: type[Task] | None) -> str:
     """Why a field is no task, if it is none."""
+    if any(example.choices for example in examples):  # the first choice is another text each time
+        return ""
+    values = [example.labels[name] for example in examples]
     if ID.fullmatch(name.rpartition(".")[2]):
         return "names of rows"
     found = {one for value in values for one in (value if isinstance(value, tuple) else (value,))}

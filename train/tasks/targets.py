@@ -6,6 +6,7 @@ text. `*` stands for the tokens, (N) packed.
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from minibert.files import InputError
 from minibert.heads import POOLINGS
-from train.batches import Batch, Item
+from train.batches import Batch, Input, Item
+from train.data.examples import Example
 from train.model import JointModel
 from train.parse import parse_by_task
 from train.settings import Settings
@@ -26,11 +28,12 @@ class TargetTask(Task):
 
     @abstractmethod
     def targets(self, item: Item) -> Sequence[Any]:
-        """An item's targets, as numbers."""
+        """An item's targets, as numbers; None where the right label is one that train lacks, which
+        nothing can be learnt from."""
 
     @abstractmethod
     def positions(self, batch: Batch, i: int) -> Sequence[Any]:
-        """Where the targets of item i stand."""
+        """Where the targets and predictions of item i stand."""
 
     @abstractmethod
     def logits(self, model: JointModel, states: Tensor, batch: Batch, positions: Tensor) -> Tensor:
@@ -45,15 +48,18 @@ class TargetTask(Task):
         """One item's logits as a prediction."""
 
     def add_targets(self, batch: Batch) -> None:
-        labelled = [
-            i
-            for i, item in enumerate(batch.items)
-            if self.name in item.example.labels and not self.unknown(item.example)
+        labelled = [i for i, item in enumerate(batch.items) if self.name in item.example.labels]
+        pairs = [
+            (position, target)
+            for i in labelled
+            for position, target in zip(
+                self.positions(batch, i), self.targets(batch.items[i]), strict=True
+            )
+            if target is not None
         ]
-        positions = [p for i in labelled for p in self.positions(batch, i)]
-        targets = [t for i in labelled for t in self.targets(batch.items[i])]
-        if positions:
+        if pairs:
             device = batch.input_ids.device
+            positions, targets = zip(*pairs, strict=True)
             batch.positions[self.name] = torch.tensor(rectangular(positions), device=device)
             batch.targets[self.name] = torch.tensor(targets, device=device)
 
@@ -73,7 +79,13 @@ class TargetTask(Task):
         flat = torch.tensor(rectangular([p for own in positions for p in own]), dtype=torch.long)
         logits = self.logits(model, states, batch, flat.to(states.device)).float().cpu()
         parts = logits.split([len(own) for own in positions])
-        return {i: self.decode(part, batch.items[i]) for i, part in zip(chosen, parts, strict=True)}
+        return {
+            i: replace(
+                self.decode(part, batch.items[i]),
+                cut=sum(tokens.lost for tokens in batch.items[i].tokens_of(self.name)),
+            )
+            for i, part in zip(chosen, parts, strict=True)
+        }
 
 
 class SentenceTask(TargetTask):
@@ -83,11 +95,18 @@ class SentenceTask(TargetTask):
     """
 
     poolings: ClassVar[tuple[str, ...]] = (*POOLINGS, "pooler")
+    reads_both: bool = False  # a text or a pair, as an example has it; see `from_transformers`
+    trains_vectors: ClassVar[bool] = False  # whether its pooled vectors are good sentence vectors
 
     def __init__(self, name: str, labels: tuple[str, ...] = (), pooling: str = "mean") -> None:
         super().__init__(name, labels)
+        self.pool_by(pooling)
+
+    def pool_by(self, pooling: str) -> None:
+        """Pool in this way from now on."""
         self.pooling = pooling
         self.uses_pooler = pooling == "pooler"
+        self.vector_pooling = pooling if self.trains_vectors else None
 
     @classmethod
     def pooling_of(cls, name: str, settings: Settings) -> str:
@@ -100,8 +119,22 @@ class SentenceTask(TargetTask):
             )
         return pooling
 
+    def goes_on_from(self, other: Task, settings: Settings) -> bool:
+        """A head learnt on vectors of one pooling, so the poolings must be the same."""
+        if not super().goes_on_from(other, settings) or not isinstance(other, SentenceTask):
+            return False
+        default, given = parse_by_task(settings.pooling, "pooling")
+        if default is None and self.name not in given and other.pooling in self.poolings:
+            self.pool_by(other.pooling)
+        return self.pooling == other.pooling
+
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"pooling": self.pooling}
+
+    def inputs(self, example: Example) -> tuple[Input, ...]:
+        if self.reads_both and example.second is not None:
+            return (Input(example.text, example.second, self.overlap),)
+        return super().inputs(example)
 
     def positions(self, batch: Batch, i: int) -> Sequence[Any]:
         """One target, which stands at all windows of the text."""
