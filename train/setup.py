@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
 from train.batches import Batch, Item, collate, prepare
 from train.data.examples import DataSet
+from train.data.fingerprint import fingerprint
 from train.data.read import read_source
 from train.data.splits import cut_dev
 from train.data.words import word_splitting
@@ -39,6 +41,7 @@ class Parts:
     sources: list[list[Item]]  # of each source of training data
     dev: list[Item]
     test: list[Item]
+    data: dict[str, Any]  # its fingerprint
 
     def items(self) -> list[Item]:
         """All items of all splits."""
@@ -117,6 +120,7 @@ def assemble(
         sources=sources,
         dev=dev,
         test=test,
+        data=fingerprint(sets),
     )
 
 
