@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
 from train.batches import Batch, Item, collate, prepare
 from train.data.examples import DataSet
+from train.data.fingerprint import fingerprint
 from train.data.words import word_splitting
 from train.evaluation import check_monitor
 from train.freezing import FreezingPlan
@@ -37,6 +39,7 @@ class Parts:
     sources: list[list[Item]]  # of each source of training data
     dev: list[Item]
     test: list[Item]
+    data: dict[str, Any]  # its fingerprint
 
     def items(self) -> list[Item]:
         """All items of all splits."""
@@ -115,6 +118,7 @@ def assemble(
         sources=sources,
         dev=dev,
         test=test,
+        data=fingerprint(sets),
     )
 
 

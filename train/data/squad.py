@@ -9,7 +9,8 @@ from train.data.examples import Answers, Example
 
 
 def squad_examples(content: Any, file: Path) -> Iterator[Example]:
-    """The content of a file of SQuAD 1.1 or 2.0: one example for each question, with the task `answer`.
+    """A file of SQuAD 1.1 or 2.0, as JSON holds it: an example for each question, with the task
+    `answer`.
 
     The answers are none where `is_impossible` says so; `plausible_answers` are not read. A question
     without a field `answers` has no label. Raises InputError, naming article, paragraph and
