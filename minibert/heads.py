@@ -1,6 +1,7 @@
-"""What stands on the encoder: pooling, and the heads of sentences, tokens, spans, masked words.
+"""What stands on the encoder: pooling, and heads for sentences, pairs, tokens, spans, masked words.
 
-Shapes: B sentences, D hidden, C labels, V vocabulary, G sentences of a group, L their length.
+Shapes: B sentences, K pairs, D hidden, C labels, V vocabulary, G sentences of a group, L their
+        length.
         `*` stands for the tokens, as the layout arranges them: (B, S) padded, or (N) packed.
 """
 
@@ -84,6 +85,20 @@ class SentenceHead(nn.Module):
         else:
             vectors = pool(hidden, layout, self.pooling)  # (*, D) -> (B, D)
         return self.classifier(self.dropout(vectors))  # (B, D) -> (B, C)
+
+
+class PairHead(nn.Module):
+    """Logits for two sentence vectors u and v: one linear layer on (u, v, |u - v|) (Reimers and
+    Gurevych 2019, section 3, "classification objective function")."""
+
+    def __init__(self, config: BertConfig, num_labels: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(3 * config.hidden_size, num_labels)
+        init_weights(self.classifier, config)
+
+    def forward(self, u: Tensor, v: Tensor) -> Tensor:
+        features = torch.cat([u, v, (u - v).abs()], dim=-1)  # (K, D), (K, D) -> (K, 3 * D)
+        return self.classifier(features)  # (K, 3 * D) -> (K, C)
 
 
 class TokenHead(nn.Module):

@@ -24,10 +24,10 @@ from tools.parity import shake
 from train import evaluate, evaluation, predict
 from train.batches import prepare
 from train.data.examples import Example
-from train.metrics import entities as find_entities
 from train.model import JointModel, make_fast
 from train.saved import load_run, save_run
 from train.settings import Settings
+from train.tags import BIO
 from train.tasks.base import Prediction, Task
 from train.tasks.classification import SentenceClassification
 from train.tasks.regression import SentenceRegression
@@ -126,7 +126,7 @@ def test_a_saved_run_answers_as_its_model_did(
         tags, sure = found["slots"].label, found["slots"].probability
         assert isinstance(tags, tuple)
         assert isinstance(sure, tuple)
-        assert {(e["type"], *e["words"]) for e in record["slots"]} == find_entities(tags)
+        assert {(e["type"], *e["words"]) for e in record["slots"]} == BIO.entities(tags)
         entities += len(record["slots"])
         for entity in record["slots"]:
             start, end = entity["words"]

@@ -1,4 +1,4 @@
-"""python -m tools.split_squad FILE COUNT FOLDER: a file in SQuAD's JSON as a data folder, by article.
+"""python -m tools.split_squad FILE COUNT FOLDER: a file in SQuAD's JSON as a data folder.
 
 The first COUNT articles are FOLDER/train.json and the others FOLDER/test.json, so that no paragraph
 is in both.
@@ -17,7 +17,9 @@ def split(file: Path, count: int, folder: Path) -> None:
     content = read_object(file)
     articles = content.get("data", [])
     if not 0 < count < len(articles):
-        raise InputError(f"{file} has {len(articles)} articles: {count} of them leave no two splits")
+        raise InputError(
+            f"{file} has {len(articles)} articles: {count} of them leave no two splits"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", articles[:count]), ("test", articles[count:])):
         write_json(folder / f"{name}.json", content | {"data": part})

@@ -20,6 +20,7 @@ class HasHead(Protocol):
 
     name: str
     uses_pooler: bool
+    uses_token_types: bool
 
     def build_head(self, config: BertConfig) -> nn.Module:
         """The parameters of this task alone."""
@@ -47,8 +48,8 @@ class Heads(nn.Module):
 
 
 class JointModel(nn.Module):
-    """One encoder, and a head for each task. Raises InputError if a task pools by a pooler that the
-    encoder lacks."""
+    """One encoder, and a head for each task. Raises InputError if a task needs a pooler or token
+    types, and the encoder has none."""
 
     def __init__(self, bert: Bert, tasks: Sequence[HasHead]) -> None:
         super().__init__()
@@ -57,6 +58,12 @@ class JointModel(nn.Module):
         if any(task.uses_pooler for task in tasks) and bert.pooler is None:
             raise InputError(
                 "pooling by the pooler was asked for, and this model's files have none"
+            )
+        in_pairs = [task.name for task in tasks if task.uses_token_types]
+        if in_pairs and bert.config.type_vocab_size < 2:
+            raise InputError(
+                f"the task {in_pairs[0]} reads two texts in one sequence, and this model has no "
+                "token type for the second"
             )
 
     def units(self) -> dict[str, nn.Module]:

@@ -112,9 +112,7 @@ def tensors(tokens: Tokens) -> dict[str, Tensor]:
 
 
 def test_tags(tmp_path: Path) -> None:
-    sides = Sides(
-        tmp_path, TokenTagging("slots", LABELS), transformers.BertForTokenClassification
-    )
+    sides = Sides(tmp_path, TokenTagging("slots", LABELS), transformers.BertForTokenClassification)
     assert sides.theirs.config.id2label == dict(enumerate(LABELS))
     loss, count = torch.tensor(0.0), 0
     for item, ours in zip(sides.items, sides.logits(), strict=True):

@@ -15,7 +15,9 @@ from train.parse import parse_by_task, parse_pairs
 from train.settings import Settings
 from train.tasks.base import FRAME, Metric, Prediction, Task
 from train.tasks.classification import SentenceClassification
+from train.tasks.multilabel import MultilabelClassification
 from train.tasks.multiple_choice import MultipleChoice
+from train.tasks.pairs import PairClassification, PairClassificationApart, PairRegression
 from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
 from train.tasks.similarity import PairSimilarity
@@ -26,14 +28,18 @@ from train.tasks.words import WordTagging
 __all__ = ["FRAME", "KINDS", "Kinds", "Metric", "Prediction", "TargetTask", "Task"]
 
 Kinds = Sequence[type[Task]]
-# The first whose `fits` says yes has a field.
+# The first that fits a field, and is wanted for it, has it.
 KINDS: Kinds = (
     TokenTagging,
     WordTagging,
     QuestionAnswering,
     MultipleChoice,
     PairSimilarity,
+    PairRegression,
     SentenceRegression,
+    PairClassification,
+    PairClassificationApart,
+    MultilabelClassification,
     SentenceClassification,
 )
 
@@ -97,7 +103,8 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
                 f"a task cannot be named {name!r}: rename it in the data, or leave it out with "
                 "--tasks"
             )
-        kind = kind_of(name, examples, kinds)
+        wanted = [kind for kind in kinds if kind.is_wanted(name, settings)]
+        kind = kind_of(name, examples, wanted)
         if kind is None:
             raise _no_kind(name, examples, kinds)
         kind_by_name[name] = kind
@@ -122,6 +129,13 @@ def _check_names_in(
             raise InputError(
                 f"pooling = {settings.pooling!r}: there is no task {name!r}; the tasks are {known}"
             )
+    for name in parse_by_task(settings.pairs, "pairs")[1]:
+        if name not in names:
+            raise InputError(
+                f"pairs = {settings.pairs!r}: there is no task {name!r}; the tasks are {known}"
+            )
+        if name in kinds and not kinds[name].reads_pairs:
+            raise InputError(f"pairs = {settings.pairs!r}: the task {name} has single texts")
     for name in parse_pairs(settings.class_weights, "class_weights"):
         if name not in names:
             raise InputError(f"class_weights: there is no task {name!r}; the tasks are {known}")
@@ -142,12 +156,8 @@ def _no_kind(name: str, examples: Sequence[Example], kinds: Kinds) -> InputError
                 f"the task {name} has labels of several kinds: {shown(examples[0])}, but "
                 f"{shown(example)}"
             )
-    if first is None and examples[0].second is not None:
-        return InputError(
-            f"the task {name} labels pairs with words; pairs can only have a score, a number in "
-            "-1 to 1"
-        )
-    return InputError(f"the task {name}: no kind of task learns {shown(examples[0])}")
+    of = "a text" if examples[0].second is None else "a pair"
+    return InputError(f"the task {name}: no kind of task learns {shown(examples[0])} of {of}")
 
 
 def check_labels(examples: Iterable[Example], tasks: Sequence[Task]) -> None:

@@ -86,6 +86,7 @@ class Task(ABC):
     overlap: int | None = None  # of the windows in which it reads long texts; None: they are cut
     vector_pooling: str | None = None  # how what it trains as sentence vectors is pooled
     uses_pooler: bool = False  # BERT's own
+    uses_token_types: bool = False  # whether a sequence can have two texts, of different types
 
     def __init__(self, name: str, labels: tuple[str, ...] = ()) -> None:
         self.name = name
@@ -97,6 +98,11 @@ class Task(ABC):
     @abstractmethod
     def fits(cls, name: str, examples: Sequence[Example]) -> bool:
         """Whether the field `name` of these examples, which all have it, is for this kind."""
+
+    @classmethod
+    def is_wanted(cls, name: str, settings: Settings) -> bool:
+        """Whether the settings let this kind have a field that it fits."""
+        return True
 
     @classmethod
     @abstractmethod

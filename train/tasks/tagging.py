@@ -126,7 +126,7 @@ class TokenTagging(WordTagging):
         return cls(description["name"], labels, scheme, description.get("valid_tags", False))
 
     def summary(self) -> str:
-        return f"{super().summary()[:-1]}, {self.scheme.name})"
+        return f"{self.name} ({self.kind}, {len(self.labels)} labels, {self.scheme.name})"
 
     def choose(self, logits: Tensor, item: Item) -> Sequence[int]:
         if not self.valid_tags:

@@ -6,6 +6,7 @@ text. `*` stands for the tokens, (N) packed.
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -26,12 +27,12 @@ class TargetTask(Task):
 
     @abstractmethod
     def targets(self, item: Item) -> Sequence[Any]:
-        """An item's targets, as numbers; None where the right label is one that train lacks, which
-        nothing can be learnt from."""
+        """An item's targets as numbers, one for each of its positions: None for a label that train
+        lacks."""
 
     @abstractmethod
     def positions(self, batch: Batch, i: int) -> Sequence[Any]:
-        """Where the targets of item i stand."""
+        """Where the targets and predictions of item i stand."""
 
     @abstractmethod
     def logits(self, model: JointModel, states: Tensor, batch: Batch, positions: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ class TargetTask(Task):
 
     def add_targets(self, batch: Batch) -> None:
         labelled = [i for i, item in enumerate(batch.items) if self.name in item.example.labels]
-        pairs = [
+        found = [
             (position, target)
             for i in labelled
             for position, target in zip(
@@ -55,9 +56,9 @@ class TargetTask(Task):
             )
             if target is not None
         ]
-        if pairs:
+        if found:
+            positions, targets = zip(*found, strict=True)
             device = batch.input_ids.device
-            positions, targets = zip(*pairs, strict=True)
             batch.positions[self.name] = torch.tensor(rectangular(positions), device=device)
             batch.targets[self.name] = torch.tensor(targets, device=device)
 
@@ -77,7 +78,13 @@ class TargetTask(Task):
         flat = torch.tensor(rectangular([p for own in positions for p in own]), dtype=torch.long)
         logits = self.logits(model, states, batch, flat.to(states.device)).float().cpu()
         parts = logits.split([len(own) for own in positions])
-        return {i: self.decode(part, batch.items[i]) for i, part in zip(chosen, parts, strict=True)}
+        return {
+            i: replace(
+                self.decode(part, batch.items[i]),
+                cut=sum(tokens.lost for tokens in batch.items[i].tokens_of(self.name)),
+            )
+            for i, part in zip(chosen, parts, strict=True)
+        }
 
 
 class SentenceTask(TargetTask):
@@ -87,11 +94,13 @@ class SentenceTask(TargetTask):
     """
 
     poolings: ClassVar[tuple[str, ...]] = (*POOLINGS, "pooler")
+    trains_vectors: ClassVar[bool] = False  # whether its pooled vectors are good sentence vectors
 
     def __init__(self, name: str, labels: tuple[str, ...] = (), pooling: str = "mean") -> None:
         super().__init__(name, labels)
         self.pooling = pooling
         self.uses_pooler = pooling == "pooler"
+        self.vector_pooling = pooling if self.trains_vectors else None
 
     @classmethod
     def pooling_of(cls, name: str, settings: Settings) -> str:
