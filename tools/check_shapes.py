@@ -74,6 +74,8 @@ from train.settings import Settings
 from train.step import forward_backward
 from train.tasks.base import Task
 from train.tasks.classification import SentenceClassification
+from train.tasks.multilabel import MultilabelClassification
+from train.tasks.pairs import PairClassificationApart
 from train.tasks.regression import SentenceRegression
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging
@@ -161,13 +163,22 @@ def exercise_minibert() -> None:
 def exercise_train() -> None:
     """The training program: a batch of B texts, N tokens in all, with a task of every kind."""
     labels = tuple("abcde")
-    known = {"tags": labels * 4, "topic": "b", "score": 0.5, "cosine": 0.5}
+    known = {
+        "tags": labels * 4,
+        "topic": "b",
+        "topics": frozenset("bd"),
+        "relation": "b",
+        "score": 0.5,
+        "cosine": 0.5,
+    }
     classes = [
         TokenTagging("tags", labels),
         SentenceClassification("topic", labels, class_weights=(1.0,) * len(labels)),
+        MultilabelClassification("topics", labels),
+        PairClassificationApart("relation", labels),
     ]
     numbers = [SentenceRegression("score"), PairSimilarity("cosine")]
-    parts_of = {"tags": (0,), "topic": (0,), "score": (0,), "cosine": (0, 1)}
+    parts_of = dict.fromkeys(known, (0,)) | {"relation": (0, 1), "cosine": (0, 1)}
 
     def tokens(length: int) -> Tokens:
         ids = torch.randint(1, SIZES["V"], (length,)).tolist()
