@@ -1,4 +1,4 @@
-"""What stands on the encoder: pooling, and the heads of texts, pairs, tokens, spans, masked words.
+"""What stands on the encoder: pooling; heads of sentences, pairs, tokens, spans, masked words.
 
 Shapes: B sentences, K pairs, D hidden, C labels, V vocabulary, G sentences of a group, L their
         length.

@@ -120,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     options, rest = parser.parse_known_args(arguments)
 
     def program() -> None:
-        settings, _ = command_line(rest, "python -m tools.finetune", "")
+        settings, *_ = command_line(rest, "python -m tools.finetune", "")
         folder = Path(settings.output or f"runs/finetune-{Path(settings.data[0]).name}")
         results: dict[str, list[Metrics]] = {}
         for engine in options.engines:

@@ -14,7 +14,7 @@ from train.batches import Batch, Input, Item
 from train.data.examples import Answers, Example
 from train.model import JointModel
 from train.settings import Settings
-from train.span_metrics import answer_f1, answer_scores, best_threshold, exact_match
+from train.span_metrics import answer_f1, answer_scores, best_margin, exact_match
 from train.tasks.answers import (
     AnswerPrediction,
     find_answers,
@@ -67,6 +67,13 @@ class QuestionAnswering(TargetTask):
             _check_answers(example, example.labels[name])
         has_unanswerable = any(not example.labels[name].texts for example in examples)
         return cls(name, 0.0 if has_unanswerable else None)
+
+    @classmethod
+    def from_transformers(
+        cls, architecture: str, labels: tuple[str, ...], config: Mapping[str, Any]
+    ) -> "QuestionAnswering | None":
+        """Whether it learnt to answer nothing stands nowhere, so it always answers."""
+        return cls("answer") if architecture == "BertForQuestionAnswering" else None
 
     def check(self, example: Example) -> None:
         super().check(example)
@@ -137,7 +144,7 @@ class QuestionAnswering(TargetTask):
             answer_f1(gold, _text(found.label)) - answer_f1(gold, "")
             for gold, found in zip(self._gold(items), answered, strict=True)
         ]
-        self.threshold = best_threshold([found.margin for found in answered], gains)
+        self.threshold = best_margin([found.margin for found in answered], gains)
         return [found.chosen(self.threshold) for found in answered]
 
     def measure(self, items: Sequence[Item], predictions: Sequence[Prediction]) -> dict[str, float]:

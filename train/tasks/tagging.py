@@ -62,12 +62,25 @@ class TokenTagging(WordTagging):
             odd = str(error)
             where = next(e.where for e in examples if odd in e.labels[name])
             raise InputError(
-                f"{where}: the {name} tag {odd!r} is not BIO, as others are: O, B-type or I-type. "
-                "Convert the tags, or leave the task out with --tasks"
+                f"{where}: the {name} tag {odd!r} is not BIO: O, B-type or I-type. Convert the "
+                "tags, or leave the task out with --tasks"
             ) from error
         assert scheme is not None  # `fits`
         labels = scheme.labels({tag for tags in texts for tag in tags})
         return cls(name, labels, scheme.name, settings.valid_tags)
+
+    @classmethod
+    def from_transformers(
+        cls, architecture: str, labels: tuple[str, ...], config: Mapping[str, Any]
+    ) -> "TokenTagging | None":
+        """The scheme is that of the labels, each of which can be a text's only tag."""
+        if architecture != "BertForTokenClassification":
+            return None
+        try:
+            scheme = recognise([(label,) for label in labels])
+        except ValueError:
+            return None
+        return None if scheme is None else cls("tags", labels, scheme.name)
 
     @classmethod
     def clean(cls, name: str, values: Sequence[Any]) -> tuple[Sequence[Any], str]:
@@ -104,6 +117,9 @@ class TokenTagging(WordTagging):
     def classes(cls, value: Any) -> Collection[str]:
         return types_of(value)
 
+    def unknown(self, example: Example) -> Collection[str]:
+        return types_of(example.labels[self.name]) - types_of(self.labels)
+
     def check(self, example: Example) -> None:
         tags = example.labels[self.name]
         if not isinstance(tags, tuple):
@@ -126,7 +142,7 @@ class TokenTagging(WordTagging):
         return cls(description["name"], labels, scheme, description.get("valid_tags", False))
 
     def summary(self) -> str:
-        return f"{super().summary()[:-1]}, {self.scheme.name})"
+        return f"{self.name} ({self.kind}, {len(self.labels)} labels, {self.scheme.name})"
 
     def choose(self, logits: Tensor, item: Item) -> Sequence[int]:
         if not self.valid_tags:

@@ -1,6 +1,6 @@
 """What most kinds of tasks share: a loss that adds up over targets, and a vector for each text.
 
-Shapes: B sequences of a batch, D hidden, C labels, K targets in a batch, W windows of the longest
+Shapes: B sequences of a batch, D hidden, C labels, K targets in a batch, P windows of the longest
 text. `*` stands for the tokens, (N) packed.
 """
 
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from minibert.files import InputError
 from minibert.heads import POOLINGS
-from train.batches import Batch, Item
+from train.batches import Batch, Input, Item
+from train.data.examples import Example
 from train.model import JointModel
 from train.parse import parse_by_task
 from train.settings import Settings
@@ -48,7 +49,7 @@ class TargetTask(Task):
 
     def add_targets(self, batch: Batch) -> None:
         labelled = [i for i, item in enumerate(batch.items) if self.name in item.example.labels]
-        pairs = [
+        found = [
             (position, target)
             for i in labelled
             for position, target in zip(
@@ -56,9 +57,9 @@ class TargetTask(Task):
             )
             if target is not None
         ]
-        if pairs:
+        if found:
+            positions, targets = zip(*found, strict=True)
             device = batch.input_ids.device
-            positions, targets = zip(*pairs, strict=True)
             batch.positions[self.name] = torch.tensor(rectangular(positions), device=device)
             batch.targets[self.name] = torch.tensor(targets, device=device)
 
@@ -94,10 +95,15 @@ class SentenceTask(TargetTask):
     """
 
     poolings: ClassVar[tuple[str, ...]] = (*POOLINGS, "pooler")
+    reads_both: bool = False  # a text or a pair, as an example has it; see `from_transformers`
     trains_vectors: ClassVar[bool] = False  # whether its pooled vectors are good sentence vectors
 
     def __init__(self, name: str, labels: tuple[str, ...] = (), pooling: str = "mean") -> None:
         super().__init__(name, labels)
+        self.pool_by(pooling)
+
+    def pool_by(self, pooling: str) -> None:
+        """Pool in this way from now on."""
         self.pooling = pooling
         self.uses_pooler = pooling == "pooler"
         self.vector_pooling = pooling if self.trains_vectors else None
@@ -113,19 +119,33 @@ class SentenceTask(TargetTask):
             )
         return pooling
 
+    def goes_on_from(self, other: Task, settings: Settings) -> bool:
+        """A head learnt on vectors of one pooling, so the poolings must be the same."""
+        if not super().goes_on_from(other, settings) or not isinstance(other, SentenceTask):
+            return False
+        default, given = parse_by_task(settings.pooling, "pooling")
+        if default is None and self.name not in given and other.pooling in self.poolings:
+            self.pool_by(other.pooling)
+        return self.pooling == other.pooling
+
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"pooling": self.pooling}
 
+    def inputs(self, example: Example) -> tuple[Input, ...]:
+        if self.reads_both and example.second is not None:
+            return (Input(example.text, example.second, self.overlap),)
+        return super().inputs(example)
+
     def positions(self, batch: Batch, i: int) -> Sequence[Any]:
-        """One target, which stands at all windows of the text."""
+        """One target, which stands at all windows of the text, or at both texts of a pair."""
         return [batch.rows_of(self.name, i)]
 
     def logits(self, model: JointModel, states: Tensor, batch: Batch, positions: Tensor) -> Tensor:
         """The mean of the windows' logits, in training as in prediction: (*, D) -> (K, C)."""
         logits = model.heads[self.name](states, batch.layout, model.bert.pooler)  # (B, C)
-        is_there = (positions >= 0).unsqueeze(-1)  # (K, W) -> (K, W, 1)
-        of_windows = logits[positions.clamp(min=0)] * is_there  # (B, C) -> (K, W, C)
-        return of_windows.sum(1) / is_there.sum(1)  # (K, W, C) -> (K, C)
+        is_there = (positions >= 0).unsqueeze(-1)  # (K, P) -> (K, P, 1)
+        of_windows = logits[positions.clamp(min=0)] * is_there  # (B, C) -> (K, P, C)
+        return of_windows.sum(1) / is_there.sum(1)  # (K, P, C) -> (K, C)
 
 
 def rectangular(positions: Sequence[Any]) -> Sequence[Any]:

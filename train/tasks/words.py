@@ -52,8 +52,17 @@ class WordTagging(TargetTask):
         return cls(name, tuple(sorted({t for example in examples for t in example.labels[name]})))
 
     @classmethod
+    def from_transformers(
+        cls, architecture: str, labels: tuple[str, ...], config: Mapping[str, Any]
+    ) -> "WordTagging | None":
+        return cls("tags", labels) if architecture == "BertForTokenClassification" else None
+
+    @classmethod
     def classes(cls, value: Any) -> Collection[str]:
         return set(value)
+
+    def summary(self) -> str:
+        return f"{self.name} ({self.kind}, {len(self.labels)} labels, no entities)"
 
     def inputs(self, example: Example) -> tuple[Input, ...]:
         return () if example.words is None else (Input(example.words, overlap=self.overlap),)
