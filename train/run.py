@@ -81,7 +81,7 @@ def train(
         "history": progress.history,
     }
     write_json(run / "metrics.json", {**results, **facts})  # the last file: the run is finished
-    print("\n\n".join([final_table(results, tasks), *label_tables(analyses)]))
+    print("\n\n".join([final_table(results, tasks), *label_tables(analyses), ""]))
     print(
         f"best step {progress.best_step} of {progress.step}, {progress.seconds:.0f} s; "
         f"all of it is in {run}"
