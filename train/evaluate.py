@@ -6,19 +6,17 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from minibert.files import InputError
 from minibert.program import run_program
 from train.analysis import Analysis, analyse
 from train.batches import prepare
-from train.data.read import read_source
 from train.evaluation import Metrics
 from train.evaluation import evaluate as measured
+from train.load import load_split
 from train.report import report_sections
 from train.saved import open_run
-from train.tasks import KINDS, Kinds, check_labels, clean_labels
+from train.tasks import KINDS, Kinds
 from train.tasks.base import Task
 
 
@@ -56,17 +54,9 @@ def evaluate(name: str, data: str, split: str, kinds: Kinds = KINDS) -> Evaluati
     the run has no label of.
     """
     run = open_run(name, kinds)
-    splits, _ = read_source(data, [task.name for task in run.tasks if task.is_number])
-    split = "train" if Path(data).is_file() else split
-    if split not in splits:
-        raise InputError(f"{data} has no {split} split; it has {', '.join(splits)}")
-    examples = clean_labels(
-        splits[split], f"{data}, {split}", lambda text: print(text, file=sys.stderr), kinds
+    examples = load_split(
+        data, split, run.settings, run.tasks, lambda text: print(text, file=sys.stderr), kinds
     )
-    names = [task.name for task in run.tasks]
-    if not any(name in example.labels for example in examples for name in names):
-        raise InputError(f"{data} has no label of {', '.join(names)}")
-    check_labels(examples, run.tasks)
     items = prepare(examples, run.encoder.tokenizer, run.tasks)
     metrics, predictions = measured(run.model, run.tasks, items)
     return Evaluation(split, run.tasks, metrics, analyse(run.tasks, items, predictions))

@@ -195,7 +195,7 @@ def take_heads(
     fits, and say so. The rows of labels that are new stay as they are."""
     if start.unread:
         announce(f"{start.name}: its head ({start.unread}) is for no kind of task here")
-    with_heads = [task for task in tasks if any(True for _ in model.heads[task.name].parameters())]
+    with_heads = [task for task in tasks if list(model.heads[task.name].parameters())]
     for task in with_heads if start.tasks else ():
         old = chosen[task.name]
         if old is None or not _take(model.heads[task.name], task, start.heads[old.name], old):

@@ -5,13 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from minibert.files import InputError
-from train.data.columns import TEXT_KEYS, from_fields
+from train.data.columns import from_fields, inputs_of
 from train.data.examples import Example
 from train.data.jsonl import parse_object
 from train.data.words import split_text
 from train.tasks.base import Task
-
-INPUT_KEYS = (*TEXT_KEYS, "question", "context", "choices", "id")
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,8 @@ def from_json_lines(
         if line.strip():
             where = f"{source}, line {i}"
             fields = parse_object(line, where)
-            inputs = {name: value for name, value in fields.items() if name in INPUT_KEYS}
-            yield Unlabelled(_ready(from_fields(inputs, where), splitting, tasks), fields)
+            example = from_fields(inputs_of(fields), where)
+            yield Unlabelled(_ready(example, splitting, tasks), fields)
 
 
 def as_given(example: Example) -> dict[str, Any]:
