@@ -57,7 +57,6 @@ from train.evaluation import predict
 from train.journal import append_log, cut_log
 from train.model import JointModel
 from train.optimizer import build_optimizer, rate_factor, set_rates
-from train.predict import to_examples
 from train.report import model_card
 from train.run import main, train
 from train.saved import load_run, save_for_transformers
@@ -67,6 +66,7 @@ from train.step import forward_backward
 from train.tasks.base import Task
 from train.tasks.regression import SentenceRegression
 from train.tasks.tagging import TokenTagging
+from train.unlabelled import from_lines
 
 ROOT = Path(minibert.__file__).parents[1]
 
@@ -1019,7 +1019,7 @@ def test_transformers_computes_what_our_head_computes(pooled: Path, name: str, k
 def test_transformers_own_pipelines_say_what_train_predict_says(pooled: Path) -> None:
     transformers = pytest.importorskip("transformers")
     run = load_run(pooled)
-    examples = to_examples(TEXTS, run.splitting, run.tasks)
+    examples = [one.example for one in from_lines(TEXTS, run.splitting, run.tasks)]
     items = prepare(examples, run.encoder.tokenizer, run.tasks)
     pipe = transformers.pipeline(
         "text-classification", model=str(pooled / "transformers/intent"), device="cpu"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from minibert.files import write_json
 from minibert.program import run_program
+from train.analysis import analyse
 from train.checkpoint import Progress, check_data, prolong, read_progress
 from train.command_line import command_line, run_folder
 from train.compare import compare_single
@@ -15,7 +16,16 @@ from train.evaluation import Metrics, evaluate
 from train.fit import fit
 from train.optimizer import BuildOptimizer, adamw
 from train.overfit import check_memorised
-from train.report import draw_curves, final_table, model_card, overview, write_predictions
+from train.pictures import draw_pictures
+from train.report import (
+    final_table,
+    label_tables,
+    model_card,
+    overview,
+    report_sections,
+    write_predictions,
+    write_report,
+)
 from train.saved import save_for_transformers, save_run
 from train.settings import Settings
 from train.setup import assemble
@@ -60,7 +70,9 @@ def train(
     save_run(run, parts.encoder, model, tasks, parts.splitting, *card)
     save_for_transformers(run, parts.encoder.tokenizer, model, tasks, *card)
     write_predictions(run / "predictions.jsonl", tasks, last, predictions)
-    draw_curves(run, progress.history, tasks)
+    analyses = analyse(tasks, last, predictions)
+    pictures = draw_pictures(run, progress.history, tasks, analyses)
+    write_report(run / "report.md", report_sections(results, tasks, analyses), pictures)
     progress.seconds = time.perf_counter() - started
     facts = {
         "best_step": progress.best_step,
@@ -71,7 +83,7 @@ def train(
         "history": progress.history,
     }
     write_json(run / "metrics.json", {**results, **facts})  # the last file: the run is finished
-    print(final_table(results, tasks))
+    print("\n\n".join([final_table(results, tasks), *label_tables(analyses)]))
     if progress.skipped:
         print(f"{progress.skipped} steps were skipped: their loss or gradient was not finite")
     print(

@@ -1,20 +1,22 @@
-"""What the data of a run is, in few numbers: a resumed run is held against it."""
+"""What a run was trained on, in a few lines: `--resume` holds it against the data that it finds."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from train.data.examples import DataSet, Example
+from train.data.examples import DataSet, Example, names_in
 
 
 def fingerprint(sets: Sequence[DataSet]) -> dict[str, Any]:
-    """The labels of each task, and each split's size and SHA-256, as JSON can hold them."""
+    """The labels of each task, and each split's size and SHA-256, as JSON can hold them.
+
+    Only what is learnt counts, in its order; where the files lie does not.
+    """
     labels: dict[str, set[str]] = {}
-    for example in (example for data in sets for example in data.splits["train"]):
-        for name, value in example.labels.items():
-            found = {value} if isinstance(value, str) else value
-            if isinstance(found, tuple | set | frozenset):
-                labels.setdefault(name, set()).update(map(str, found))
+    for data in sets:
+        for example in data.splits["train"]:
+            for name, value in example.labels.items():
+                labels.setdefault(name, set()).update(names_in(value))
     return {
         "labels": {name: sorted(found) for name, found in sorted(labels.items())},
         "sets": [
@@ -27,6 +29,7 @@ def fingerprint(sets: Sequence[DataSet]) -> dict[str, Any]:
 def _of(examples: Sequence[Example]) -> Mapping[str, Any]:
     digest = hashlib.sha256()
     for e in examples:
+        # a set has no order of its own
         labels = [
             (name, sorted(value) if isinstance(value, frozenset) else value)
             for name, value in sorted(e.labels.items())

@@ -4,18 +4,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from minibert.files import InputError, read_json
+from minibert.files import InputError
 from train.data.examples import Answers, Example
 
 
-def read_squad(file: Path) -> Iterator[Example]:
-    """SQuAD 1.1 and 2.0: one example for each question, with the task `answer`.
+def squad_examples(content: Any, file: Path) -> Iterator[Example]:
+    """A file of SQuAD 1.1 or 2.0, as JSON holds it: an example for each question, with the task
+    `answer`.
 
     The answers are none where `is_impossible` says so; `plausible_answers` are not read. A question
     without a field `answers` has no label. Raises InputError, naming article, paragraph and
     question, for anything else.
     """
-    content = read_json(file)
     for number, article in enumerate(_list(content, "data", f"{file}"), start=1):
         title = article.get("title", number) if isinstance(article, dict) else number
         of_article = f"{file}, article {title!r}"

@@ -78,6 +78,7 @@ class Task(ABC):
     metrics: ClassVar[tuple[Metric, ...]]  # what `measure` returns; the first chooses the best step
     is_number: ClassVar[bool] = False  # labels are numbers, which no prediction hits exactly
     is_squared_error: ClassVar[bool] = False  # the loss; see train/mixing.py
+    has_several: ClassVar[bool] = False  # a label is several names, or none
     labels_words: ClassVar[bool] = False  # a label for each word
     reads_pairs: ClassVar[bool] = False  # of texts; in `train.predict` a tab separates them
     takes_class_weights: ClassVar[bool] = False  # whether `class_weights` may name it
@@ -130,6 +131,12 @@ class Task(ABC):
                 f"{example.where}: {self.name} = {value!r:.80} of {of} is of another kind than in "
                 "the training data"
             )
+
+    def unknown(self, example: Example) -> Collection[str]:
+        """The labels of an example that the training data lacked. They count as errors, and have no
+        target."""
+        found = self.classes(example.labels[self.name])
+        return [label for label in found if self.labels and label not in self.labels]
 
     def describe(self) -> dict[str, Any]:
         """What tasks.json keeps: enough to predict with the task."""

@@ -40,6 +40,7 @@ class MultilabelClassification(SentenceTask):
         Metric("average_precision", is_shown=True, is_percent=True),
     )
     takes_class_weights = True
+    has_several = True
 
     def __init__(
         self,

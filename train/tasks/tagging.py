@@ -117,6 +117,9 @@ class TokenTagging(WordTagging):
     def classes(cls, value: Any) -> Collection[str]:
         return types_of(value)
 
+    def unknown(self, example: Example) -> Collection[str]:
+        return types_of(example.labels[self.name]) - types_of(self.labels)
+
     def check(self, example: Example) -> None:
         tags = example.labels[self.name]
         if not isinstance(tags, tuple):
