@@ -234,7 +234,7 @@ def check_data(run: Path, data: Mapping[str, Any]) -> None:
                 changes.append(f"{place} has other texts or labels")
     raise InputError(
         f"the data is not what {run} was trained on: {'; '.join(changes)}. Put it back, or start a "
-        f"new run from this one (--model {run})"
+        "new run"
     )
 
 
