@@ -35,7 +35,7 @@ from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging
-from train.unlabelled import Unlabelled, from_lines
+from train.unlabelled import Unlabelled, from_json_lines, from_lines
 
 TASKS: list[Task] = [
     SentenceClassification("mood", ("bad", "good", "so"), "cls"),
@@ -317,6 +317,31 @@ def test_json_lines_keep_their_own_fields(
     assert answers(capsys, run, "--input", other, "--json-lines") == records
     stdin(monkeypatch, content.encode())
     assert answers(capsys, run, "--json-lines") == records
+
+
+def test_json_lines_are_read_by_the_names_of_the_training_data(tmp_path: Path) -> None:
+    """What the user called text there, our own names, and those that other people's files have."""
+    lines = [
+        {"id": 1, "tweet": "ab", "text": "not this"},
+        {"text": "ab", "label": {"odd": True}},
+        {"sentence": "ab"},
+        {"question": "ab", "context": "c d"},
+        {"text": "ab", "choices": ["c", "d"]},
+    ]
+    tasks = [*TASKS[:1], QuestionAnswering("answer"), MultipleChoice("ending")]
+    found = [
+        (one.example.text, one.example.second, one.example.choices, one.example.id)
+        for one in from_json_lines(
+            map(json.dumps, lines), "x", "whitespace", tasks, [("text", "tweet"), ("label", "y")]
+        )
+    ]
+    assert found == [
+        ("ab", None, None, 1),
+        ("ab", None, None, None),
+        ("ab", None, None, None),
+        ("ab", "c d", None, None),
+        ("ab", None, ("c", "d"), None),
+    ]
 
 
 def test_what_comes_before_a_bad_line_is_written(

@@ -19,6 +19,7 @@ from minibert.texts import count_lines, lazy_texts
 from minibert.tokenizer import TruncationWarning
 from train.batches import prepare
 from train.evaluation import predict
+from train.parse import parse_pairs
 from train.saved import Run, load_run, open_run
 from train.tasks import KINDS, Kinds
 from train.tasks.base import Prediction, Task
@@ -227,7 +228,8 @@ def read_asked(options: argparse.Namespace, run: Run) -> tuple[Iterator[Unlabell
         if options.names or options.choice or options.words:
             raise InputError("JSON lines hold their own texts, words and choices")
         source = "standard input" if options.input in (None, "-") else options.input
-        return from_json_lines(lines, source, splitting, run.tasks), total
+        columns = tuple(parse_pairs(run.settings.columns, "columns").items())
+        return from_json_lines(lines, source, splitting, run.tasks, columns), total
     return from_lines(lines, splitting, run.tasks, options.choice), total
 
 
