@@ -30,6 +30,7 @@ from train.settings import Settings
 from train.tags import BIO
 from train.tasks.base import Prediction, Task
 from train.tasks.classification import SentenceClassification
+from train.tasks.multilabel import MultilabelClassification
 from train.tasks.multiple_choice import MultipleChoice
 from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
@@ -243,6 +244,18 @@ def test_top_and_all_show_the_probabilities_of_classes(
         assert shown == [[label, f"{scores[label]:.4f}"] for label in best[:count]]
         assert lines[2 + count].startswith("  slots: ")
     assert complaint(capsys, predict, run, "a", "--top", 0) == "--top 0: must be at least 1"
+
+
+def test_top_limits_the_probabilities_not_the_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path, [MultilabelClassification("kinds", tuple("abcdef"))])
+    limited, whole = (answers(capsys, tmp_path, *TEXTS, "--top", top) for top in (1, 6))
+    assert max(len(record["kinds"]["labels"]) for record in whole) > 1
+    for record, same in zip(limited, whole, strict=True):
+        assert record["kinds"]["labels"] == same["kinds"]["labels"]
+        ((best, score),) = record["kinds"]["scores"].items()
+        assert score == same["kinds"]["scores"][best] == max(same["kinds"]["scores"].values())
 
 
 # Long texts

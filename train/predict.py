@@ -6,7 +6,6 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +80,10 @@ def as_record(
     for task in tasks:
         if (prediction := predictions.get(task.name)) is None:
             continue
-        if (scores := prediction.scores) is not None:
-            kept = likeliest(scores, top)
-            shown = {label: score for label, score in scores.items() if label in kept}
-            prediction = replace(prediction, scores=shown)
         record[task.name] = task.as_record(prediction, given.example)
+        if top is not None and (scores := prediction.scores) is not None:
+            kept = likeliest(scores, top)
+            record[task.name]["scores"] = {k: score for k, score in scores.items() if k in kept}
     return record | {"cut": cut} if (cut := cut_off(predictions)) else record
 
 
