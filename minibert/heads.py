@@ -1,4 +1,4 @@
-"""What stands on the encoder: pooling, and the heads for sentences, pairs, tokens and masked words.
+"""What stands on the encoder: pooling; heads of sentences, pairs, tokens, spans, masked words.
 
 Shapes: B sentences, K pairs, D hidden, C labels, V vocabulary, G sentences of a group, L their
         length.
@@ -112,6 +112,19 @@ class TokenHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.classifier(self.dropout(hidden))  # (*, D) -> (*, C)
+
+
+class SpanHead(nn.Module):
+    """Logits for each token to be the first of a span, and to be the last: one linear layer
+    (Devlin et al. 2019, section 4.2)."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        init_weights(self.qa_outputs, config)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.qa_outputs(hidden)  # (*, D) -> (*, 2)
 
 
 class MaskedWordHead(nn.Module):

@@ -25,10 +25,10 @@ from tests.training import World, make_world, metrics_of, outcome
 from train import fit
 from train import run as run_module
 from train.data.read import FILE_READERS
+from train.load import load_data
 from train.optimizer import rate_factor
 from train.saved import load_run
 from train.settings import Settings
-from train.setup import load_data
 from train.tasks import KINDS
 from train.words import only_decay_moves_unused_rows
 
@@ -221,14 +221,14 @@ def test_a_data_format_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     good = "__label__good how fine\n"
     for split in ("train", "dev"):
         (tmp_path / f"{split}.ft").write_text(good + "__label__bad how bad\n")
-    data = load_data(str(tmp_path), 0)
+    (data,) = load_data(Settings(data=(str(tmp_path),)))
     assert [(e.text, e.labels, e.where) for e in data.splits["train"]] == [
         ("how fine", {"label": "good"}, f"{tmp_path / 'train.ft'}, line 1"),
         ("how bad", {"label": "bad"}, f"{tmp_path / 'train.ft'}, line 2"),
     ]
     (tmp_path / "dev.ft").write_text(good + "bad\n")
     with pytest.raises(InputError, match=r"dev\.ft, line 2: 'bad' should read __label__NAME text"):
-        load_data(str(tmp_path), 0)
+        load_data(Settings(data=(str(tmp_path),)))
 
 
 # An optimizer

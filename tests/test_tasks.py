@@ -30,6 +30,7 @@ from tools.parity import shake
 from train.batches import Batch, Item, collate, prepare
 from train.data.examples import DataSet, Example
 from train.data.read import read_folder
+from train.data.reading import Reading
 from train.evaluation import evaluate, measure, predict
 from train.model import JointModel
 from train.settings import Settings
@@ -240,7 +241,7 @@ def test_words_without_a_piece_or_cut_off_are_o_and_shift_nothing(tokenizer: Tok
 
 def test_the_real_word_without_a_piece(shared: Path) -> None:
     """SNIPS has one such word, and the tag after it must stay the tag of its own word."""
-    examples = read_folder(shared / "data" / "snips")["train"]
+    examples = read_folder(shared / "data" / "snips", Reading())["train"]
     vocabulary = Tokenizer.from_folder(shared / "data" / "bert-base-uncased")
     odd = [
         item

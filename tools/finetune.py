@@ -139,7 +139,7 @@ def main() -> int:
     options, rest = parser.parse_known_args()
     results: dict[str, list[Metrics]] = {}
     try:
-        settings, _ = command_line(rest, "python -m tools.finetune", "")
+        settings, _, _ = command_line(rest, "python -m tools.finetune", "")
         folder = Path(settings.output or f"runs/finetune-{Path(settings.data[0]).name}")
         for engine in options.engines:
             for seed in range(settings.seed, settings.seed + options.seeds):

@@ -8,10 +8,10 @@ from pathlib import Path
 from minibert.files import write_json
 from train.data.examples import DataSet
 from train.evaluation import Metrics
+from train.load import load_data
 from train.report import final_table
 from train.sampling import plan_steps
 from train.settings import Settings
-from train.setup import load_data
 from train.tasks import KINDS, Kinds, build_tasks
 from train.tasks.base import Task
 
@@ -25,7 +25,7 @@ def compare_single(
 ) -> None:
     """Train each task alone, and print joint against single. train: that of train/run.py."""
     results: dict[str, Metrics] = {"joint": joint}
-    sets = [load_data(name, settings.seed, lambda _: None, kinds) for name in settings.data]
+    sets = load_data(settings, lambda _: None, kinds)
     tasks = build_tasks(sets, settings, kinds)
     for task in tasks:
         epochs = epochs_alone(settings, sets, tasks, task)

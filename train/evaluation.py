@@ -1,6 +1,8 @@
 """Predictions, metrics, and the one number by which the best weights are chosen."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -84,6 +86,7 @@ def _passed(
                 states = (forward or model)(batch)  # (*, D)
                 for task in tasks:
                     for i, prediction in task.predict(model, states, batch).items():
+                        _check_finite(task, batch.items[i], prediction)
                         found[batch.items[i].number][task.name] = prediction
                 for task in with_loss:
                     if count := task.count(batch):
@@ -92,7 +95,26 @@ def _passed(
     finally:
         model.train(was_training)
     losses = {name: sums[name] / count for name, count in counts.items() if count}
+    if odd := [name for name, loss in losses.items() if not math.isfinite(loss)]:
+        raise InputError(f"the loss of {odd[0]} on {len(items)} examples is not a finite number")
     return [found[item.number] for item in items], losses
+
+
+def _check_finite(task: Task, item: Item, prediction: Prediction) -> None:
+    if not _is_finite((prediction.label, prediction.probability, prediction.scores)):
+        raise InputError(
+            f"{item.example.where}: what {task.name} predicts is not a finite number: the weights "
+            "hold values that are none, or too large to compute with"
+        )
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether all numbers in it are."""
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, tuple | list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def measure(

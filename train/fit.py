@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from minibert.files import signals, write_text
+from minibert.files import InputError, signals, write_text
 from minibert.program import Interrupted
 from train.cache import PrefixCache
 from train.checkpoint import Progress, fill, load_checkpoint, save_checkpoint
@@ -38,12 +38,13 @@ def fit(
     if resume:
         best = load_checkpoint(run, parameters, optimizer)
         cut_log(run, progress.step)
+        (run / "metrics.json").unlink(missing_ok=True)  # of fewer epochs
     else:
         write_text(run / "settings.toml", settings.toml())
 
     def save() -> None:
         progress.seconds = time.perf_counter() - started
-        save_checkpoint(run, parameters, best, optimizer, progress, settings)
+        save_checkpoint(run, parameters, best, optimizer, progress, settings, parts.data)
 
     def stop_if_asked() -> None:
         if stop_asked():
@@ -111,5 +112,10 @@ def fit(
                 stop_if_asked()
                 if progress.is_over(settings) or progress.step % settings.save_steps == 0:
                     save()
+    if 0 < progress.step == progress.skipped:
+        raise InputError(
+            f"none of the {progress.step} steps had a finite loss and gradient, so nothing was "
+            "learnt. Lower lr, or look at the data and at the model's weights"
+        )
     if best and not settings.overfit_batch:  # the sanity check looks at the last weights
         fill(parameters, best, "the best weights")

@@ -1,4 +1,4 @@
-"""The metrics, by hand in numpy; the tests hold them against scikit-learn, scipy and seqeval."""
+"""The metrics, by hand in numpy; the tests hold them against scikit-learn and scipy."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -121,40 +121,6 @@ def precision_recall_f1(hits: int, predicted: int, gold: int) -> tuple[float, fl
     precision = hits / predicted if predicted else 0.0
     recall = hits / gold if gold else 0.0
     return precision, recall, 2 * hits / (predicted + gold) if predicted + gold else 0.0
-
-
-def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-    """The entities of one sentence's BIO tags as (type, first word, word after the last).
-
-    As in CoNLL's own script: an I- that continues nothing of its type begins an entity.
-    """
-    found = set()
-    start, kind = 0, ""
-    for i, tag in enumerate([*tags, "O"]):
-        prefix, _, tag_kind = tag.partition("-")
-        if kind and (prefix != "I" or tag_kind != kind):
-            found.add((kind, start, i))
-            kind = ""
-        if prefix != "O" and not kind:
-            start, kind = i, tag_kind
-    return found
-
-
-def entity_scores(
-    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
-) -> tuple[float, float, float]:
-    """Precision, recall and F1 of whole entities over all sentences: right means the same type and
-    the same words.
-
-    Source: Tjong Kim Sang and De Meulder 2003 (CoNLL-2003), micro-averaged.
-    """
-    _check_lengths(gold, predicted)
-    pairs = [(entities(g), entities(p)) for g, p in zip(gold, predicted, strict=True)]
-    return precision_recall_f1(
-        sum(len(g & p) for g, p in pairs),
-        sum(len(p) for _, p in pairs),
-        sum(len(g) for g, _ in pairs),
-    )
 
 
 def pearson(x: ArrayLike, y: ArrayLike) -> float:

@@ -8,14 +8,24 @@ from pathlib import Path
 
 from minibert.files import write_json
 from minibert.program import run_program
-from train.checkpoint import Progress, read_progress
+from train.analysis import analyse
+from train.checkpoint import Progress, check_data, prolong, read_progress
 from train.command_line import command_line, run_folder
 from train.compare import compare_single
 from train.evaluation import Metrics, evaluate
 from train.fit import fit
 from train.optimizer import BuildOptimizer, adamw
 from train.overfit import check_memorised
-from train.report import draw_curves, final_table, model_card, overview, write_predictions
+from train.pictures import draw_pictures
+from train.report import (
+    final_table,
+    label_tables,
+    model_card,
+    overview,
+    report_sections,
+    write_predictions,
+    write_report,
+)
 from train.saved import save_for_transformers, save_run
 from train.settings import Settings
 from train.setup import assemble
@@ -40,6 +50,8 @@ def train(
     progress = read_progress(run, settings) if resume else Progress()
     started = time.perf_counter() - progress.seconds
     parts = assemble(settings, kinds)
+    if resume:
+        check_data(run, parts.data)
     tasks, model, dev, test = parts.tasks, parts.model, parts.dev, parts.test
     with used_words_only(parts.encoder.bert, parts.token_ids(), optimizer) as words:
         print(overview(parts, words), flush=True)
@@ -58,7 +70,9 @@ def train(
     save_run(run, parts.encoder, model, tasks, parts.splitting, *card)
     save_for_transformers(run, parts.encoder.tokenizer, model, tasks, *card)
     write_predictions(run / "predictions.jsonl", tasks, last, predictions)
-    draw_curves(run, progress.history, tasks)
+    analyses = analyse(tasks, last, predictions)
+    pictures = draw_pictures(run, progress.history, tasks, analyses)
+    write_report(run / "report.md", report_sections(results, tasks, analyses), pictures)
     progress.seconds = time.perf_counter() - started
     facts = {
         "best_step": progress.best_step,
@@ -69,7 +83,9 @@ def train(
         "history": progress.history,
     }
     write_json(run / "metrics.json", {**results, **facts})  # the last file: the run is finished
-    print(final_table(results, tasks))
+    print("\n\n".join([final_table(results, tasks), *label_tables(analyses), ""]))
+    if progress.skipped:
+        print(f"{progress.skipped} steps were skipped: their loss or gradient was not finite")
     print(
         f"best step {progress.best_step} of {progress.step}, {progress.seconds:.0f} s; "
         f"all of it is in {run}"
@@ -85,8 +101,10 @@ def main(
     """Train. Returns the exit status, as `run_program`."""
 
     def program() -> None:
-        settings, resumed = command_line(arguments, "python -m train.run", __doc__ or "")
+        settings, resumed, epochs = command_line(arguments, "python -m train.run", __doc__ or "")
         with run_folder(settings, resumed) as run:
+            if epochs is not None:
+                settings = prolong(run, settings, epochs)
             metrics = train(settings, run, resumed is not None, kinds, optimizer)
             if settings.compare_single:
                 alone = partial(train, kinds=kinds, optimizer=optimizer)

@@ -110,8 +110,9 @@ class Settings:
     )
 
     pooling: str = option(
-        "mean",
-        f'how sentence heads pool, {"|".join(POOLINGS)}|pooler, or by task: "mean, emotion=cls"',
+        "",
+        f'how sentence heads pool, {"|".join(POOLINGS)}|pooler, or by task: "mean, emotion=cls". '
+        "If absent, as the head that the run starts from, or else by the mean",
     )
     pairs: str = option(
         "",

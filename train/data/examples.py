@@ -1,6 +1,6 @@
 """An example and a data set: what every format is read into."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -38,6 +38,14 @@ class Example:
             spans.append((start, start + len(word)))
         return tuple(spans) or None
 
+    @property
+    def content(self) -> Hashable:
+        """What two copies of an example share. Questions about one text count as copies, since
+        their answers stand in the same words."""
+        if any(isinstance(value, Answers) for value in self.labels.values()):
+            return self.second
+        return self.text, self.second, self.choices
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -54,3 +62,11 @@ class DataSet:
 
     name: str
     splits: Mapping[str, Sequence[Example]]  # "train", "dev", "test"
+    label_names: tuple[str, ...] = ()  # of the numbers 0, 1 ..., where a file beside the data says
+
+
+def names_in(value: Any) -> Collection[str]:
+    """The names that a label holds: of a class, of several labels, or the tags of words."""
+    if isinstance(value, str):
+        return (value,)
+    return value if isinstance(value, tuple | frozenset) else ()

@@ -4,55 +4,118 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from minibert.files import InputError, read_text
-from train.data.columns import TEXT_KEYS, from_fields
+from minibert.files import InputError, split_lines
+from train.data.columns import INPUTS, from_fields, has_text
 from train.data.examples import Example
+from train.data.layouts import layout_of
+from train.data.reading import Reading
 
 WHOLE = re.compile(r"0|-?[1-9][0-9]{0,15}")  # not "007", which may be a name
 FRACTION = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
+TEXTS = ("text", "text_a", "text_b", "question", "context")  # cells that stay as they are
 
 
-def read_table(file: Path) -> Iterator[Example]:
+def read_table(file: Path, reading: Reading) -> Iterator[Example]:
     """CSV or TSV with a header: a column text (or text_a and text_b), every other column a label.
 
-    A column without a name, such as the row numbers that pandas writes, is left out.
+    A column without a name, such as the row numbers that pandas writes, is left out. Without a
+    header, the columns that `reading` names are read, and no others. A file that is laid out as a
+    known benchmark distributes it is read so.
     """
+    text = reading.text(file)
+    layout = None if reading.columns else layout_of(file, text)
+    if layout is not None:
+        reading.announce(f"read as {layout.name} is distributed")
+        reading = replace(
+            reading, columns=layout.columns, header=layout.header, quoted=False, delimiter="\t"
+        )
+    rows = list(_rows(text, file, reading))
+    if reading.header:
+        (_, header), *rows = rows or [(1, [])]
+        header = [name.strip() for name in header]
+        _check_header(header, f"{file}, line 1", reading)
+    else:
+        header = _numbers(rows, file, reading)
+    chosen = {theirs: ours for ours, theirs in reading.columns}
+    only_chosen = layout is not None or not reading.header
+    short = 0
+    for line, row in rows:
+        where = f"{file}, line {line}"
+        if not row:
+            continue
+        if layout is not None and layout.may_be_short and len(row) < len(header):
+            short += 1
+            continue
+        if (len(row) != len(header) and reading.header) or len(row) < len(header):
+            raise InputError(
+                f"{where}: {len(row)} values, but {len(header)} columns "
+                + ("in the header" if reading.header else "are named")
+            )
+        cells = {
+            name: cell if chosen.get(name, name) in TEXTS else _value(cell)
+            for name, cell in zip(header, row, strict=False)
+            if name and (name in chosen or not only_chosen)
+        }
+        if layout is not None:
+            cells = layout.cleaned(cells)
+        yield from_fields(cells, where, reading)
+    if short:
+        reading.announce(f"{file}: {short} lines with too few columns are left out")
+
+
+def _rows(text: str, file: Path, reading: Reading) -> Iterator[tuple[int, list[str]]]:
+    """Each row with the line that it begins on."""
+    delimiter = reading.delimiter or ("," if file.suffix == ".csv" else "\t")
+    if not reading.quoted:
+        for i, line in enumerate(split_lines(text), start=1):
+            yield i, line.split(delimiter) if line else []
+        return
     # newline="": a quoted text keeps its line ends
-    stream = io.StringIO(read_text(file).removeprefix("\ufeff"), newline="")
-    rows = csv.reader(stream, delimiter="\t" if file.suffix == ".tsv" else ",", strict=True)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        header = [name.strip() for name in next(rows, [])]
-        _check_header(header, f"{file}, line 1")
-        first = rows.line_num + 1  # the line that the next row begins on; a row may have several
+        first = 1  # the line that the next row begins on; a row may have several
         for row in rows:
-            where, first = f"{file}, line {first}", rows.line_num + 1
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise InputError(
-                    f"{where}: {len(row)} values, but {len(header)} columns in the header"
-                )
-            cells = {
-                name: cell if name in TEXT_KEYS else _value(cell)
-                for name, cell in zip(header, row, strict=True)
-                if name
-            }
-            yield from_fields(cells, where)
+            yield first, row
+            first = rows.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{file}, line {rows.line_num}: {error}") from error
+        raise InputError(
+            f"{file}, line {rows.line_num}: {error}; if quotation marks are part of the texts, say "
+            "--no-quoted"
+        ) from error
 
 
-def _check_header(header: list[str], where: str) -> None:
+def _check_header(header: Sequence[str], where: str, reading: Reading) -> None:
     if not header:
         raise InputError(f"{where}: there must be the names of the columns")
     names = ", ".join(header)
     if twice := [name for name, count in Counter(header).items() if name and count > 1]:
         raise InputError(f"{where}: the column {twice[0]!r} stands twice in {names}")
-    if "text" not in header and not {"text_a", "text_b"} <= set(header):
-        raise InputError(f"{where}: no column text (or text_a and text_b); it has {names}")
+    for ours, theirs in reading.columns:
+        if theirs not in header:
+            message = f"{where}: no column {theirs!r}, which --columns names; it has {names}"
+            if ours in INPUTS:
+                raise InputError(message)
+            reading.announce(message)
+    if not has_text(header, reading):
+        separator = next((one for one in (";", "\t", ",", "|") if one in "".join(header)), None)
+        hint = '. Say which column is the text: --columns "text=COLUMN"'
+        if separator is not None:
+            hint = f"; if {separator!r} separates the columns, say so with --delimiter"
+        raise InputError(f"{where}: no column text (or text_a and text_b); it has {names}{hint}")
+
+
+def _numbers(rows: Sequence[tuple[int, list[str]]], file: Path, reading: Reading) -> list[str]:
+    """The columns' numbers as a header, up to the last that is named."""
+    if not reading.columns:
+        raise InputError(
+            f"{file}: without a header, say which column is what, counting from 1: "
+            '--columns "text=1, label=2"'
+        )
+    return [str(i) for i in range(1, max(int(number) for _, number in reading.columns) + 1)]
 
 
 def _value(cell: str) -> str | int | float:

@@ -16,11 +16,14 @@ from train.settings import Settings
 from train.tasks.base import FRAME, Metric, Prediction, Task
 from train.tasks.classification import SentenceClassification
 from train.tasks.multilabel import MultilabelClassification
+from train.tasks.multiple_choice import MultipleChoice
 from train.tasks.pairs import PairClassification, PairClassificationApart, PairRegression
+from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging
 from train.tasks.targets import TargetTask
+from train.tasks.words import WordTagging
 
 __all__ = ["FRAME", "KINDS", "Kinds", "Metric", "Prediction", "TargetTask", "Task"]
 
@@ -28,6 +31,9 @@ Kinds = Sequence[type[Task]]
 # The first that fits a field, and is wanted for it, has it.
 KINDS: Kinds = (
     TokenTagging,
+    WordTagging,
+    QuestionAnswering,
+    MultipleChoice,
     PairSimilarity,
     PairRegression,
     SentenceRegression,
@@ -62,13 +68,14 @@ def clean_labels(
     return result
 
 
-def classes_of(example: Example, kinds: Kinds = KINDS) -> set[tuple[str, str]]:
-    """The classes that an example's labels name, each with its field's name."""
+def classes_of(example: Example, kinds: Mapping[str, type[Task]]) -> set[tuple[str, str]]:
+    """The classes that an example's labels name, each with its field's name. kinds: each field's,
+    of the fields that count."""
     return {
         (name, found)
-        for name, value in example.labels.items()
-        if (kind := kind_of(name, [example], kinds)) is not None
-        for found in kind.classes(value)
+        for name, kind in kinds.items()
+        if name in example.labels
+        for found in kind.classes(example.labels[name])
     }
 
 
@@ -76,8 +83,8 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
     """The tasks are the labels that the training data has; `settings.tasks` keeps some of them.
 
     Labels of one name are one task, whichever sources they are from: their values are taken
-    together. Raises InputError, naming file and line, for a label in dev or test that train lacks,
-    labels of mixed kinds, what a kind cannot learn, or a name that no task can have.
+    together. Raises InputError, naming file and line, for labels of mixed kinds, what a kind cannot
+    learn, or a name that no task can have.
     """
     found: dict[str, list[Example]] = {}
     for example in (example for data in sets for example in data.splits["train"]):
@@ -155,8 +162,8 @@ def _no_kind(name: str, examples: Sequence[Example], kinds: Kinds) -> InputError
 
 
 def check_labels(examples: Iterable[Example], tasks: Sequence[Task]) -> None:
-    """Raise InputError, naming file, line and value, for a label that the tasks cannot have been
-    trained on."""
+    """Raise InputError, naming file, line and value, for a label of another kind than the tasks
+    were trained on. A label of the same kind that train lacked passes, and counts as an error."""
     for example in examples:
         for task in tasks:
             if task.name in example.labels:

@@ -78,6 +78,7 @@ class Task(ABC):
     metrics: ClassVar[tuple[Metric, ...]]  # what `measure` returns; the first chooses the best step
     is_number: ClassVar[bool] = False  # labels are numbers, which no prediction hits exactly
     is_squared_error: ClassVar[bool] = False  # the loss; see train/mixing.py
+    has_several: ClassVar[bool] = False  # a label is several names, or none
     labels_words: ClassVar[bool] = False  # a label for each word
     reads_pairs: ClassVar[bool] = False  # of texts; in `train.predict` a tab separates them
     takes_class_weights: ClassVar[bool] = False  # whether `class_weights` may name it
@@ -131,6 +132,12 @@ class Task(ABC):
                 "the training data"
             )
 
+    def unknown(self, example: Example) -> Collection[str]:
+        """The labels of an example that the training data lacked. They count as errors, and have no
+        target."""
+        found = self.classes(example.labels[self.name])
+        return [label for label in found if self.labels and label not in self.labels]
+
     def describe(self) -> dict[str, Any]:
         """What tasks.json keeps: enough to predict with the task."""
         return {
@@ -144,6 +151,26 @@ class Task(ABC):
     def from_description(cls, description: Mapping[str, Any]) -> "Task":
         """The task that `describe` described."""
         return cls(description["name"], tuple(description["labels"]))
+
+    @classmethod
+    def from_transformers(
+        cls, architecture: str, labels: tuple[str, ...], config: Mapping[str, Any]
+    ) -> "Task | None":
+        """The task that a head of `transformers` is for; None if it is of another kind.
+
+        labels: those of id2label, in order. config: the rest of config.json; its "activation_fn" is
+        that of a CrossEncoder's files, if there is one. Whether a head reads one text or two stands
+        nowhere, so the task reads an example as it is.
+        """
+        return None
+
+    def goes_on_from(self, other: "Task", settings: Settings) -> bool:
+        """Whether the head of another task can give this one its first weights.
+
+        If so, what the settings leave open becomes as it is there: how to pool, say.
+        """
+        known = set(self.labels) & set(other.labels)
+        return isinstance(self, type(other)) and (bool(known) or not self.labels)
 
     def summary(self) -> str:
         """The task in a few words."""
@@ -247,3 +274,7 @@ class Task(ABC):
     def export(self, head: nn.Module) -> dict[str, Tensor]:
         """The head's parameters as that class has them, by its names."""
         return dict(head.named_parameters())
+
+    def import_head(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The head's parameters from those of that class: what `export` did, undone."""
+        return dict(tensors)

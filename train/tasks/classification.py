@@ -73,6 +73,20 @@ class SentenceClassification(SentenceTask):
         return cls(description["name"], tuple(description["labels"]), description["pooling"])
 
     @classmethod
+    def from_transformers(
+        cls, architecture: str, labels: tuple[str, ...], config: Mapping[str, Any]
+    ) -> "SentenceClassification | None":
+        if architecture != "BertForSequenceClassification" or len(labels) < 2 or cls.reads_pairs:
+            return None
+        if config.get("problem_type") != "single_label_classification" and (
+            config.get("problem_type") is not None or config["activation_fn"] == "Sigmoid"
+        ):
+            return None
+        task = cls("label", labels, "pooler")
+        task.reads_both = True
+        return task
+
+    @classmethod
     def classes(cls, value: Any) -> Collection[str]:
         return (value,)
 

@@ -40,6 +40,7 @@ class MultilabelClassification(SentenceTask):
         Metric("average_precision", is_shown=True, is_percent=True),
     )
     takes_class_weights = True
+    has_several = True
 
     def __init__(
         self,
@@ -90,6 +91,20 @@ class MultilabelClassification(SentenceTask):
             description["pooling"],
             description["thresholds"],
         )
+
+    @classmethod
+    def from_transformers(
+        cls, architecture: str, labels: tuple[str, ...], config: Mapping[str, Any]
+    ) -> "MultilabelClassification | None":
+        problem = config.get("problem_type")
+        each_alone = problem is None and len(labels) > 1 and config["activation_fn"] == "Sigmoid"
+        if architecture != "BertForSequenceClassification":
+            return None
+        if problem != "multi_label_classification" and not each_alone:
+            return None
+        task = cls("labels", labels, "pooler")
+        task.reads_both = True
+        return task
 
     @classmethod
     def classes(cls, value: Any) -> Collection[str]:

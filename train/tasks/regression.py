@@ -41,6 +41,7 @@ class SentenceRegression(SentenceTask):
     )
     is_number = True
     is_squared_error = True
+    is_sigmoid = False  # of a head learnt elsewhere: the score is the logit's sigmoid
 
     def __init__(
         self,
@@ -104,6 +105,23 @@ class SentenceRegression(SentenceTask):
         low, high = self.bounds
         return f"{self.name} ({self.kind}, {low:.10g} to {high:.10g})"
 
+    @classmethod
+    def from_transformers(
+        cls, architecture: str, labels: tuple[str, ...], config: Mapping[str, Any]
+    ) -> "SentenceRegression | None":
+        """One label is a number. As in sentence-transformers and the pipelines of `transformers`,
+        it is the logit's sigmoid where nothing says otherwise."""
+        problem = config.get("problem_type")
+        if architecture != "BertForSequenceClassification" or len(labels) != 1 or cls.reads_pairs:
+            return None
+        if problem not in (None, "regression", "single_label_classification"):
+            return None
+        task = cls("score", "pooler")
+        task.reads_both = True
+        plain = "Identity" if problem == "regression" else "Sigmoid"
+        task.is_sigmoid = (config["activation_fn"] or plain) == "Sigmoid"
+        return task
+
     def build_head(self, config: BertConfig) -> nn.Module:
         return SentenceHead(config, 1, self.pooling)
 
@@ -117,7 +135,8 @@ class SentenceRegression(SentenceTask):
         return F.mse_loss(logits.float(), targets, reduction="sum")
 
     def decode(self, logits: Tensor, item: Item) -> Prediction:
-        return Prediction(self.offset + self.scale * float(logits[0]))
+        logit = logits[0].sigmoid() if self.is_sigmoid else logits[0]
+        return Prediction(self.offset + self.scale * float(logit))
 
     def measure(self, items: Sequence[Item], predictions: Sequence[Prediction]) -> dict[str, float]:
         gold = np.array([item.example.labels[self.name] for item in items], dtype=np.float64)
@@ -154,3 +173,7 @@ class SentenceRegression(SentenceTask):
         """The scaling becomes part of the linear layer, whose output is then the number itself."""
         weight, bias = (p.detach() * self.scale for p in head.parameters())
         return {"classifier.weight": weight, "classifier.bias": bias + self.offset}
+
+    def import_head(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        weight, bias = tensors["classifier.weight"], tensors["classifier.bias"] - self.offset
+        return {"classifier.weight": weight / self.scale, "classifier.bias": bias / self.scale}

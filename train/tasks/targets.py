@@ -14,7 +14,8 @@ from torch import Tensor
 
 from minibert.files import InputError
 from minibert.heads import POOLINGS
-from train.batches import Batch, Item
+from train.batches import Batch, Input, Item
+from train.data.examples import Example
 from train.model import JointModel
 from train.parse import parse_by_task
 from train.settings import Settings
@@ -27,8 +28,8 @@ class TargetTask(Task):
 
     @abstractmethod
     def targets(self, item: Item) -> Sequence[Any]:
-        """An item's targets as numbers, one for each of its positions: None for a label that train
-        lacks."""
+        """An item's targets, as numbers; None where the right label is one that train lacks, which
+        nothing can be learnt from."""
 
     @abstractmethod
     def positions(self, batch: Batch, i: int) -> Sequence[Any]:
@@ -48,7 +49,7 @@ class TargetTask(Task):
 
     def add_targets(self, batch: Batch) -> None:
         labelled = [i for i, item in enumerate(batch.items) if self.name in item.example.labels]
-        found = [
+        pairs = [
             (position, target)
             for i in labelled
             for position, target in zip(
@@ -56,9 +57,9 @@ class TargetTask(Task):
             )
             if target is not None
         ]
-        if found:
-            positions, targets = zip(*found, strict=True)
+        if pairs:
             device = batch.input_ids.device
+            positions, targets = zip(*pairs, strict=True)
             batch.positions[self.name] = torch.tensor(rectangular(positions), device=device)
             batch.targets[self.name] = torch.tensor(targets, device=device)
 
@@ -94,10 +95,15 @@ class SentenceTask(TargetTask):
     """
 
     poolings: ClassVar[tuple[str, ...]] = (*POOLINGS, "pooler")
+    reads_both: bool = False  # a text or a pair, as an example has it; see `from_transformers`
     trains_vectors: ClassVar[bool] = False  # whether its pooled vectors are good sentence vectors
 
     def __init__(self, name: str, labels: tuple[str, ...] = (), pooling: str = "mean") -> None:
         super().__init__(name, labels)
+        self.pool_by(pooling)
+
+    def pool_by(self, pooling: str) -> None:
+        """Pool in this way from now on."""
         self.pooling = pooling
         self.uses_pooler = pooling == "pooler"
         self.vector_pooling = pooling if self.trains_vectors else None
@@ -113,8 +119,22 @@ class SentenceTask(TargetTask):
             )
         return pooling
 
+    def goes_on_from(self, other: Task, settings: Settings) -> bool:
+        """A head learnt on vectors of one pooling, so the poolings must be the same."""
+        if not super().goes_on_from(other, settings) or not isinstance(other, SentenceTask):
+            return False
+        default, given = parse_by_task(settings.pooling, "pooling")
+        if default is None and self.name not in given and other.pooling in self.poolings:
+            self.pool_by(other.pooling)
+        return self.pooling == other.pooling
+
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"pooling": self.pooling}
+
+    def inputs(self, example: Example) -> tuple[Input, ...]:
+        if self.reads_both and example.second is not None:
+            return (Input(example.text, example.second, self.overlap),)
+        return super().inputs(example)
 
     def positions(self, batch: Batch, i: int) -> Sequence[Any]:
         """One target, which stands at all windows of the text, or at both texts of a pair."""
