@@ -28,8 +28,8 @@ class TargetTask(Task):
 
     @abstractmethod
     def targets(self, item: Item) -> Sequence[Any]:
-        """An item's targets, as numbers; None where the right label is one that train lacks, which
-        nothing can be learnt from."""
+        """An item's targets as numbers, one for each of its positions: None for a label that train
+        lacks."""
 
     @abstractmethod
     def positions(self, batch: Batch, i: int) -> Sequence[Any]:
@@ -49,7 +49,7 @@ class TargetTask(Task):
 
     def add_targets(self, batch: Batch) -> None:
         labelled = [i for i, item in enumerate(batch.items) if self.name in item.example.labels]
-        pairs = [
+        found = [
             (position, target)
             for i in labelled
             for position, target in zip(
@@ -57,9 +57,9 @@ class TargetTask(Task):
             )
             if target is not None
         ]
-        if pairs:
+        if found:
+            positions, targets = zip(*found, strict=True)
             device = batch.input_ids.device
-            positions, targets = zip(*pairs, strict=True)
             batch.positions[self.name] = torch.tensor(rectangular(positions), device=device)
             batch.targets[self.name] = torch.tensor(targets, device=device)
 
