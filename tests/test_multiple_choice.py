@@ -84,7 +84,7 @@ def test_each_text_has_the_softmax_of_its_own_choices(
     batch = collate(items, [task])
     found = task.loss(model, model(batch), batch)
     assert task.count(batch) == 4
-    assert float(found) == pytest.approx(math.fsum(losses), rel=1e-5)
+    assert found.item() == pytest.approx(math.fsum(losses), rel=1e-5)
     for item, prediction, own in zip(items, predict(model, [task], items), wanted, strict=True):
         said = prediction["next"]
         assert said.scores is not None

@@ -30,6 +30,8 @@ from train.settings import Settings
 from train.tags import BIO
 from train.tasks.base import Prediction, Task
 from train.tasks.classification import SentenceClassification
+from train.tasks.multiple_choice import MultipleChoice
+from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging
@@ -260,8 +262,8 @@ def test_what_was_cut_off_is_said(run: Path, capsys: pytest.CaptureFixture[str])
     lost = len(pieces) - 62
     assert [record.get("cut") for record in records] == [None, lost, None]
     assert err == (
-        "warning: 1 texts are longer than 64 tokens, and were cut off: --stride N reads them in "
-        "windows\n"
+        "warning: 1 of 3 texts are longer than 64 tokens, and were cut off: --stride N reads them "
+        "in windows\n"
     )
     assert predict.main([str(run), long]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"  cut: {lost} tokens not seen"
@@ -506,6 +508,38 @@ def test_without_a_task_for_pairs_a_tab_is_white_space(
     assert [e["words"] for e in tab["slots"]] == [e["words"] for e in space["slots"]]
 
 
+def test_a_question_is_answered_by_a_slice_of_its_context(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path, [QuestionAnswering("answer")])
+    context = "it's a  fine day, ab c!"
+    (record,) = answers(capsys, tmp_path, "--question", "ab c", "--context", context)
+    assert (record["text"], record["second"]) == ("ab c", context)
+    found = record["answer"]
+    assert found["answer"]
+    assert context[found["start"] : found["end"]] == found["answer"]
+    assert predict.main([str(tmp_path), "--question", "ab c", "--context", context]) == 0
+    shown = capsys.readouterr().out.splitlines()[2]
+    assert shown == f"  answer: {found['answer']} ({found['probability']:.2f})"
+    message = complaint(capsys, predict, tmp_path, "one text")
+    assert message.startswith("text 1 is one text, and no task here reads that: answer (question)")
+
+
+def test_a_choice_is_made_for_each_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path, [MultipleChoice("ending", "cls")])
+    choices = ["a fine day", "so", "x"]
+    options = [word for choice in choices for word in ("--choice", choice)]
+    records = answers(capsys, tmp_path, "ab c", "it's a", *options)
+    assert [record["text"] for record in records] == ["ab c", "it's a"]
+    for record in records:
+        assert record["choices"] == choices
+        made = record["ending"]
+        assert made["choice"] == choices[int(made["label"])]
+        assert made["scores"][made["label"]] == max(made["scores"].values())
+        assert len(made["scores"]) == 3
+    assert "--choice" in complaint(capsys, predict, tmp_path, "ab c")
+
+
 def test_a_run_of_both_kinds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path, [*TASKS, *PAIRS])
     pair, single = answers(capsys, tmp_path, "ab c\td", "ab c")
@@ -549,6 +583,10 @@ def test_what_to_predict_with_is_named_once(run: Path, capsys: pytest.CaptureFix
         (["--model", "x", run, "ab"], f"give the run {run} or --model x, not both"),
         ([run, "ab", "--revision", "v1"], "--revision is of --model, and there is none"),
         (["a text", "b"], "a text is no finished run: it has no tasks.json"),
+        (
+            [run / "model", "ab"],
+            f"{run}/model is a model, not a run: python -m train.predict --model {run}/model",
+        ),
     ):
         assert complaint(capsys, predict, *arguments) == message
 

@@ -24,7 +24,6 @@ from train import run
 from train.batches import Item, collate, prepare
 from train.data.examples import Answers, DataSet, Example
 from train.data.read import read_source
-from train.data.squad import read_squad
 from train.evaluation import predict
 from train.saved import load_run
 from train.settings import Settings
@@ -150,7 +149,7 @@ def test_both_versions_are_read(tmp_path: Path) -> None:
         asked("unlabelled?"),
     ]
     file = write(tmp_path / "train.json", squad({"context": "Tom is a cat", "qas": qas}))
-    examples = list(read_squad(file))
+    examples = read_source(str(file)).splits["train"]
     assert [example.labels for example in examples] == [
         {"answer": Answers(("Tom", "a cat"), (0, 7))},
         {"answer": Answers((), ())},
@@ -190,14 +189,14 @@ def test_both_versions_are_read(tmp_path: Path) -> None:
 def test_what_is_no_squad_is_refused_by_place(tmp_path: Path, content: Any, message: str) -> None:
     file = write(tmp_path / "train.json", content)
     with pytest.raises(InputError, match=re.escape(message)):
-        list(read_squad(file))
+        read_source(str(file)).splits["train"]
 
 
 @pytest.mark.parametrize(("start", "there"), [(1, "'om '"), (-3, "''"), (99, "''")])
 def test_an_answer_must_stand_where_it_says(tmp_path: Path, start: int, there: str) -> None:
     qas = [asked(answers=[{"text": "Tom", "answer_start": start}])]
     file = write(tmp_path / "train.json", squad({"context": "Tom is a cat", "qas": qas}))
-    wrong = list(read_squad(file))
+    wrong = read_source(str(file)).splits["train"]
     right = [replace(wrong[0], labels={"answer": Answers(("Tom",), (0,))})]
     message = re.escape(
         f"{file}, article 'Cats', paragraph 1, question 'q1': the answer 'Tom' of 'Who?' does not "
@@ -213,7 +212,7 @@ def test_an_answer_must_stand_where_it_says(tmp_path: Path, start: int, there: s
 def test_the_real_file_and_its_split_by_article(tmp_path: Path, shared: Path) -> None:
     file = shared / "data/xquad/xquad.en.json"
     assert split_squad.main([str(file), "36", str(tmp_path / "xquad")]) == 0
-    splits, _ = read_source(str(tmp_path / "xquad"))
+    splits = read_source(str(tmp_path / "xquad")).splits
     assert {split: len(examples) for split, examples in splits.items()} == {
         "train": 925,
         "test": 265,

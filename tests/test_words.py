@@ -12,6 +12,7 @@ from torch import nn
 
 from minibert.model import Bert, BertConfig, embedding
 from tests.training import World, make_world, write_json_lines
+from train import fit as fit_module
 from train import run as run_module
 from train.optimizer import BuildOptimizer, adamw
 from train.setup import Parts, assemble
@@ -120,7 +121,7 @@ def test_after_training_any_text_can_be_encoded(
     if ends == "well":
         run_module.train(settings, tmp_path / "run")
     else:
-        monkeypatch.setattr(run_module, "save_checkpoint", fails)
+        monkeypatch.setattr(fit_module, "save_checkpoint", fails)
         with pytest.raises(RuntimeError, match="in the midst"):
             run_module.train(settings, tmp_path / "run")
     (parts,) = kept

@@ -140,6 +140,13 @@ def read_progress(run: Path, settings: Settings) -> Progress:
     Raises InputError if the run is finished, if there is no checkpoint, or if it is of other
     settings.
     """
+    has_metrics = (run / "metrics.json").exists()
+    finished = InputError(
+        f"{run} is finished: its metrics stand in {run / 'metrics.json'}. To train it longer, give "
+        "--epochs too"
+    )
+    if has_metrics and not checkpoints(run):  # nothing was learnt
+        raise finished
     file, content = _read_state(run)
     try:
         noted = dict(content["progress"])
@@ -155,11 +162,8 @@ def read_progress(run: Path, settings: Settings) -> Progress:
                 f"with: {key} was {value!r} and is {getattr(settings, key)!r}. Put it back, or "
                 "start a new run"
             )
-    if (run / "metrics.json").exists() and progress.is_over(settings):
-        raise InputError(
-            f"{run} is finished: its metrics stand in {run / 'metrics.json'}. To train it longer, "
-            "give --epochs too"
-        )
+    if has_metrics and progress.is_over(settings):
+        raise finished
     return progress
 
 
@@ -230,7 +234,7 @@ def check_data(run: Path, data: Mapping[str, Any]) -> None:
                 changes.append(f"{place} has other texts or labels")
     raise InputError(
         f"the data is not what {run} was trained on: {'; '.join(changes)}. Put it back, or start a "
-        f"new run from this one (--model {run})"
+        "new run"
     )
 
 

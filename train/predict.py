@@ -185,7 +185,12 @@ def open_asked(options: argparse.Namespace, kinds: Kinds) -> Run:
     elif not options.names:
         raise InputError("nothing to predict with: name the folder of a finished run, or --model")
     else:
-        run = load_run(Path(options.names.pop(0)), kinds)
+        folder = Path(options.names.pop(0))
+        if (folder / "config.json").exists():
+            raise InputError(
+                f"{folder} is a model, not a run: python -m train.predict --model {folder}"
+            )
+        run = load_run(folder, kinds)
     if options.stride is not None:
         set_stride(run.tasks, options.stride)
     return run
@@ -237,9 +242,10 @@ def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:
         unlabelled, total = read_asked(options, run)
         # Where the predictions are seen, they show themselves how far it is.
         silent = True if sys.stdout.isatty() else None
-        cut = 0
+        count = cut = 0
         with tqdm(total=total, unit="text", disable=silent, leave=False) as bar:
             for given, predictions in stream(run, unlabelled):
+                count += 1
                 cut += cut_off(predictions) > 0
                 if options.json:
                     record = as_record(given, predictions, run.tasks, options.top)
@@ -250,8 +256,8 @@ def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:
         if cut:
             limit = run.encoder.tokenizer.max_length
             warnings.warn(
-                f"{cut} texts are longer than {limit} tokens, and were cut off: --stride N reads "
-                "them in windows",
+                f"{cut} of {count} texts are longer than {limit} tokens, and were cut off: "
+                "--stride N reads them in windows",
                 TruncationWarning,
                 stacklevel=1,
             )
