@@ -124,7 +124,7 @@ class SentenceTask(TargetTask):
         if not super().goes_on_from(other, settings) or not isinstance(other, SentenceTask):
             return False
         default, given = parse_by_task(settings.pooling, "pooling")
-        if default is None and self.name not in given and other.pooling in self.poolings:
+        if not default and self.name not in given and other.pooling in self.poolings:
             self.pool_by(other.pooling)
         return self.pooling == other.pooling
 
