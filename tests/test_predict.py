@@ -30,12 +30,13 @@ from train.settings import Settings
 from train.tags import BIO
 from train.tasks.base import Prediction, Task
 from train.tasks.classification import SentenceClassification
+from train.tasks.multilabel import MultilabelClassification
 from train.tasks.multiple_choice import MultipleChoice
 from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging
-from train.unlabelled import Unlabelled, from_lines
+from train.unlabelled import Unlabelled, from_json_lines, from_lines
 
 TASKS: list[Task] = [
     SentenceClassification("mood", ("bad", "good", "so"), "cls"),
@@ -245,6 +246,18 @@ def test_top_and_all_show_the_probabilities_of_classes(
     assert complaint(capsys, predict, run, "a", "--top", 0) == "--top 0: must be at least 1"
 
 
+def test_top_limits_the_probabilities_not_the_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path, [MultilabelClassification("kinds", tuple("abcdef"))])
+    limited, whole = (answers(capsys, tmp_path, *TEXTS, "--top", top) for top in (1, 6))
+    assert max(len(record["kinds"]["labels"]) for record in whole) > 1
+    for record, same in zip(limited, whole, strict=True):
+        assert record["kinds"]["labels"] == same["kinds"]["labels"]
+        ((best, score),) = record["kinds"]["scores"].items()
+        assert score == same["kinds"]["scores"][best] == max(same["kinds"]["scores"].values())
+
+
 # Long texts
 
 
@@ -317,6 +330,31 @@ def test_json_lines_keep_their_own_fields(
     assert answers(capsys, run, "--input", other, "--json-lines") == records
     stdin(monkeypatch, content.encode())
     assert answers(capsys, run, "--json-lines") == records
+
+
+def test_json_lines_are_read_by_the_names_of_the_training_data(tmp_path: Path) -> None:
+    """What the user called text there, our own names, and those that other people's files have."""
+    lines = [
+        {"id": 1, "tweet": "ab", "text": "not this"},
+        {"text": "ab", "label": {"odd": True}},
+        {"sentence": "ab"},
+        {"question": "ab", "context": "c d"},
+        {"text": "ab", "choices": ["c", "d"]},
+    ]
+    tasks = [*TASKS[:1], QuestionAnswering("answer"), MultipleChoice("ending")]
+    found = [
+        (one.example.text, one.example.second, one.example.choices, one.example.id)
+        for one in from_json_lines(
+            map(json.dumps, lines), "x", "whitespace", tasks, [("text", "tweet"), ("label", "y")]
+        )
+    ]
+    assert found == [
+        ("ab", None, None, 1),
+        ("ab", None, None, None),
+        ("ab", None, None, None),
+        ("ab", "c d", None, None),
+        ("ab", None, ("c", "d"), None),
+    ]
 
 
 def test_what_comes_before_a_bad_line_is_written(
