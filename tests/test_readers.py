@@ -337,7 +337,8 @@ def test_tables_with_quotes_commas_tabs_and_line_ends_inside(
         (
             "phrase,label\na,b\n",
             "line 1: no column text (or text_a and text_b); it has phrase, label. Say which column "
-            'is the text: --columns "text=COLUMN"',
+            'is the text: --columns "text=COLUMN"; or that the first line is no header: '
+            "--no-header",
         ),
         (
             "text;label\na;b\n",
@@ -347,7 +348,8 @@ def test_tables_with_quotes_commas_tabs_and_line_ends_inside(
         (
             "text_a,label\na,b\n",
             "line 1: no column text (or text_a and text_b); it has text_a, label. Say which column "
-            'is the text: --columns "text=COLUMN"',
+            'is the text: --columns "text=COLUMN"; or that the first line is no header: '
+            "--no-header",
         ),
         (
             "text,label,label\na,b,c\n",
