@@ -40,6 +40,22 @@ def stream(
         yield from zip(window, predict(run.model, run.tasks, items), strict=True)
 
 
+def predict_texts(
+    run: Run, texts: Sequence[str] | Sequence[tuple[str, str]]
+) -> list[dict[str, Any]]:
+    """What a run's tasks say of texts, or of pairs of texts, as `--json` prints it. Raises
+    InputError for a blank text, and for one that no task reads."""
+    pairs = [text for text in texts if isinstance(text, tuple)]
+    single = [text for text in texts if isinstance(text, str)]
+    if pairs and single:
+        raise InputError("give texts or pairs of texts, not both")
+    if pairs:
+        given = from_pairs(pairs, run.splitting, run.tasks)
+    else:
+        given = from_lines(single, run.splitting, run.tasks)
+    return [as_record(one, found, run.tasks) for one, found in stream(run, given)]
+
+
 def _windows(unlabelled: Iterable[Unlabelled]) -> Iterator[list[Unlabelled]]:
     """Lists of about WINDOW_CHARACTERS characters, which are computed together."""
     window: list[Unlabelled] = []

@@ -98,7 +98,7 @@ def find_answers(
 
 
 def to_prediction(
-    best: dict[str, Scored], no_answer: float, cut: int, threshold: float | None
+    best: dict[str, Scored], no_answer: float, threshold: float | None
 ) -> AnswerPrediction:
     """What `find_answers` found, as the prediction by a threshold."""
     scores = [score for score, _, _ in best.values()]
@@ -111,7 +111,6 @@ def to_prediction(
     )
     return AnswerPrediction(
         NO_ANSWER,
-        cut=cut,
         candidates=candidates,
         margin=no_answer - scores[0],
         no_answer=probabilities[-1] if len(probabilities) > len(best) else 0.0,

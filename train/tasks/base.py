@@ -27,7 +27,7 @@ class Prediction:
     """What a task says of one item, and how sure it is.
 
     scores: what the label was chosen from, for kinds that have classes: the probability of each.
-    cut: how many tokens of the item were cut off, and so not seen.
+    cut: how many tokens were cut off, and so not seen; of several sequences, where it was most.
     """
 
     label: Any

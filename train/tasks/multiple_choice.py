@@ -92,8 +92,7 @@ class MultipleChoice(SentenceTask):
         probabilities = logits[0, : len(choices)].softmax(-1).tolist()
         best = max(range(len(choices)), key=probabilities.__getitem__)
         scores = {str(number): probability for number, probability in enumerate(probabilities)}
-        cut = max(tokens.lost for tokens in choices)
-        return Prediction(str(best), probabilities[best], scores, cut)
+        return Prediction(str(best), probabilities[best], scores)
 
     def measure(self, items: Sequence[Item], predictions: Sequence[Prediction]) -> dict[str, float]:
         gold = [item.example.labels[self.name] for item in items]

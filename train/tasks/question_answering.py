@@ -131,7 +131,7 @@ class QuestionAnswering(TargetTask):
     def decode(self, logits: Tensor, item: Item) -> AnswerPrediction:
         windows = item.tokens_of(self.name)
         scored = find_answers(windows, logits, item.example.second or "", self.overlap)
-        return to_prediction(*scored, windows[0].lost, self.threshold)
+        return to_prediction(*scored, self.threshold)
 
     def tune(
         self, items: Sequence[Item], predictions: Sequence[Prediction]

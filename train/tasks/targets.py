@@ -82,7 +82,7 @@ class TargetTask(Task):
         return {
             i: replace(
                 self.decode(part, batch.items[i]),
-                cut=sum(tokens.lost for tokens in batch.items[i].tokens_of(self.name)),
+                cut=max(tokens.lost for tokens in batch.items[i].tokens_of(self.name)),
             )
             for i, part in zip(chosen, parts, strict=True)
         }

@@ -103,8 +103,7 @@ class WordTagging(TargetTask):
         of_words = logits.softmax(-1)  # (K, C)
         for row, (word, label) in enumerate(zip(seen, self.choose(logits, item), strict=True)):
             tags[word], probabilities[word] = self.labels[label], float(of_words[row, label])
-        cut = item.tokens_of(self.name)[0].lost
-        return Prediction(tuple(tags), tuple(probabilities), cut=cut)
+        return Prediction(tuple(tags), tuple(probabilities))
 
     def choose(self, logits: Tensor, item: Item) -> Sequence[int]:
         """The labels' numbers that are predicted for the words that have a piece: (K, C) -> K
