@@ -74,6 +74,8 @@ class WordTagging(TargetTask):
         """Each word that has a piece -> the window in which it is learnt and predicted, and the
         position of its first piece there."""
         windows = item.tokens_of(self.name)
+        if len(windows) == 1:
+            return {word: (0, position) for word, position in windows[0].first_pieces.items()}
         first: dict[int, tuple[int, int]] = {}
         for number, position in best_windows(windows, self.overlap):
             word = windows[number].words[position]
