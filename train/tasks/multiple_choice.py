@@ -27,6 +27,7 @@ class MultipleChoice(SentenceTask):
     """
 
     kind = "choice"
+    uses_token_types = True
     metrics = (Metric("accuracy", is_shown=True, is_percent=True),)
 
     def __init__(self, name: str, pooling: str = "mean") -> None:

@@ -40,6 +40,7 @@ class QuestionAnswering(TargetTask):
     """
 
     kind = "question"
+    uses_token_types = True
     metrics = (
         Metric("f1", is_shown=True, is_percent=True),
         Metric("exact_match", is_shown=True, is_percent=True),
