@@ -90,7 +90,7 @@ class SentenceEncoder:
         """The encoder of a checkpoint, as its own files say.
 
         name: a folder, "minilm", or a Hub id (with the branch, tag or commit `revision`).
-        pooling, max_length, truncate_dim: in place of the files' own. device: a GPU, if there is one.
+        pooling, max_length, truncate_dim: not as the files say. device: a GPU if there is one.
         Raises InputError if the model cannot be had, or if its files are damaged or ask for what is
         not implemented. Warns of an unknown pooling, taken for the mean, and of a head left aside.
         """
