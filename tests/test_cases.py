@@ -14,7 +14,6 @@ import pytest
 
 from minibert import InputError
 from tests.training import World, make_world
-from train import predict
 from train.batches import prepare
 from train.data.examples import DataSet, Example
 from train.data.read import read_source
@@ -27,6 +26,7 @@ from train.saved import load_run
 from train.settings import Settings
 from train.tasks import build_tasks
 from train.tasks.base import Task
+from train.unlabelled import from_lines
 
 FILMS = [f"film {i} {'good' if i % 2 else 'bad'}" for i in range(40)]
 MOODS = ["pos" if i % 2 else "neg" for i in range(40)]
@@ -400,7 +400,8 @@ def test_w22_a_language_without_spaces_is_predicted_from_raw_text(
     train(world.settings(tmp_path / "zh", epochs=1), tmp_path / "run")
     run = load_run(tmp_path / "run")
     assert run.splitting == "characters"
-    (example,) = predict.to_examples(["我爱北京。"], run.splitting, run.tasks)
+    (given,) = from_lines(["我爱北京。"], run.splitting, run.tasks)
+    example = given.example
     assert example.words == ("我", "爱", "北", "京", "。")
     (item,) = prepare([example], run.encoder.tokenizer, run.tasks)
     (found,) = predict_items(run.model, run.tasks, [item])

@@ -1,4 +1,4 @@
-"""metrics.py: equal to scikit-learn, seqeval and scipy, on inputs drawn at random and on degenerate
+"""metrics.py: equal to scikit-learn and scipy, on inputs drawn at random and on degenerate
 ones."""
 
 import math
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
-import seqeval.metrics
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,8 +17,6 @@ from train.metrics import (
     accuracy,
     average_precision,
     best_threshold,
-    entities,
-    entity_scores,
     macro_f1,
     macro_recall,
     mean,
@@ -38,9 +35,6 @@ from train.metrics import (
 LABELS = st.sampled_from("abcde")
 # some labels occur on one side only, or nowhere
 PAIRS = st.lists(st.tuples(LABELS, LABELS), min_size=1, max_size=40)
-# broken sequences among them
-TAGS = st.sampled_from(["O", "O", "B-x", "I-x", "B-y", "I-y", "B-x-z", "I-x-z"])
-TAGGED = st.lists(st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=12), min_size=1, max_size=6)
 # ties are common
 NUMBERS = st.one_of(st.integers(-5, 5).map(float), st.floats(-1e3, 1e3, width=16))
 SCORES = st.lists(st.tuples(NUMBERS, NUMBERS), min_size=2, max_size=30)
@@ -159,48 +153,6 @@ def test_errors_are_as_in_scikit_learn(pairs: list[tuple[float, float]]) -> None
 
 
 @settings(max_examples=150)
-@given(TAGGED)
-def test_entities_are_as_in_seqeval(sentences: list[list[tuple[str, str]]]) -> None:
-    gold, predicted = (
-        [[pair[side] for pair in sentence] for sentence in sentences] for side in (0, 1)
-    )
-    found = entity_scores(gold, predicted)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns where there is no entity, and takes 0 as we do
-        scores = (
-            seqeval.metrics.precision_score,
-            seqeval.metrics.recall_score,
-            seqeval.metrics.f1_score,
-        )
-        wanted = [float(score(gold, predicted)) for score in scores]
-    assert found == pytest.approx(wanted, abs=1e-12)
-    for tags in gold:
-        theirs = seqeval.metrics.sequence_labeling.get_entities(tags)
-        assert entities(tags) == {(kind, start, last + 1) for kind, start, last in theirs}
-
-
-@pytest.mark.parametrize(
-    ("tags", "wanted"),
-    [
-        ([], set()),
-        (["O", "O"], set()),
-        (["B-x", "I-x", "B-x", "O"], {("x", 0, 2), ("x", 2, 3)}),
-        (["I-x", "I-x"], {("x", 0, 2)}),
-        (["O", "I-x", "I-y", "B-y"], {("x", 1, 2), ("y", 2, 3), ("y", 3, 4)}),
-        (["B-x-y", "I-x-y", "I-x"], {("x-y", 0, 2), ("x", 2, 3)}),
-    ],
-)
-def test_the_entities_of_tags(tags: list[str], wanted: set[tuple[str, int, int]]) -> None:
-    assert entities(tags) == wanted
-
-
-def test_an_entity_is_right_only_as_a_whole() -> None:
-    gold = [["B-x", "I-x", "O", "B-y"], ["B-x"]]
-    predicted = [["B-x", "O", "O", "B-x"], ["B-x"]]  # too short, of another type, right
-    assert entity_scores(gold, predicted) == (1 / 3, 1 / 3, 1 / 3)
-
-
-@settings(max_examples=150)
 @given(SCORES)
 def test_correlations_are_as_in_scipy(pairs: list[tuple[float, float]]) -> None:
     x, y = (np.array([pair[side] for pair in pairs]) for side in (0, 1))
@@ -243,8 +195,6 @@ def test_no_examples() -> None:
     assert accuracy([], []) == macro_f1([], []) == macro_recall([], []) == 0
     assert per_label([], []) == {}
     assert micro_f1([], []) == samples_f1([], []) == 0
-    assert entity_scores([], []) == (0, 0, 0)
-    assert entity_scores([["O"]], [["O"]]) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -262,7 +212,7 @@ def test_precision_recall_and_f1(
     assert precision_recall_f1(*counts) == pytest.approx(wanted)
 
 
-LABELLED = [accuracy, per_label, macro_f1, macro_recall, entity_scores]
+LABELLED = [accuracy, per_label, macro_f1, macro_recall]
 SEVERAL = [per_label_of_sets, micro_f1, samples_f1]
 NUMERIC = [
     pearson,

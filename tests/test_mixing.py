@@ -6,6 +6,7 @@ sums by hand.
 """
 
 import json
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,12 @@ def expected_loss(parts: Parts, items: Sequence[Item]) -> dict[str, Tensor]:
     terms."""
     logits: dict[str, list[Tensor]] = {task.name: [] for task in parts.tasks}
     targets: dict[str, list[float]] = {task.name: [] for task in parts.tasks}
+    train_scores = [
+        item.example.labels["score"]
+        for source in parts.sources
+        for item in source
+        if "score" in item.example.labels
+    ]
     heads: Any = parts.model.heads
     for item in items:
         states = [
@@ -174,7 +181,9 @@ def expected_loss(parts: Parts, items: Sequence[Item]) -> dict[str, Tensor]:
                 scores = heads[task.name].classifier(states[0].mean(0))
                 logits[task.name].append(scores if task.labels else scores[0])
                 targets[task.name].append(
-                    task.labels.index(str(label)) if task.labels else float(label)
+                    task.labels.index(str(label))
+                    if task.labels
+                    else (label - statistics.fmean(train_scores)) / statistics.pstdev(train_scores)
                 )
     losses = {}
     for task in parts.tasks:

@@ -87,7 +87,7 @@ def test_every_span_is_of_whole_words_and_only_the_name(
 def test_it_reads_as_a_sentence_and_a_tagging_task() -> None:
     said: list[str] = []
     (data,) = load_data(Settings(), said.append)
-    assert said == []
+    assert [text.partition(":")[0] for text in said] == ["topic", "entities"]  # their counts
     assert {split: len(examples) for split, examples in data.splits.items()} == SIZES
     for example in (example for examples in data.splits.values() for example in examples):
         assert set(example.labels) == {"topic", "entities"}

@@ -30,10 +30,13 @@ from train.settings import Settings
 from train.tags import BIO
 from train.tasks.base import Prediction, Task
 from train.tasks.classification import SentenceClassification
+from train.tasks.multilabel import MultilabelClassification
+from train.tasks.multiple_choice import MultipleChoice
+from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging
-from train.unlabelled import Unlabelled, from_lines
+from train.unlabelled import Unlabelled, from_json_lines, from_lines
 
 TASKS: list[Task] = [
     SentenceClassification("mood", ("bad", "good", "so"), "cls"),
@@ -243,6 +246,18 @@ def test_top_and_all_show_the_probabilities_of_classes(
     assert complaint(capsys, predict, run, "a", "--top", 0) == "--top 0: must be at least 1"
 
 
+def test_top_limits_the_probabilities_not_the_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path, [MultilabelClassification("kinds", tuple("abcdef"))])
+    limited, whole = (answers(capsys, tmp_path, *TEXTS, "--top", top) for top in (1, 6))
+    assert max(len(record["kinds"]["labels"]) for record in whole) > 1
+    for record, same in zip(limited, whole, strict=True):
+        assert record["kinds"]["labels"] == same["kinds"]["labels"]
+        ((best, score),) = record["kinds"]["scores"].items()
+        assert score == same["kinds"]["scores"][best] == max(same["kinds"]["scores"].values())
+
+
 # Long texts
 
 
@@ -260,8 +275,8 @@ def test_what_was_cut_off_is_said(run: Path, capsys: pytest.CaptureFixture[str])
     lost = len(pieces) - 62
     assert [record.get("cut") for record in records] == [None, lost, None]
     assert err == (
-        "warning: 1 texts are longer than 64 tokens, and were cut off: --stride N reads them in "
-        "windows\n"
+        "warning: 1 of 3 texts are longer than 64 tokens, and were cut off: --stride N reads them "
+        "in windows\n"
     )
     assert predict.main([str(run), long]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"  cut: {lost} tokens not seen"
@@ -315,6 +330,31 @@ def test_json_lines_keep_their_own_fields(
     assert answers(capsys, run, "--input", other, "--json-lines") == records
     stdin(monkeypatch, content.encode())
     assert answers(capsys, run, "--json-lines") == records
+
+
+def test_json_lines_are_read_by_the_names_of_the_training_data(tmp_path: Path) -> None:
+    """What the user called text there, our own names, and those that other people's files have."""
+    lines = [
+        {"id": 1, "tweet": "ab", "text": "not this"},
+        {"text": "ab", "label": {"odd": True}},
+        {"sentence": "ab"},
+        {"question": "ab", "context": "c d"},
+        {"text": "ab", "choices": ["c", "d"]},
+    ]
+    tasks = [*TASKS[:1], QuestionAnswering("answer"), MultipleChoice("ending")]
+    found = [
+        (one.example.text, one.example.second, one.example.choices, one.example.id)
+        for one in from_json_lines(
+            map(json.dumps, lines), "x", "whitespace", tasks, [("text", "tweet"), ("label", "y")]
+        )
+    ]
+    assert found == [
+        ("ab", None, None, 1),
+        ("ab", None, None, None),
+        ("ab", None, None, None),
+        ("ab", "c d", None, None),
+        ("ab", None, ("c", "d"), None),
+    ]
 
 
 def test_what_comes_before_a_bad_line_is_written(
@@ -506,6 +546,38 @@ def test_without_a_task_for_pairs_a_tab_is_white_space(
     assert [e["words"] for e in tab["slots"]] == [e["words"] for e in space["slots"]]
 
 
+def test_a_question_is_answered_by_a_slice_of_its_context(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path, [QuestionAnswering("answer")])
+    context = "it's a  fine day, ab c!"
+    (record,) = answers(capsys, tmp_path, "--question", "ab c", "--context", context)
+    assert (record["text"], record["second"]) == ("ab c", context)
+    found = record["answer"]
+    assert found["answer"]
+    assert context[found["start"] : found["end"]] == found["answer"]
+    assert predict.main([str(tmp_path), "--question", "ab c", "--context", context]) == 0
+    shown = capsys.readouterr().out.splitlines()[2]
+    assert shown == f"  answer: {found['answer']} ({found['probability']:.2f})"
+    message = complaint(capsys, predict, tmp_path, "one text")
+    assert message.startswith("text 1 is one text, and no task here reads that: answer (question)")
+
+
+def test_a_choice_is_made_for_each_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path, [MultipleChoice("ending", "cls")])
+    choices = ["a fine day", "so", "x"]
+    options = [word for choice in choices for word in ("--choice", choice)]
+    records = answers(capsys, tmp_path, "ab c", "it's a", *options)
+    assert [record["text"] for record in records] == ["ab c", "it's a"]
+    for record in records:
+        assert record["choices"] == choices
+        made = record["ending"]
+        assert made["choice"] == choices[int(made["label"])]
+        assert made["scores"][made["label"]] == max(made["scores"].values())
+        assert len(made["scores"]) == 3
+    assert "--choice" in complaint(capsys, predict, tmp_path, "ab c")
+
+
 def test_a_run_of_both_kinds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path, [*TASKS, *PAIRS])
     pair, single = answers(capsys, tmp_path, "ab c\td", "ab c")
@@ -549,6 +621,10 @@ def test_what_to_predict_with_is_named_once(run: Path, capsys: pytest.CaptureFix
         (["--model", "x", run, "ab"], f"give the run {run} or --model x, not both"),
         ([run, "ab", "--revision", "v1"], "--revision is of --model, and there is none"),
         (["a text", "b"], "a text is no finished run: it has no tasks.json"),
+        (
+            [run / "model", "ab"],
+            f"{run}/model is a model, not a run: python -m train.predict --model {run}/model",
+        ),
     ):
         assert complaint(capsys, predict, *arguments) == message
 

@@ -268,19 +268,20 @@ def test_a_conll_word_without_a_tag(tmp_path: Path) -> None:
 # Tags
 
 
-def test_iob1_and_stray_inside_tags_are_repaired_counted_and_announced(tmp_path: Path) -> None:
-    iob1 = "a I-PER\nb I-PER\nc B-PER\nd I-ORG\ne O\nf I-ORG\n\ng I-PER\n"
+def test_stray_inside_tags_are_repaired_counted_and_announced(tmp_path: Path) -> None:
+    """All splits together tell that the tags are BIO."""
+    train = "a B-PER\nb I-PER\nc I-ORG\nd I-ORG\ne O\nf I-ORG\n\ng I-PER\n"
     said: list[str] = []
     data = load(
-        write(tmp_path, train__conll=iob1, dev__conll="a O\n", test__conll="a I-ORG\n"), said
+        write(tmp_path, train__conll=train, dev__conll="a O\n", test__conll="a I-ORG\n"), said
     )
     assert labels(data.splits["train"], "tags") == [
-        ("B-PER", "I-PER", "B-PER", "B-ORG", "O", "B-ORG"),
+        ("B-PER", "I-PER", "B-ORG", "I-ORG", "O", "B-ORG"),
         ("B-PER",),
     ]
     assert labels(data.splits["test"], "tags") == [("B-ORG",)]
     assert said == [
-        f"{tmp_path}: 5 tags tags I- that continued nothing were read as B-",
+        f"{tmp_path}: 4 tags tags I- that continued nothing were read as B-",
         "tags: train PER 2, ORG 1; dev none; test ORG 1",
     ]
 
@@ -336,7 +337,8 @@ def test_tables_with_quotes_commas_tabs_and_line_ends_inside(
         (
             "phrase,label\na,b\n",
             "line 1: no column text (or text_a and text_b); it has phrase, label. Say which column "
-            'is the text: --columns "text=COLUMN"',
+            'is the text: --columns "text=COLUMN"; or that the first line is no header: '
+            "--no-header",
         ),
         (
             "text;label\na;b\n",
@@ -346,7 +348,8 @@ def test_tables_with_quotes_commas_tabs_and_line_ends_inside(
         (
             "text_a,label\na,b\n",
             "line 1: no column text (or text_a and text_b); it has text_a, label. Say which column "
-            'is the text: --columns "text=COLUMN"',
+            'is the text: --columns "text=COLUMN"; or that the first line is no header: '
+            "--no-header",
         ),
         (
             "text,label,label\na,b,c\n",

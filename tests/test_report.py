@@ -145,7 +145,9 @@ def test_groups_table_is_printed_at_the_start(
     printed = capsys.readouterr()
     # 36 rows of words, and the row of ones
     held = groups(settings).replace("1,896", f"{(37 + 32 + 2) * 24 + 48:,}")
-    assert printed.out.startswith(
+    start = printed.out.index("44 train")
+    assert [line.split()[0] for line in printed.out[:start].splitlines()] == ["intent:", "slots:"]
+    assert printed.out[start:].startswith(
         "44 train, 12 dev, 12 test examples; tasks: intent (sentence, 3 labels), "
         "slots (tokens, 5 labels, BIO)\n36 of 43 words occur; only their rows are held, "
         f"and one more that measures weight decay\n{held}\nepoch 1  step 6  loss "

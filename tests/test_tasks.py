@@ -31,7 +31,7 @@ from train.batches import Batch, Item, collate, prepare
 from train.data.examples import DataSet, Example
 from train.data.read import read_folder
 from train.data.reading import Reading
-from train.evaluation import measure, predict
+from train.evaluation import evaluate, measure, predict
 from train.model import JointModel
 from train.settings import Settings
 from train.tasks import build_tasks, check_labels, task_from
@@ -397,6 +397,64 @@ def test_metrics_are_over_the_items_with_the_tasks_label(tokenizer: Tokenizer) -
     assert "frame" not in measure(tasks, items[2:4], found[2:4])
 
 
+@pytest.mark.parametrize("kind", ["sentence", "pair", "pair apart"])
+def test_a_label_that_train_lacks_counts_as_wrong(kind: str, tokenizer: Tokenizer) -> None:
+    """It has no target, and so no part in the loss."""
+    task = KINDS[kind]()
+    model = small_model([task])
+    second = "b c" if task.reads_pairs else None
+    known = [Example("a b", {task.name: mood}, "", second=second) for mood in MOODS]
+    unknown = Example("a b", {task.name: "odd"}, "", second=second)
+    check_labels([unknown], [task])
+    items = prepare([*known, unknown, unknown], tokenizer, [task])
+    found, predictions = evaluate(model, [task], items)
+    expected, _ = evaluate(model, [task], items[:3])
+    assert isinstance(measured := found[task.name], dict)
+    assert isinstance(of_known := expected[task.name], dict)
+    assert measured["loss"] == pytest.approx(of_known["loss"])
+    assert measured["accuracy"] == pytest.approx(of_known["accuracy"] * 3 / 5)
+    assert evaluate(model, [task], items[3:])[0] == {
+        task.name: {"accuracy": 0.0, "macro_f1": 0.0, "macro_recall": 0.0}
+    }
+    predicted = [prediction[task.name] for prediction in predictions]
+    assert task.per_label(items, predicted)["odd"] == {
+        "precision": 0.0,
+        "recall": 0.0,
+        "f1": 0.0,
+        "support": 2,
+    }
+    assert task.error("odd", predicted[-1]) == 1
+
+
+def test_figures_and_mistakes_of_classes(tokenizer: Tokenizer) -> None:
+    task = KINDS["sentence"]()
+    items = prepare([Example("a", {"mood": m}, "") for m in ("so", "so", "bad")], tokenizer, [task])
+    found = [
+        Prediction("so", 0.5, {"bad": 0.2, "good": 0.3, "so": 0.5}),
+        Prediction("bad", 0.6, {"bad": 0.6, "good": 0.3, "so": 0.1}),
+        Prediction("bad", 0.9, {"bad": 0.9, "good": 0.1, "so": 0.0}),
+    ]
+    assert task.per_label(items, found) == {
+        "bad": {"precision": 1 / 2, "recall": 1, "f1": 2 / 3, "support": 1},
+        "so": {"precision": 1, "recall": 1 / 2, "f1": 2 / 3, "support": 2},
+    }
+    assert task.confusions(items, found) == [("so", "so"), ("so", "bad"), ("bad", "bad")]
+    assert task.confidences(items, found) == [(0.5, True), (0.6, False), (0.9, True)]
+    gold = [item.example.labels["mood"] for item in items]
+    errors = [task.error(label, one) for label, one in zip(gold, found, strict=True)]
+    assert errors == [0, 0.9, 0]
+
+
+def test_predictions_say_how_much_was_cut_off(tokenizer: Tokenizer) -> None:
+    task = KINDS["sentence"]()
+    model = small_model([task])
+    short = Tokenizer(tokenizer.backend, max_length=6)
+    examples = [Example(text, {}, "") for text in ("a b", "a b c d e f g")]
+    with pytest.warns(UserWarning, match="1 of 2 texts"):
+        items = prepare(examples, short, [task])
+    assert [found["mood"].cut for found in predict(model, [task], items)] == [0, 3]
+
+
 # Which tasks the data has
 
 
@@ -471,8 +529,7 @@ ERRORS: list[tuple[list[Example], list[Example], str]] = [
         "the task out",
     ),
     ([example("a, line 1", x=("B-",))], [], "a, line 1: the x tag 'B-' is not BIO"),
-    ([example("a, line 1", x=("S-PER",))], [], "a, line 1: the x tag 'S-PER' is not BIO"),
-    ([example("a, line 1", x=("o",))], [], "a, line 1: the x tag 'o' is not BIO"),
+    ([example("a, line 1", x=("o", "I-a"))], [], "a, line 1: the x tag 'o' is not BIO"),
     (
         [example("a, line 1", "s", x=frozenset("a"))],
         [],
@@ -482,13 +539,8 @@ ERRORS: list[tuple[list[Example], list[Example], str]] = [
     ([example(x=1e300), example(x=-1e300)], [], "the task x has scores too large to compute with"),
     (
         [example(x=("B-a",))],
-        [example("d, line 3", x=("O", "B-b"))],
-        "d, line 3: the x label 'B-b' does not occur in the training data",
-    ),
-    (
-        [example(x=("B-a",))],
         [example("d, line 3", x=("O", "NN"))],
-        "d, line 3: the x label 'NN' does not occur in the training data",
+        "d, line 3: the x tag 'NN' is not BIO, as the tags of the training data are",
     ),
     (
         [example(x="a")],

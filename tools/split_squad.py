@@ -1,4 +1,4 @@
-"""python -m tools.split_squad FILE COUNT FOLDER: a file of SQuAD's JSON as a data folder, by article.
+"""python -m tools.split_squad FILE COUNT FOLDER: a file in SQuAD's JSON as a data folder.
 
 The first COUNT articles are FOLDER/train.json and the others FOLDER/test.json, so that no paragraph
 is in both.

@@ -61,14 +61,14 @@ def draw_curves(
         train = [(e["step"], e["loss"][task.name]) for e in history if task.name in e["loss"]]
         losses = [(step, values[LOSS.name]) for step, values in dev if LOSS.name in values]
         values = [(step, values[main]) for step, values in dev]
-        for axes, points, label, line in (
-            (left, train, f"{task.name}, train", "-"),
-            (left, losses, f"{task.name}, dev", "--"),
-            (right, values, f"{task.name} {main}", "-"),
+        for axes, points, label, line, inside in (
+            (left, train, f"{task.name}, train", "-", color),
+            (left, losses, f"{task.name}, dev", "--", "white"),
+            (right, values, f"{task.name} {main}", "-", color),
         ):
             if points:
                 x, y = zip(*points, strict=True)
-                axes.plot(x, y, line, marker="o", color=color, label=label)
+                axes.plot(x, y, line, marker="o", mfc=inside, color=color, label=label)
     left.set(title="loss", xlabel="step")
     right.set(title="dev", xlabel="step")
     for axes in (left, right):

@@ -6,7 +6,6 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from minibert.texts import count_lines, lazy_texts
 from minibert.tokenizer import TruncationWarning
 from train.batches import prepare
 from train.evaluation import predict
+from train.parse import parse_pairs
 from train.saved import Run, load_run, open_run
 from train.tasks import KINDS, Kinds
 from train.tasks.base import Prediction, Task
@@ -80,11 +80,10 @@ def as_record(
     for task in tasks:
         if (prediction := predictions.get(task.name)) is None:
             continue
-        if (scores := prediction.scores) is not None:
-            kept = likeliest(scores, top)
-            shown = {label: score for label, score in scores.items() if label in kept}
-            prediction = replace(prediction, scores=shown)
         record[task.name] = task.as_record(prediction, given.example)
+        if top is not None and (scores := prediction.scores) is not None:
+            kept = likeliest(scores, top)
+            record[task.name]["scores"] = {k: score for k, score in scores.items() if k in kept}
     return record | {"cut": cut} if (cut := cut_off(predictions)) else record
 
 
@@ -185,7 +184,12 @@ def open_asked(options: argparse.Namespace, kinds: Kinds) -> Run:
     elif not options.names:
         raise InputError("nothing to predict with: name the folder of a finished run, or --model")
     else:
-        run = load_run(Path(options.names.pop(0)), kinds)
+        folder = Path(options.names.pop(0))
+        if (folder / "config.json").exists():
+            raise InputError(
+                f"{folder} is a model, not a run: python -m train.predict --model {folder}"
+            )
+        run = load_run(folder, kinds)
     if options.stride is not None:
         set_stride(run.tasks, options.stride)
     return run
@@ -222,7 +226,8 @@ def read_asked(options: argparse.Namespace, run: Run) -> tuple[Iterator[Unlabell
         if options.names or options.choice or options.words:
             raise InputError("JSON lines hold their own texts, words and choices")
         source = "standard input" if options.input in (None, "-") else options.input
-        return from_json_lines(lines, source, splitting, run.tasks), total
+        columns = tuple(parse_pairs(run.settings.columns, "columns").items())
+        return from_json_lines(lines, source, splitting, run.tasks, columns), total
     return from_lines(lines, splitting, run.tasks, options.choice), total
 
 
@@ -237,9 +242,10 @@ def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:
         unlabelled, total = read_asked(options, run)
         # Where the predictions are seen, they show themselves how far it is.
         silent = True if sys.stdout.isatty() else None
-        cut = 0
+        count = cut = 0
         with tqdm(total=total, unit="text", disable=silent, leave=False) as bar:
             for given, predictions in stream(run, unlabelled):
+                count += 1
                 cut += cut_off(predictions) > 0
                 if options.json:
                     record = as_record(given, predictions, run.tasks, options.top)
@@ -250,8 +256,8 @@ def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:
         if cut:
             limit = run.encoder.tokenizer.max_length
             warnings.warn(
-                f"{cut} texts are longer than {limit} tokens, and were cut off: --stride N reads "
-                "them in windows",
+                f"{cut} of {count} texts are longer than {limit} tokens, and were cut off: "
+                "--stride N reads them in windows",
                 TruncationWarning,
                 stacklevel=1,
             )

@@ -83,7 +83,7 @@ def train(
         "history": progress.history,
     }
     write_json(run / "metrics.json", {**results, **facts})  # the last file: the run is finished
-    print("\n\n".join([final_table(results, tasks), *label_tables(analyses)]))
+    print("\n\n".join([final_table(results, tasks), *label_tables(analyses)]) + "\n")
     if progress.skipped:
         print(f"{progress.skipped} steps were skipped: their loss or gradient was not finite")
     print(

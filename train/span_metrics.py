@@ -96,8 +96,8 @@ def answer_scores(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> Ma
     }
 
 
-def best_threshold(margins: Sequence[float], gains: Sequence[float]) -> float:
-    """The threshold that gives most: what has a margin above it is left unanswered.
+def best_margin(margins: Sequence[float], gains: Sequence[float]) -> float:
+    """The most that the margin of an answered question should be: those above are left unanswered.
 
     gains: what answering each question adds to the sum of scores, in comparison to leaving it
     unanswered. Source: `find_best_thresh` of SQuAD's evaluate-v2.0.py.

@@ -138,11 +138,9 @@ def recognise(texts: Iterable[Sequence[str]]) -> Scheme | None:
             continue
         iob1 = SCHEMES.get(re.sub("BIO$", "IOB1", scheme.name), scheme)
         return iob1 if _is_valid(iob1, texts) else scheme
-    if OUTSIDE not in tags:
-        return None
-    if any(map(BIO.reads, tags - {OUTSIDE})):
+    if any(tag[:2] in ("B-", "I-") for tag in tags):
         raise ValueError(min(tag for tag in tags if not BIO.reads(tag)))
-    return TYPES
+    return TYPES if OUTSIDE in tags else None
 
 
 def _is_valid(scheme: Scheme, texts: Iterable[Sequence[str]]) -> bool:

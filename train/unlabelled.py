@@ -8,6 +8,7 @@ from minibert.files import InputError
 from train.data.columns import from_fields, inputs_of
 from train.data.examples import Example
 from train.data.jsonl import parse_object
+from train.data.reading import Reading
 from train.data.words import split_text
 from train.tasks.base import Task
 
@@ -53,15 +54,24 @@ def from_pairs(
 
 
 def from_json_lines(
-    lines: Iterable[str], source: str, splitting: str, tasks: Sequence[Task]
+    lines: Iterable[str],
+    source: str,
+    splitting: str,
+    tasks: Sequence[Task],
+    columns: Sequence[tuple[str, str]] = (),
 ) -> Iterator[Unlabelled]:
     """Objects with the fields that training data has; labels and unknown fields are not looked at.
-    Blank lines are left out. Raises InputError, naming the line, as `from_lines`."""
+    Blank lines are left out.
+
+    columns: as in `Reading`; a line may have our names too. Raises InputError, naming the line, as
+    `from_lines`.
+    """
     for i, line in enumerate(lines, start=1):
         if line.strip():
             where = f"{source}, line {i}"
             fields = parse_object(line, where)
-            example = from_fields(inputs_of(fields), where)
+            own = tuple((ours, theirs) for ours, theirs in columns if theirs in fields)
+            example = from_fields(inputs_of(fields, own), where, Reading(columns=own))
             yield Unlabelled(_ready(example, splitting, tasks), fields)
 
 

@@ -112,9 +112,11 @@ def _naming(
     return naming, tuple(f"{theirs} is read as {ours}" for theirs, ours in told.items())
 
 
-def inputs_of(record: Mapping[str, Any]) -> dict[str, Any]:
+def inputs_of(
+    record: Mapping[str, Any], columns: tuple[tuple[str, str], ...] = ()
+) -> dict[str, Any]:
     """The fields of a record that are read, and its id: all but the labels."""
-    names, _ = _naming(tuple(name for name, value in record.items() if value is not None), ())
+    names, _ = _naming(tuple(name for name, value in record.items() if value is not None), columns)
     read = (*INPUTS, *STEMS, "sent2", "id")
     return {
         name: record[name]

@@ -3,7 +3,7 @@ some of them without a header."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ class Layout:
     name: str
     columns: tuple[tuple[str, str], ...]  # a name of ours, and the file's column for it
     header: bool = True
+    labels: tuple[str, ...] = ()  # which of the columns may be missing
     may_be_short: bool = False  # some lines lack columns, in the distributed file too
     several: str = ""  # the column with several labels, which are numbers with commas between
 
@@ -29,48 +30,49 @@ class Layout:
         }
 
 
-# by their header's distinctive columns
+# Recognised by the columns of their headers, all but the label's, which test splits lack.
 HEADERS = (
-    Layout("MRPC", (("text_a", "#1 String"), ("text_b", "#2 String"), ("Quality", "Quality"))),
+    Layout(
+        "MRPC",
+        (("text_a", "#1 String"), ("text_b", "#2 String"), ("Quality", "Quality")),
+        labels=("Quality",),
+    ),
     Layout(
         "QQP",
         (
-            ("text_a", "question1"),
-            ("text_b", "question2"),
-            ("is_duplicate", "is_duplicate"),
-            ("id", "id"),
+            *(("text_a", "question1"), ("text_b", "question2")),
+            *(("is_duplicate", "is_duplicate"), ("id", "id")),
         ),
+        labels=("is_duplicate",),
         may_be_short=True,
     ),
     Layout(
         "QNLI",
         (("text_a", "question"), ("text_b", "sentence"), ("label", "label"), ("id", "index")),
+        labels=("label",),
     ),
     Layout(
         "MNLI",
         (
-            ("text_a", "sentence1"),
-            ("text_b", "sentence2"),
-            ("gold_label", "gold_label"),
-            ("id", "pairID"),
+            *(("text_a", "sentence1"), ("text_b", "sentence2")),
+            *(("gold_label", "gold_label"), ("id", "pairID")),
         ),
+        labels=("gold_label",),
     ),
     Layout(
-        "STS-B in GLUE",
-        (("text_a", "sentence1"), ("text_b", "sentence2"), ("score", "score"), ("id", "index")),
-    ),
-    Layout(
-        "RTE or WNLI",
-        (("text_a", "sentence1"), ("text_b", "sentence2"), ("label", "label"), ("id", "index")),
+        "RTE, WNLI or STS-B",
+        (
+            *(("text_a", "sentence1"), ("text_b", "sentence2")),
+            *(("label", "label"), ("score", "score"), ("id", "index")),
+        ),
+        labels=("label", "score"),
     ),
     Layout(
         "SICK",
         (
-            ("text_a", "sentence_A"),
-            ("text_b", "sentence_B"),
+            *(("text_a", "sentence_A"), ("text_b", "sentence_B"), ("id", "pair_ID")),
             ("relatedness_score", "relatedness_score"),
             ("entailment_judgment", "entailment_judgment"),
-            ("id", "pair_ID"),
         ),
     ),
 )
@@ -94,8 +96,9 @@ def layout_of(file: Path, text: str) -> Layout | None:
         and (file.parent / "labels.txt").exists()
     ):
         return GOEMOTIONS
-    return next((layout for layout in HEADERS if _columns(layout) <= set(first)), None)
-
-
-def _columns(layout: Layout) -> set[str]:
-    return {theirs for _, theirs in layout.columns}
+    for layout in HEADERS:
+        columns = tuple((ours, theirs) for ours, theirs in layout.columns if theirs in first)
+        missing = {theirs for _, theirs in layout.columns} - set(first)
+        if missing <= set(layout.labels):
+            return replace(layout, columns=columns)
+    return None

@@ -52,8 +52,12 @@ def read_table(file: Path, reading: Reading) -> Iterator[Example]:
             continue
         if (len(row) != len(header) and reading.header) or len(row) < len(header):
             raise InputError(
-                f"{where}: {len(row)} values, but {len(header)} columns "
-                + ("in the header" if reading.header else "are named")
+                f"{where}: {len(row)} values, but "
+                + (
+                    f"{len(header)} columns in the header"
+                    if reading.header
+                    else f"--columns names column {len(header)}"
+                )
             )
         cells = {
             name: cell if chosen.get(name, name) in TEXTS else _value(cell)
@@ -102,7 +106,10 @@ def _check_header(header: Sequence[str], where: str, reading: Reading) -> None:
             reading.announce(message)
     if not has_text(header, reading):
         separator = next((one for one in (";", "\t", ",", "|") if one in "".join(header)), None)
-        hint = '. Say which column is the text: --columns "text=COLUMN"'
+        hint = (
+            '. Say which column is the text: --columns "text=COLUMN"; or that the first line is no '
+            "header: --no-header"
+        )
         if separator is not None:
             hint = f"; if {separator!r} separates the columns, say so with --delimiter"
         raise InputError(f"{where}: no column text (or text_a and text_b); it has {names}{hint}")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from minibert.files import InputError
-from train.data.examples import DataSet, Example
+from train.data.examples import Answers, DataSet, Example
 from train.tasks.base import Task
 
 # "id", "tweet_id", "pair ID", "promptID", "Unnamed: 0"
@@ -53,9 +53,10 @@ def learnable(
 
 def _why_not(name: str, examples: Sequence[Example], kind: type[Task] | None) -> str:
     """Why a field is no task, if it is none."""
-    if any(example.choices for example in examples):  # the first choice is another text each time
-        return ""
     values = [example.labels[name] for example in examples]
+    # The first choice, or the answer at a position, is another text in each example.
+    if any(e.choices for e in examples) or any(isinstance(v, Answers) for v in values):
+        return ""
     if ID.fullmatch(name.rpartition(".")[2]):
         return "names of rows"
     found = {one for value in values for one in (value if isinstance(value, tuple) else (value,))}
@@ -158,7 +159,7 @@ def tell_labels(
             for split, values in found.items()
         }
         parts = [f"{s} {_counted(counts[s], values)}" for s, values in found.items() if values]
-        announce(f"{name}{_note(name, found['train'], counts['train'])}: {'; '.join(parts)}")
+        announce(f"{name}{_note(name, found['train'])}: {'; '.join(parts)}")
         for blank in sorted(c for c in counts["train"] if str(c).casefold() in BLANKS):
             announce(
                 f"{name}: {counts['train'][blank]} train examples have the label {blank!r}, which "
@@ -187,13 +188,13 @@ def tell_unknown(
         )
 
 
-def _note(name: str, values: Sequence[Any], counts: Mapping[Any, int]) -> str:
+def _note(name: str, values: Sequence[Any]) -> str:
     """How numbers are read."""
-    if values and all(isinstance(value, float) for value in values):
+    if all(isinstance(value, float) for value in values):
         if all(value.is_integer() for value in values):
             return f" (scores, though all are whole; --classes {name} would make them classes)"
         return " (scores)"
-    if counts and all(re.fullmatch("-?[0-9]+", c) for c in counts):
+    if all(isinstance(value, str) and re.fullmatch("-?[0-9]+", value) for value in values):
         return f" (numbers, read as classes; --score {name} would make them scores)"
     return ""
 

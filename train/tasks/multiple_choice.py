@@ -79,10 +79,10 @@ class MultipleChoice(SentenceTask):
         return [int(item.example.labels[self.name])]
 
     def logits(self, model: JointModel, states: Tensor, batch: Batch, positions: Tensor) -> Tensor:
-        """For K texts, the most choices of one being W: what others lack is impossible."""
+        """For K texts, the most choices of one being P: what others lack is impossible."""
         logits = model.heads[self.name](states, batch.layout, model.bert.pooler)  # (B, 1)
-        of_texts = logits[:, 0][positions.clamp(min=0)]  # (B, 1) -> (K, W)
-        return of_texts.masked_fill(positions < 0, -math.inf)  # (K, W)
+        of_texts = logits[:, 0][positions.clamp(min=0)]  # (B, 1) -> (K, P)
+        return of_texts.masked_fill(positions < 0, -math.inf)  # (K, P)
 
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(logits, targets, reduction="sum")

@@ -63,11 +63,6 @@ class Apart(SentenceTask):
             return ()
         return Input(example.words or example.text), Input(example.second)
 
-    def vectors(self, states: Tensor, batch: Batch, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """The vectors of the first and of the second texts."""
-        pooled = pool(states, batch.layout, self.pooling)  # (*, D) -> (B, D)
-        return pooled[positions[:, 0]], pooled[positions[:, 1]]  # (B, D) -> (K, D)
-
     def counterpart(self) -> Counterpart | None:
         return None
 
@@ -88,7 +83,8 @@ class PairClassificationApart(Apart, SentenceClassification):
         return PairHead(config, len(self.labels))
 
     def logits(self, model: JointModel, states: Tensor, batch: Batch, positions: Tensor) -> Tensor:
-        first, second = self.vectors(states, batch, positions)  # (K, D)
+        vectors = pool(states, batch.layout, self.pooling)  # (*, D) -> (B, D)
+        first, second = vectors[positions[:, 0]], vectors[positions[:, 1]]  # (B, D) -> (K, D)
         return model.heads[self.name](first, second)  # (K, D), (K, D) -> (K, C)
 
 

@@ -14,7 +14,7 @@ from train.batches import Batch, Input, Item
 from train.data.examples import Answers, Example
 from train.model import JointModel
 from train.settings import Settings
-from train.span_metrics import answer_f1, answer_scores, best_threshold, exact_match
+from train.span_metrics import answer_f1, answer_scores, best_margin, exact_match
 from train.tasks.answers import (
     AnswerPrediction,
     find_answers,
@@ -144,7 +144,7 @@ class QuestionAnswering(TargetTask):
             answer_f1(gold, _text(found.label)) - answer_f1(gold, "")
             for gold, found in zip(self._gold(items), answered, strict=True)
         ]
-        self.threshold = best_threshold([found.margin for found in answered], gains)
+        self.threshold = best_margin([found.margin for found in answered], gains)
         return [found.chosen(self.threshold) for found in answered]
 
     def measure(self, items: Sequence[Item], predictions: Sequence[Prediction]) -> dict[str, float]:

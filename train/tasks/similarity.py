@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from minibert.heads import normalize
+from minibert.heads import normalize, pool
 from minibert.model import BertConfig
 from train.batches import Batch
 from train.model import JointModel
@@ -33,5 +33,6 @@ class PairSimilarity(Apart, SentenceRegression):
         return nn.Identity()
 
     def logits(self, model: JointModel, states: Tensor, batch: Batch, positions: Tensor) -> Tensor:
-        first, second = map(normalize, self.vectors(states, batch, positions))  # (K, D)
+        vectors = normalize(pool(states, batch.layout, self.pooling))  # (*, D) -> (B, D)
+        first, second = vectors[positions[:, 0]], vectors[positions[:, 1]]  # (B, D) -> (K, D)
         return (first * second).sum(-1)  # (K, D) -> (K)

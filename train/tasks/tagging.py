@@ -62,8 +62,8 @@ class TokenTagging(WordTagging):
             odd = str(error)
             where = next(e.where for e in examples if odd in e.labels[name])
             raise InputError(
-                f"{where}: the {name} tag {odd!r} is not BIO, as others are: O, B-type or I-type. "
-                "Convert the tags, or leave the task out with --tasks"
+                f"{where}: the {name} tag {odd!r} is not BIO: O, B-type or I-type. Convert the "
+                "tags, or leave the task out with --tasks"
             ) from error
         assert scheme is not None  # `fits`
         labels = scheme.labels({tag for tags in texts for tag in tags})
@@ -142,7 +142,7 @@ class TokenTagging(WordTagging):
         return cls(description["name"], labels, scheme, description.get("valid_tags", False))
 
     def summary(self) -> str:
-        return f"{super().summary()[:-1]}, {self.scheme.name})"
+        return f"{self.name} ({self.kind}, {len(self.labels)} labels, {self.scheme.name})"
 
     def choose(self, logits: Tensor, item: Item) -> Sequence[int]:
         if not self.valid_tags:

@@ -1,6 +1,6 @@
 """What most kinds of tasks share: a loss that adds up over targets, and a vector for each text.
 
-Shapes: B sequences of a batch, D hidden, C labels, K targets in a batch, W windows of the longest
+Shapes: B sequences of a batch, D hidden, C labels, K targets in a batch, P windows of the longest
 text. `*` stands for the tokens, (N) packed.
 """
 
@@ -28,8 +28,8 @@ class TargetTask(Task):
 
     @abstractmethod
     def targets(self, item: Item) -> Sequence[Any]:
-        """An item's targets, as numbers; None where the right label is one that train lacks, which
-        nothing can be learnt from."""
+        """An item's targets as numbers, one for each of its positions: None for a label that train
+        lacks."""
 
     @abstractmethod
     def positions(self, batch: Batch, i: int) -> Sequence[Any]:
@@ -49,7 +49,7 @@ class TargetTask(Task):
 
     def add_targets(self, batch: Batch) -> None:
         labelled = [i for i, item in enumerate(batch.items) if self.name in item.example.labels]
-        pairs = [
+        found = [
             (position, target)
             for i in labelled
             for position, target in zip(
@@ -57,9 +57,9 @@ class TargetTask(Task):
             )
             if target is not None
         ]
-        if pairs:
+        if found:
+            positions, targets = zip(*found, strict=True)
             device = batch.input_ids.device
-            positions, targets = zip(*pairs, strict=True)
             batch.positions[self.name] = torch.tensor(rectangular(positions), device=device)
             batch.targets[self.name] = torch.tensor(targets, device=device)
 
@@ -137,15 +137,15 @@ class SentenceTask(TargetTask):
         return super().inputs(example)
 
     def positions(self, batch: Batch, i: int) -> Sequence[Any]:
-        """One target, which stands at all windows of the text."""
+        """One target, which stands at all windows of the text, or at both texts of a pair."""
         return [batch.rows_of(self.name, i)]
 
     def logits(self, model: JointModel, states: Tensor, batch: Batch, positions: Tensor) -> Tensor:
         """The mean of the windows' logits, in training as in prediction: (*, D) -> (K, C)."""
         logits = model.heads[self.name](states, batch.layout, model.bert.pooler)  # (B, C)
-        is_there = (positions >= 0).unsqueeze(-1)  # (K, W) -> (K, W, 1)
-        of_windows = logits[positions.clamp(min=0)] * is_there  # (B, C) -> (K, W, C)
-        return of_windows.sum(1) / is_there.sum(1)  # (K, W, C) -> (K, C)
+        is_there = (positions >= 0).unsqueeze(-1)  # (K, P) -> (K, P, 1)
+        of_windows = logits[positions.clamp(min=0)] * is_there  # (B, C) -> (K, P, C)
+        return of_windows.sum(1) / is_there.sum(1)  # (K, P, C) -> (K, C)
 
 
 def rectangular(positions: Sequence[Any]) -> Sequence[Any]:

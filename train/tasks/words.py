@@ -61,6 +61,9 @@ class WordTagging(TargetTask):
     def classes(cls, value: Any) -> Collection[str]:
         return set(value)
 
+    def summary(self) -> str:
+        return f"{self.name} ({self.kind}, {len(self.labels)} labels, no entities)"
+
     def inputs(self, example: Example) -> tuple[Input, ...]:
         return () if example.words is None else (Input(example.words, overlap=self.overlap),)
 
