@@ -1008,7 +1008,8 @@ def test_transformers_computes_what_our_head_computes(pooled: Path, name: str, k
     head = run.model.heads[name]
     mine = head(hidden) if name == "slots" else head(hidden, layout, run.model.bert.pooler)
     if name == "score":  # what the head says is of mean 0 and variance 1
-        (task,) = (task for task in run.tasks if isinstance(task, SentenceRegression))
+        task = next(task for task in run.tasks if task.name == name)
+        assert isinstance(task, SentenceRegression)
         mine = task.offset + task.scale * mine
     scores = theirs(**inputs).logits
     if name == "slots":
