@@ -10,7 +10,7 @@ from minibert.files import InputError
 from train.data.examples import DataSet, Example
 from train.data.read import name_of, read_source
 from train.data.reading import Reading
-from train.data.settle import check_fields, examples_of, join_columns, settle
+from train.data.settle import check_fields, examples_of, settle
 from train.data.splits import cut_dev
 from train.settings import Settings
 from train.tasks import KINDS, Kinds, check_labels, classes_of, clean_labels, kind_of
@@ -78,8 +78,7 @@ def load_split(
     split = "train" if Path(name_of(source)[1]).is_file() else split
     if split not in data.splits:
         raise InputError(f"{source} has no {split} split; it has {', '.join(data.splits)}")
-    data = join_columns(replace(data, splits={split: data.splits[split]}), reading)
-    data = fields_for(data, tasks, source)
+    data = fields_for(replace(data, splits={split: data.splits[split]}), tasks, source)
     names = [task.name for task in tasks]
     numbers = tuple(task.name for task in tasks if task.is_number)
     several = tuple((task.name, ()) for task in tasks if task.has_several)
@@ -115,7 +114,7 @@ def _once(announce: Callable[[str], None]) -> Callable[[str], None]:
 
 
 def _read(source: str, reading: Reading) -> DataSet:
-    data = join_columns(read_source(source, reading), reading)
+    data = read_source(source, reading)
     for split, examples in data.splits.items():
         if not examples:
             raise InputError(f"--data {source}: its {split} split is empty")

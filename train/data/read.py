@@ -17,6 +17,7 @@ from train.data.hub import read_hub
 from train.data.jsonl import read_json, read_json_lines
 from train.data.lines import read_text_file
 from train.data.reading import Reading
+from train.data.settle import join_columns
 from train.data.snips import read_snips
 from train.data.tables import read_table
 from train.data.tweeteval import read_tweeteval
@@ -53,6 +54,10 @@ def read_source(source: str, reading: Reading | None = None) -> DataSet:
     InputError, naming file and line, for what cannot be read.
     """
     reading = reading or Reading()
+    return join_columns(_as_it_is(source, reading), reading)
+
+
+def _as_it_is(source: str, reading: Reading) -> DataSet:
     given, name = name_of(source)
     if name.startswith("hub:"):
         splits = read_hub(name.removeprefix("hub:"), reading)
