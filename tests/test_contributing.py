@@ -164,7 +164,7 @@ def test_a_kind_of_ones_own_trains_predicts_evaluates_and_is_compared(
     run = tmp_path / "run"
     printed = python(file, "run", "--recipe", tmp_path / "recipe.toml", "--output", run)
     assert "score (robust, 0 to " in printed
-    assert re.search(r"dev .*score spearman -?\d\.\d{4} .* median_error \d\.\d{4}  ", printed)
+    assert re.search(r"dev .*score spearman -?\d\.\d{4} .* median_error \d\.\d{4} ", printed)
     compared = json.loads((run / "compare.json").read_text())
     assert compared["single"].keys() == {"score", "intent", "slots"}
     assert compared["single"]["score"].keys() == compared["joint"]["score"].keys()

@@ -210,4 +210,4 @@ def test_a_run_on_pairs(
         assert sum(scores.values()) == pytest.approx(1)
         assert one["relation"]["probability"] == max(scores.values())
     assert main([str(tmp_path / "run"), "only one text"]) == 2
-    assert "this run compares two" in capsys.readouterr().err
+    assert "text 1 is one text, and no task here reads that" in capsys.readouterr().err

@@ -42,6 +42,7 @@ from train.tasks.pairs import PairClassification, PairClassificationApart, PairR
 from train.tasks.regression import SentenceRegression
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging
+from train.tasks.targets import TargetTask
 
 MOODS = ("bad", "good", "so")
 TAGS = ("O", "B-x", "I-x")
@@ -443,6 +444,44 @@ def test_figures_and_mistakes_of_classes(tokenizer: Tokenizer) -> None:
     gold = [item.example.labels["mood"] for item in items]
     errors = [task.error(label, one) for label, one in zip(gold, found, strict=True)]
     assert errors == [0, 0.9, 0]
+
+
+@pytest.mark.parametrize(
+    "kind", ["sentence", "sentence by the pooler", "regression, scaled", "multilabel, weighted"]
+)
+def test_a_text_in_windows_has_the_mean_of_their_logits(kind: str, tokenizer: Tokenizer) -> None:
+    """Each window as a text of its own gives the logits; texts of one, two and four windows, in one
+    batch or in several."""
+    task = KINDS[kind]()
+    assert task.takes_windows
+    assert isinstance(task, TargetTask)
+    model = small_model([task])
+    short = Tokenizer(tokenizer.backend, max_length=6)
+    label = {"mood": "so", "stars": 4.0, "tones": frozenset(["so"])}[task.name]
+    texts = ["a b", "a b c d e f", "g f e d c b a g f e"]
+    task.overlap = 2
+    examples = [Example(text, {task.name: label}, "") for text in texts]
+    items = prepare(examples, short, [task])
+    assert [len(item.parts) for item in items] == [1, 2, 4]
+    batch = collate(items, [task])
+    logits = task.logits(model, model(batch), batch, batch.positions[task.name])
+
+    task.overlap = None
+    windows = [["a b"], ["a b c d", "c d e f"], ["g f e d", "e d c b", "c b a g", "a g f e"]]
+    for found, own in zip(logits, windows, strict=True):
+        alone = collate(
+            prepare([Example(text, {task.name: label}, "") for text in own], short, [task]), [task]
+        )
+        expected = task.logits(model, model(alone), alone, alone.positions[task.name]).mean(0)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+    task.overlap = 2
+    value, gradients = mean_loss(task, model, [collate([item], [task]) for item in items])
+    wanted, wanted_gradients = mean_loss(task, model, [batch])
+    assert value == pytest.approx(wanted, rel=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, wanted_gradients[name], rtol=1e-6, atol=1e-7)
+    assert all(found[task.name].cut == 0 for found in predict(model, [task], items))
 
 
 def test_predictions_say_how_much_was_cut_off(tokenizer: Tokenizer) -> None:

@@ -19,6 +19,7 @@ from minibert.tokenizer import TruncationWarning
 from train.batches import prepare
 from train.evaluation import predict
 from train.parse import parse_pairs
+from train.report import texts_of
 from train.saved import Run, load_run, open_run
 from train.tasks import KINDS, Kinds
 from train.tasks.base import Prediction, Task
@@ -46,7 +47,7 @@ def _windows(unlabelled: Iterable[Unlabelled]) -> Iterator[list[Unlabelled]]:
     try:
         for one in unlabelled:
             window.append(one)
-            room -= len(one.example.text) + len(one.example.second or "") + 8
+            room -= 8 + sum(map(len, texts_of(one.example)))
             if room <= 0:
                 yield window
                 window, room = [], WINDOW_CHARACTERS

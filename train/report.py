@@ -205,10 +205,15 @@ def mistakes_list(task: Task, mistakes: Sequence[tuple[Item, Prediction]]) -> st
     return "\n".join(entries)
 
 
+def texts_of(example: Example) -> list[str]:
+    """All texts of an example."""
+    second = () if example.second is None else (example.second,)
+    return [example.text, *second, *(example.choices or ())]
+
+
 def text_of(example: Example, most: int | None = None) -> str:
     """All texts of an example on one line, each of at most so many characters."""
-    second = () if example.second is None else (example.second,)
-    texts = (" ".join(text.split()) for text in (example.text, *second, *(example.choices or ())))
+    texts = (" ".join(text.split()) for text in texts_of(example))
     return " | ".join(t if most is None or len(t) <= most else f"{t[:most]} ..." for t in texts)
 
 

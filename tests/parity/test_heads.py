@@ -44,6 +44,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 LABELS = ("bad", "good", "so")
 BOUND = 1e-5
+RUN_TASKS = ("intent", "score", "tones", "relation", "likeness")
 
 DRAW: dict[type[Task], Callable[[random.Random], Any]] = {
     SentenceClassification: lambda dice: dice.choice(LABELS),
@@ -146,12 +147,13 @@ def test_logits_loss_and_gradients(name: str, folder: Path, tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
-    """A short run on texts, scores far from 0 and pairs, by the pooler."""
+    """A short run on texts, scores far from 0, several labels and pairs, by the pooler."""
     made = tmp_path_factory.mktemp("run")
 
     def far(dice: random.Random) -> dict[str, Any]:
         record = scored(dice)
-        return record | {"score": 90000.5 + 50000 * record["score"]}
+        tones = [label for label in LABELS if dice.random() < 0.4]
+        return record | {"score": 90000.5 + 50000 * record["score"], "tones": tones}
 
     def related(dice: random.Random) -> dict[str, Any]:
         record = pair(dice)
@@ -163,14 +165,12 @@ def run(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Path:
         for name, make in (("texts", sentence), ("scores", far), ("pairs", related))
     ]
     world = World(folder, *sets)
-    settings = world.settings(
-        *sets, pooling="pooler", pairs="together", tasks=("intent", "score", "relation", "likeness")
-    )
+    settings = world.settings(*sets, pooling="pooler", pairs="together", tasks=RUN_TASKS)
     train(settings, made / "run")
     return made / "run"
 
 
-@pytest.mark.parametrize("task", ["intent", "score", "relation", "likeness"])
+@pytest.mark.parametrize("task", RUN_TASKS)
 def test_what_a_run_exports_predicts_what_the_run_predicts(task: str, run: Path) -> None:
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(
         run / "transformers" / task
@@ -192,9 +192,15 @@ def test_what_a_run_exports_predicts_what_the_run_predicts(task: str, run: Path)
         assert lowest - 1e5 < float(logits) < highest + 1e5  # in the data's own unit
     else:
         names = [theirs.config.id2label[i] for i in range(len(logits))]
-        expected = dict(zip(names, logits.softmax(-1).tolist(), strict=True))
+        several = theirs.config.problem_type == "multi_label_classification"
+        probabilities = logits.sigmoid() if several else logits.softmax(-1)
+        expected = dict(zip(names, probabilities.tolist(), strict=True))
+        assert several == (task == "tones")
         assert prediction.scores == pytest.approx(expected, abs=1e-5)
-        assert prediction.label == max(expected, key=expected.__getitem__)
+        if several:
+            assert prediction.label == {name for name, p in expected.items() if p >= 0.5}
+        else:
+            assert prediction.label == max(expected, key=expected.__getitem__)
 
 
 def test_classes_from_two_vectors_are_as_in_sentence_transformers(folder: Path) -> None:

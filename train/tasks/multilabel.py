@@ -126,7 +126,7 @@ class MultilabelClassification(SentenceTask):
         )
 
     def count(self, batch: Batch) -> float:
-        """How many labels all texts could have: as PyTorch's mean divides, with or without
+        """Texts times labels: as the mean of PyTorch and `transformers` divides, with or without
         weights."""
         targets = batch.targets.get(self.name)
         return 0.0 if targets is None else float(targets.numel())
