@@ -361,15 +361,18 @@ def test_without_a_threshold_every_question_is_answered(tokenizer: Tokenizer) ->
 
 
 def test_a_text_that_gives_no_candidate_has_no_answer(tokenizer: Tokenizer) -> None:
-    """All of the best ends stand before all of the best starts."""
+    """All of the best starts and ends are tokens of the question."""
     task = task_with(4)
-    item = long_item(task, tokenizer, 3, 4)
+    example = Example("the " * 24, {}, "", second="new york")
+    (item,) = prepare([example], tokenizer, [task])
     (tokens,) = item.parts
-    logits = torch.full((1, len(tokens.ids), 2), -math.inf)
-    logits[0, [0, 1, 2, 3], :] = 1.0  # [CLS], the question and [SEP]
+    logits = torch.zeros(1, len(tokens.ids), 2)
+    logits[0, 1:25] = 1.0
     found = task.decode(logits, item)
-    if found.candidates:  # of tokens that are impossible
-        assert all(c.probability == 0 or math.isnan(c.probability) for c in found.candidates)
+    assert (found.label.texts, found.candidates, found.probability) == ((), (), 1.0)
+    assert task.as_record(found, example)["answer"] == ""
+    logits[0, 26] = 2.0
+    assert task.decode(logits, item).label == Answers(("new",), (0,))
 
 
 def predicted(text: str, margin: float) -> AnswerPrediction:

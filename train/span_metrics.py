@@ -31,15 +31,15 @@ def scores_by_type(
     gold: Sequence[Collection[Entity]], predicted: Sequence[Collection[Entity]]
 ) -> dict[str, dict[str, float]]:
     """The same for each type that occurs in either, with "support": how many gold ones it has."""
+    pairs = [(set(g), set(p)) for g, p in zip(gold, predicted, strict=True)]
+    hits = Counter(kind for g, p in pairs for kind, _, _ in g & p)
+    support = Counter(kind for g, _ in pairs for kind, _, _ in g)
+    found = Counter(kind for _, p in pairs for kind, _, _ in p)
     result: dict[str, dict[str, float]] = {}
-    for kind in sorted({one[0] for side in (gold, predicted) for found in side for one in found}):
-        own = [
-            [[one for one in found if one[0] == kind] for found in side]
-            for side in (gold, predicted)
-        ]
-        precision, recall, f1 = entity_scores(*own)
-        support = float(sum(map(len, own[0])))
-        result[kind] = {"precision": precision, "recall": recall, "f1": f1, "support": support}
+    for kind in sorted({*support, *found}):
+        precision, recall, f1 = precision_recall_f1(hits[kind], found[kind], support[kind])
+        figures = {"precision": precision, "recall": recall, "f1": f1}
+        result[kind] = figures | {"support": support[kind]}
     return result
 
 

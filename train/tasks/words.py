@@ -145,16 +145,12 @@ class WordTagging(TargetTask):
     def confidences(
         self, items: Sequence[Item], predictions: Sequence[Prediction]
     ) -> list[tuple[float, bool]]:
-        """Of each word."""
+        """Of each word that the model saw."""
         return [
-            (probability, right == found)
+            (prediction.probability[word], tags[word] == prediction.label[word])
             for item, prediction in zip(items, predictions, strict=True)
-            for right, found, probability in zip(
-                item.example.labels[self.name],
-                prediction.label,
-                prediction.probability,
-                strict=True,
-            )
+            if (tags := item.example.labels[self.name])
+            for word in self.first_pieces(item)
         ]
 
     def readable(self, label: Any, example: Example) -> str:
