@@ -90,10 +90,9 @@ class SentenceEncoder:
         """The encoder of a checkpoint, as its own files say.
 
         name: a folder, "minilm", or a Hub id (with the branch, tag or commit `revision`).
-        pooling, max_length, truncate_dim: in place of what the files say. device: "cuda" where
-        there is one, if left out.
+        pooling, max_length, truncate_dim: not as the files say. device: a GPU if there is one.
         Raises InputError if the model cannot be had, or if its files are damaged or ask for what is
-        not implemented. Warns if nothing says how to pool: then it is the plain mean.
+        not implemented. Warns of an unknown pooling, taken for the mean, and of a head left aside.
         """
         folder = read_encoder_folder(find_encoder(name, revision, pooling))
         asked = {"pooling": pooling, "max_length": max_length, "truncate_dim": truncate_dim}

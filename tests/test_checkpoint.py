@@ -452,8 +452,8 @@ def test_a_finished_run_trains_longer(
     assert outcome(tmp_path / "run") == outcome(tmp_path / "five")
     printed = capsys.readouterr().out
     assert printed.startswith(
-        f"{tmp_path / 'run'} has trained 18 steps of 3 epochs. It goes on to 5 epochs, at the "
-        "learning rates that a schedule (constant) over 5 epochs has from there\n"
+        f"{tmp_path / 'run'} has taken 18 steps with epochs = 3. It goes on with epochs = 5: the "
+        "learning rates are those of the constant schedule over 5 epochs\n"
     )
     assert "epochs = 5\n" in (tmp_path / "run/settings.toml").read_text()
 
@@ -1008,7 +1008,8 @@ def test_transformers_computes_what_our_head_computes(pooled: Path, name: str, k
     head = run.model.heads[name]
     mine = head(hidden) if name == "slots" else head(hidden, layout, run.model.bert.pooler)
     if name == "score":  # what the head says is of mean 0 and variance 1
-        (task,) = (task for task in run.tasks if isinstance(task, SentenceRegression))
+        task = next(task for task in run.tasks if task.name == name)
+        assert isinstance(task, SentenceRegression)
         mine = task.offset + task.scale * mine
     scores = theirs(**inputs).logits
     if name == "slots":

@@ -26,7 +26,9 @@ NESTED = (
 
 
 def parse(*arguments: str) -> tuple[Settings, Path | None]:
-    return command_line(list(arguments), "program", "description")
+    settings, resumed, epochs = command_line(list(arguments), "program", "description")
+    assert epochs is None
+    return settings, resumed
 
 
 def wrong_values(name: str) -> list[Any]:
@@ -305,6 +307,8 @@ def test_resuming_takes_the_runs_own_settings_and_no_others(tmp_path: Path) -> N
     settings = Settings(data=("x",), lr=0.125, seed=9)
     write_text(tmp_path / "settings.toml", settings.toml())
     assert parse("--resume", str(tmp_path)) == (settings, tmp_path)
+    longer = command_line(["--resume", str(tmp_path), "--epochs", "9"], "program", "description")
+    assert longer == (settings, tmp_path, 9)
     for more in (["--lr", "0.125"], ["--recipe", "newsroom"], ["--no-cache"], ["--data", "x"]):
         with pytest.raises(
             InputError, match="--resume goes on with the run's own settings: give it alone"

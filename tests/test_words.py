@@ -114,7 +114,9 @@ def test_after_training_any_text_can_be_encoded(
     def fails(*_: Any) -> None:
         raise RuntimeError("in the midst of the run")
 
-    write_json_lines(tmp_path / "data/train.jsonl", [{"text": "[PAD] sing", "x": "a"}] * 4)
+    write_json_lines(
+        tmp_path / "data/train.jsonl", [{"text": "[PAD] sing", "x": x} for x in "abab"]
+    )
     write_json_lines(tmp_path / "data/dev.jsonl", [{"text": "play", "x": "a"}])
     monkeypatch.setattr(run_module, "assemble", keeping)
     settings = world.settings(tmp_path / "data", epochs=1)

@@ -201,8 +201,8 @@ def prolong(run: Path, settings: Settings, epochs: int) -> Settings:
     write_text(run / "settings.toml", longer.toml())
     write_json(file, content)
     print(
-        f"{run} has trained {step} steps of {old} epochs. It goes on to {epochs} epochs, at the "
-        f"learning rates that a schedule ({settings.schedule}) over {epochs} epochs has from there"
+        f"{run} has taken {step} steps with epochs = {old}. It goes on with epochs = {epochs}: the "
+        f"learning rates are those of the {settings.schedule} schedule over {epochs} epochs"
     )
     return longer
 
