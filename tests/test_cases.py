@@ -165,6 +165,14 @@ def test_w5_two_data_sets_have_a_head_each(tmp_path: Path) -> None:
     _, tasks, _ = load(a, b, score=("label",), classes=("a.label",), pooling="mean, b.label=cls")
     assert [task.is_number for task in tasks] == [False, True]
 
+    # other data is read by the same names
+    _, tasks, _ = load(a, b)
+    own = Settings(data=(str(a), str(b)))
+    assert len(load_split(str(a), "dev", own, tasks)) == 40
+    assert len(load_split(f"b={a}", "dev", own, tasks)) == 40
+    with pytest.raises(InputError, match=r"is its label that of a\.label or b\.label\? Say which"):
+        load_split(str(a / "dev.csv"), "dev", own, tasks)
+
     assert (
         refused(a, b, share=("mood",)) == "share = mood: the data has no such label; it has label"
     )
