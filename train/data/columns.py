@@ -121,7 +121,8 @@ def inputs_of(
     record: Mapping[str, Any], columns: tuple[tuple[str, str], ...] = ()
 ) -> dict[str, Any]:
     """The fields of a record that are read, and its id: all but the labels."""
-    names, _ = _naming(tuple(name for name, value in record.items() if value is not None), columns)
+    given = tuple(name for name, value in record.items() if value is not None)
+    names, _ = _naming(given, _lists(record), columns)
     read = (*INPUTS, *STEMS, "sent2", "id")
     return {
         name: record[name]
