@@ -165,6 +165,14 @@ def test_w5_two_data_sets_have_a_head_each(tmp_path: Path) -> None:
     _, tasks, _ = load(a, b, score=("label",), classes=("a.label",), pooling="mean, b.label=cls")
     assert [task.is_number for task in tasks] == [False, True]
 
+    # other data is read by the same names
+    _, tasks, _ = load(a, b)
+    own = Settings(data=(str(a), str(b)))
+    assert len(load_split(str(a), "dev", own, tasks)) == 40
+    assert len(load_split(f"b={a}", "dev", own, tasks)) == 40
+    with pytest.raises(InputError, match=r"is its label that of a\.label or b\.label\? Say which"):
+        load_split(str(a / "dev.csv"), "dev", own, tasks)
+
     assert (
         refused(a, b, share=("mood",)) == "share = mood: the data has no such label; it has label"
     )
@@ -231,7 +239,7 @@ def test_w11_one_class_teaches_nothing(tmp_path: Path) -> None:
     both = table(tmp_path / "both.csv", "text,label,lang", FILMS, MOODS, ["en"] * 40)
     _, tasks, said = load(both)
     assert [task.name for task in tasks] == ["label"]
-    assert "left out, as no task: lang (only 'en'); --tasks NAME learns one" in said
+    assert "left out, as no task: lang (only 'en')" in said
 
 
 def json_lines(file: Path, *records: Any) -> Path:

@@ -310,6 +310,11 @@ def test_what_cannot_be_said_of_a_table(
     assert message in error_of(lambda: load(file, **settings))
 
 
+def test_a_column_of_a_table_is_no_list_of_words(tmp_path: Path) -> None:
+    file = write(tmp_path, data__csv="text,tokens\na b,2\nc,1\n") / "data.csv"
+    assert texts_and_labels(file) == [("a b", None, {"tokens": "2"}), ("c", None, {"tokens": "1"})]
+
+
 # Several labels
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from minibert.files import InputError, locked
+from train.data.read import name_of
 from train.settings import Settings, read_settings
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -105,7 +106,8 @@ def new_folder(settings: Settings) -> Path:
         folder = Path(settings.output)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
-    first = folder = Path("runs") / Path(settings.data[0]).name
+    name, source = name_of(settings.data[0])
+    first = folder = Path("runs") / (name or Path(source).name)
     number = 1
     while True:
         try:

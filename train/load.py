@@ -48,7 +48,9 @@ def load_data(
     names, left_out = learnable(sets, settings.tasks, kind_by_name)
     if left_out:
         listed = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
-        announce(f"left out, as no task: {listed}; --tasks NAME learns one")
+        is_possible = any(not reason.startswith("only") for reason in left_out.values())
+        hint = "; --tasks NAME learns one" if is_possible else ""
+        announce(f"left out, as no task: {listed}{hint}")
     result = []
     for data, source in zip(sets, settings.data, strict=True):
         kept = _with_labels(_without(data, left_out), names, source, announce)

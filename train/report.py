@@ -11,6 +11,7 @@ from minibert.formats.hub import hub_id
 from train.analysis import Analysis, Calibration, Confusion, example_fields
 from train.batches import Item
 from train.data.examples import Example
+from train.data.read import name_of
 from train.evaluation import Metrics
 from train.freezing import FreezingPlan
 from train.model import JointModel
@@ -134,9 +135,10 @@ def model_card(
     """
     base = hub_id(settings.model)
     # OWNER/NAME, without a CONFIG
-    sets = ["/".join(name[4:].split("/")[:2]) for name in settings.data if name.startswith("hub:")]
+    sources = [name_of(name)[1] for name in settings.data]
+    sets = ["/".join(name[4:].split("/")[:2]) for name in sources if name.startswith("hub:")]
     facts = ({"base_model": base} if base else {}) | ({"datasets": sets} if sets else {})
-    data = ", ".join(name if name.startswith("hub:") else Path(name).name for name in settings.data)
+    data = ", ".join(name if name.startswith("hub:") else Path(name).name for name in sources)
     names = ", ".join(task.summary() for task in tasks)
     chosen = settings.toml(without=("data", "model", "output", "device"))
     return facts, (

@@ -34,7 +34,8 @@ class Settings:
     """One run. Raises InputError, naming the setting, for a value that it cannot have."""
 
     data: tuple[str, ...] = option(
-        ("newsroom",), "a data folder, a file, newsroom, or hub:OWNER/NAME; may be repeated"
+        ("newsroom",),
+        "a data folder, a file, newsroom, or hub:OWNER/NAME; NAME=PATH names it; may be repeated",
     )
     tasks: tuple[str, ...] = option((), "train only these of the data's tasks; may be repeated")
     columns: str = option(

@@ -46,7 +46,7 @@ def from_fields(record: Mapping[str, Any], where: str, reading: Reading | None =
     """
     reading = reading or Reading()
     record = {name: value for name, value in record.items() if value is not None and value != {}}
-    names, told = _naming(tuple(record), reading.columns)
+    names, told = _naming(tuple(record), _lists(record), reading.columns)
     for text in told:
         reading.announce(text)
     record = {names[name]: value for name, value in record.items()}
@@ -73,11 +73,16 @@ def from_fields(record: Mapping[str, Any], where: str, reading: Reading | None =
     )
 
 
+def _lists(record: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(name for name, value in record.items() if isinstance(value, list))
+
+
 @lru_cache(maxsize=1024)
 def _naming(
-    names: tuple[str, ...], columns: tuple[tuple[str, str], ...]
+    names: tuple[str, ...], lists: tuple[str, ...], columns: tuple[tuple[str, str], ...]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """What each of a record's fields is called here, and what to tell the user of it."""
+    """What each of a record's fields is called here, and what to tell the user of it. lists: the
+    fields that are lists, as words must be."""
     chosen = {theirs: ours for ours, theirs in columns}
     naming = {name: chosen.get(name, name) for name in names}
     if {"text", "text_b"} <= set(chosen.values()):
@@ -95,7 +100,7 @@ def _naming(
 
     have = set(naming.values())
     if "words" not in have:
-        for theirs in (name for name in WORDS if name in lower):
+        for theirs in (name for name in WORDS if lower.get(name) in lists):
             take(theirs, "words")
             have.add("words")
     is_swag = {"sent1", "sent2", "ending0"} <= have
@@ -116,7 +121,8 @@ def inputs_of(
     record: Mapping[str, Any], columns: tuple[tuple[str, str], ...] = ()
 ) -> dict[str, Any]:
     """The fields of a record that are read, and its id: all but the labels."""
-    names, _ = _naming(tuple(name for name, value in record.items() if value is not None), columns)
+    given = tuple(name for name, value in record.items() if value is not None)
+    names, _ = _naming(given, _lists(record), columns)
     read = (*INPUTS, *STEMS, "sent2", "id")
     return {
         name: record[name]
@@ -127,7 +133,7 @@ def inputs_of(
 
 def has_text(names: Sequence[str], reading: Reading) -> bool:
     """Whether a record with these fields has something to read."""
-    have = set(_naming(tuple(names), reading.columns)[0].values())
+    have = set(_naming(tuple(names), (), reading.columns)[0].values())
     pairs = ({"text_a", "text_b"}, {"question", "context"})
     return bool(have & {"text", "words", "sent1"}) or any(pair <= have for pair in pairs)
 

@@ -33,32 +33,16 @@ def read_table(file: Path, reading: Reading) -> Iterator[Example]:
         reading = replace(
             reading, columns=layout.columns, header=layout.header, quoted=False, delimiter="\t"
         )
-    rows = list(_rows(text, file, reading))
-    if reading.header:
-        (_, header), *rows = rows or [(1, [])]
-        header = [name.strip() for name in header]
-        _check_header(header, f"{file}, line 1", reading)
-    else:
-        header = _numbers(rows, file, reading)
+    header, rows = _header_and_rows(text, file, reading)
     chosen = {theirs: ours for ours, theirs in reading.columns}
     only_chosen = layout is not None or not reading.header
     short = 0
     for line, row in rows:
         where = f"{file}, line {line}"
-        if not row:
-            continue
         if layout is not None and layout.may_be_short and len(row) < len(header):
             short += 1
             continue
-        if (len(row) != len(header) and reading.header) or len(row) < len(header):
-            raise InputError(
-                f"{where}: {len(row)} values, but "
-                + (
-                    f"{len(header)} columns in the header"
-                    if reading.header
-                    else f"--columns names column {len(header)}"
-                )
-            )
+        _check_width(row, header, where, reading)
         cells = {
             name: cell if chosen.get(name, name) in TEXTS else _value(cell)
             for name, cell in zip(header, row, strict=False)
@@ -71,7 +55,36 @@ def read_table(file: Path, reading: Reading) -> Iterator[Example]:
         reading.announce(f"{file}: {short} lines with too few columns are left out")
 
 
-def _rows(text: str, file: Path, reading: Reading) -> Iterator[tuple[int, list[str]]]:
+Row = tuple[int, list[str]]  # the line that it begins on, and its cells
+
+
+def _header_and_rows(text: str, file: Path, reading: Reading) -> tuple[list[str], list[Row]]:
+    """The columns' names, or their numbers, and the rows below, without the empty ones."""
+    rows = list(_rows(text, file, reading))
+    if reading.header:
+        header = [name.strip() for name in rows.pop(0)[1]] if rows else []
+        _check_header(header, f"{file}, line 1", reading)
+    elif reading.columns:  # up to the last that is named
+        last = max(int(number) for _, number in reading.columns)
+        header = [str(number) for number in range(1, last + 1)]
+    else:
+        raise InputError(
+            f"{file}: without a header, say which column is what, counting from 1: "
+            '--columns "text=1, label=2"'
+        )
+    return header, [(line, row) for line, row in rows if row]
+
+
+def _check_width(row: Sequence[str], header: Sequence[str], where: str, reading: Reading) -> None:
+    """Raise InputError for a row with another number of cells than the header; if there is none,
+    for a row without all that are named."""
+    if reading.header and len(row) != len(header):
+        raise InputError(f"{where}: {len(row)} values, but {len(header)} columns in the header")
+    if len(row) < len(header):
+        raise InputError(f"{where}: {len(row)} values, but --columns names column {len(header)}")
+
+
+def _rows(text: str, file: Path, reading: Reading) -> Iterator[Row]:
     """Each row with the line that it begins on."""
     delimiter = reading.delimiter or ("," if file.suffix == ".csv" else "\t")
     if not reading.quoted:
@@ -113,16 +126,6 @@ def _check_header(header: Sequence[str], where: str, reading: Reading) -> None:
         if separator is not None:
             hint = f"; if {separator!r} separates the columns, say so with --delimiter"
         raise InputError(f"{where}: no column text (or text_a and text_b); it has {names}{hint}")
-
-
-def _numbers(rows: Sequence[tuple[int, list[str]]], file: Path, reading: Reading) -> list[str]:
-    """The columns' numbers as a header, up to the last that is named."""
-    if not reading.columns:
-        raise InputError(
-            f"{file}: without a header, say which column is what, counting from 1: "
-            '--columns "text=1, label=2"'
-        )
-    return [str(i) for i in range(1, max(int(number) for _, number in reading.columns) + 1)]
 
 
 def _value(cell: str) -> str | int | float:

@@ -113,7 +113,7 @@ def fields_for(data: DataSet, tasks: Sequence[Task], source: str) -> DataSet:
             own[field] = dotted[0]
         elif dotted:
             raise InputError(
-                f"{source}: is its {field} that of {' or '.join(dotted)}? Say which by "
+                f"{source}: is its {field} that of {' or '.join(dotted)}? Say which: --data "
                 f"{dotted[0].rpartition('.')[0]}={source}"
             )
     return renamed(data, own)
