@@ -179,7 +179,8 @@ def test_a_recipe_that_there_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     for name in ("newsrom", "absent.toml"):
         with pytest.raises(
-            InputError, match=f"there is no recipe '{name}'; there are newsroom, notebook-alpha, "
+            InputError,
+            match=f"there is no recipe '{name}'; there are goemotions, newsroom, notebook",
         ):
             parse("--recipe", name)
 
