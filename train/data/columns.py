@@ -38,7 +38,7 @@ def from_fields(record: Mapping[str, Any], where: str, reading: Reading | None =
     """An example from named fields: text, words, or text_a and text_b; question and context, with
     answers; or text and choices. Every other field but the id is a label.
 
-    A string is a text's label, a number a label or a score, a list of strings as long as `words`
+    A string or a boolean is a text's label, a number a label or a score, a list of strings as long as `words`
     the words' tags, and a list of [start, end, type] the entities of `text`, in characters. Another
     list of strings or whole numbers holds several labels of the text. What is null or blank is no
     label. Raises InputError, naming the field, for anything else. `settle` has to follow, when all
@@ -170,7 +170,9 @@ def _label(
     """A field's value as a label; None if it is none."""
     if isinstance(value, str):
         return value.strip() or None
-    if isinstance(value, bool) or not isinstance(value, int | float | list):
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, int | float | list):
         raise InputError(
             f"{where}: {name} = {value!r} is no label: a string, a number or a list is one"
         )
@@ -180,6 +182,8 @@ def _label(
         return value
     if words is not None and all(isinstance(tag, str) for tag in value):
         return as_tags(value, words, where, name) if value or not has_own_text else value
+    if len(value) > 1 and all(isinstance(one, int | float) and one in (0, 1) for one in value):
+        value = [int(one) for one in value]  # of several labels, as true and false or 1.0 and 0.0
     if all(isinstance(one, str) for one in value) or all(type(one) is int for one in value):
         return value  # `settle` knows what they are when it has seen all
     if not has_own_text:

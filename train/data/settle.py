@@ -20,6 +20,9 @@ from train.data.words import WORD
 # Fields whose numbers a file of names is about, if there are several fields of numbers.
 NAMED = ("label", "labels", "tags", "ner_tags")
 
+# What a column of several labels holds.
+ONES, ZEROS = {"1", "1.0", "true"}, {"0", "0.0", "false"}
+
 Convert = Callable[[Any, Example], Any]  # a value as it was read -> the label
 
 
@@ -164,19 +167,29 @@ def join_columns(data: DataSet, reading: Reading) -> DataSet:
                 )
             if not missing:
                 data = _mapped(data, partial(_with_joined, task=task, columns=columns))
+                found = {c for e in data.splits.get("train", ()) for c in e.labels.get(task, ())}
+                _tell_never([c for c in columns if c not in found], task, data, reading)
     return data
+
+
+def _tell_never(never: Sequence[str], task: str, data: DataSet, reading: Reading) -> None:
+    if never:
+        reading.announce(
+            f"{task}: no training example of {data.name} has {', '.join(never)}, which therefore "
+            "cannot be learnt"
+        )
 
 
 def _with_joined(example: Example, task: str, columns: Sequence[str]) -> Example:
     values = {column: example.labels.get(column) for column in columns}
     labels = {name: value for name, value in example.labels.items() if name not in columns}
     for column, value in values.items():
-        if value is not None and value not in (0, 1, "0", "1"):
+        if value is not None and str(value).lower() not in ONES | ZEROS:
             raise InputError(
                 f"{example.where}: {column} = {value!r} must be 0 or 1, as {task} is made of it"
             )
     if None not in values.values():
-        labels[task] = frozenset(column for column, value in values.items() if int(value or 0))
+        labels[task] = frozenset(c for c, value in values.items() if str(value).lower() in ONES)
     return replace(example, labels=labels)
 
 
@@ -213,6 +226,9 @@ def _with_names(data: DataSet, reading: Reading) -> DataSet:
             known = known if len(known) == width else ()
             own = known or tuple(map(str, range(width)))
             changes[name] = partial(_named_ones, names=own)
+            in_train = [e.labels[name] for e in data.splits.get("train", ()) if name in e.labels]
+            never = [one for i, one in enumerate(own) if not any(v[i] for v in in_train)]
+            _tell_never(never, name, data, reading)
         elif known:
             changes[name] = partial(_named, names=known)
         if known:
