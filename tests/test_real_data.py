@@ -1,5 +1,5 @@
-"""Files as people's tools really write them: each is read as what it means, or refused with a message
-that says what to do.
+"""Files as people's tools really write them: each is read as what it means, or refused with a
+message that says what to do.
 
 Evidence: small files in the form of each tool, with exact expectations.
 """
@@ -70,3 +70,104 @@ def test_a_label_of_several_without_an_example_is_told(tmp_path: Path) -> None:
     said.clear()
     load(write_json_lines(tmp_path / "a.jsonl", lists), said)
     assert said[0] == "y: " + told.format("2")
+
+
+# JSON
+
+
+def test_json_lines_in_a_json_file(tmp_path: Path) -> None:
+    records = [{"text": f"t {i}", "label": "ab"[i % 2]} for i in range(20)]
+    expected = {f"t {i}": "ab"[i % 2] for i in range(20)}
+    assert labels(load(write_json_lines(tmp_path / "a.json", records)), "label") == expected
+    for content in (records, {"version": 1, "data": records}):
+        assert labels(load(write(tmp_path / "b.json", json.dumps(content))), "label") == expected
+    file = write(tmp_path / "c.json", json.dumps({"text": {"0": "a"}, "label": {"0": "b"}}))
+    with pytest.raises(InputError, match="must hold a list of objects"):
+        load(file)
+
+
+@pytest.mark.parametrize("form", ["lines", "dictionaries", "paragraphs", "data"])
+def test_questions_as_tools_write_them(form: str, tmp_path: Path) -> None:
+    answer = {"text": ["Oslo"], "answer_start": [0]}
+    flat = [
+        {"id": str(i), "context": f"Oslo is {i}", "question": f"q {i}", "answers": answer}
+        for i in range(20)
+    ]
+    listed = [{**one, "answers": [{"text": "Oslo", "answer_start": 0}]} for one in flat]
+    content: dict[str, Any] = {
+        "lines": flat,
+        "dictionaries": listed,
+        "data": {"data": flat},
+        "paragraphs": [
+            {"context": one["context"], "qas": [{k: v for k, v in one.items() if k != "context"}]}
+            for one in listed
+        ],
+    }
+    data = load(write(tmp_path / "a.json", json.dumps(content[form])))
+    assert {(e.text, e.second) for split in data.splits.values() for e in split} == {
+        (f"q {i}", f"Oslo is {i}") for i in range(20)
+    }
+
+
+# Label Studio
+
+
+def task(i: int, *results: dict[str, Any], **more: Any) -> dict[str, Any]:
+    annotation = {"id": 1, "was_cancelled": False, "result": list(results)}
+    return {"id": i, "data": {"text": f"Anna {i}"}, "annotations": [annotation]} | more
+
+
+def test_label_studios_texts_without_a_span_and_without_an_annotation(tmp_path: Path) -> None:
+    value = {"start": 0, "end": 4, "text": "Anna", "labels": ["PER"]}
+    span = {"from_name": "ner", "to_name": "text", "type": "labels", "value": value}
+    relation = {"type": "relation", "from_id": "x", "to_id": "y"}
+    tasks = [task(i, span, relation) for i in range(20)]
+    tasks += [task(20), task(21, annotations=[]), task(22, annotations=None)]
+    tasks += [task(23, annotations=[None]), task(24, annotations=[{"result": None}])]
+    tasks += [{"data": {"text": "Anna 25", "ner": "x"}, "predictions": [{"result": [span]}]}]
+    tasks += [task(26, span, data={"text": "Anna 26", "ner": "x"})]
+    file = write(tmp_path / "a.json", json.dumps(tasks[:25] + tasks[26:]))
+    said: list[str] = []
+    found = labels(load(file, said), "ner")
+    assert found["Anna 3"] == found["Anna 26"] == ("B-PER", "O")
+    assert found["Anna 20"] == found["Anna 24"] == ("O", "O")  # annotated, without a name
+    assert "Anna 21" not in found
+    assert f"{file}: 3 train examples have no label and are left out" in said
+
+
+def test_what_label_studio_says_of_the_work_is_no_label(tmp_path: Path) -> None:
+    records = [
+        {
+            "text": f"t {i}",
+            "sentiment": "ab"[i % 2],
+            "annotator": i % 3,
+            "annotation_id": i,
+            "created_at": f"2024-{i % 9}",
+            "lead_time": 1.5 + i,
+        }
+        for i in range(20)
+    ]
+    data = load(write(tmp_path / "a.json", json.dumps(records)))
+    assert {name for e in data.splits["train"] for name in e.labels} == {"sentiment"}
+
+
+# Benchmarks
+
+
+def test_files_beside_those_that_are_read(tmp_path: Path) -> None:
+    """MRPC as the GLUE script leaves it, SQuAD under its own names, GoEmotions with its names."""
+    header = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+    rows = header + "".join(f'{i % 2}\t1\t2\t"a {i}\tb\n' for i in range(20))
+    for name in ("msr_paraphrase_train.txt", "train.tsv", "dev.tsv"):
+        write(tmp_path / "MRPC" / name, rows)
+    assert len(load(tmp_path / "MRPC").splits["train"]) == 20
+    question = {"id": "q", "question": "q", "answers": [{"text": "Oslo", "answer_start": 0}]}
+    paragraph = {"context": "Oslo is there", "qas": [question]}
+    for name in ("train-v1.1.json", "dev-v1.1.json"):
+        write(tmp_path / "squad" / name, json.dumps({"data": [{"paragraphs": [paragraph]}]}))
+    assert len(load(tmp_path / "squad").splits["dev"]) == 1
+    for name in ("train", "dev"):
+        rows = "".join(f'My "fav {i}\t{("0", "1", "0,2")[i % 3]}\te{i}\n' for i in range(9))
+        write(tmp_path / "goemotions" / f"{name}.tsv", rows)
+    write(tmp_path / "goemotions/emotions.txt", "joy\nfear\nlove\n")
+    assert labels(load(tmp_path / "goemotions"), "label")['My "fav 2'] == {"joy", "love"}

@@ -7,6 +7,7 @@ from typing import Any
 
 from minibert.files import InputError
 from train.data.examples import Answers, Example
+from train.data.labelstudio import ABOUT_THE_WORK, is_about_the_work
 from train.data.reading import Reading
 from train.data.spans import as_span
 
@@ -38,14 +39,17 @@ def from_fields(record: Mapping[str, Any], where: str, reading: Reading | None =
     """An example from named fields: text, words, or text_a and text_b; question and context, with
     answers; or text and choices. Every other field but the id is a label.
 
-    A string or a boolean is a text's label, a number a label or a score, a list of strings as long as `words`
-    the words' tags, and a list of [start, end, type] the entities of `text`, in characters. Another
-    list of strings or whole numbers holds several labels of the text. What is null or blank is no
-    label. Raises InputError, naming the field, for anything else. `settle` has to follow, when all
-    examples are read.
+    A string or a boolean is a text's label, a number a label or a score, a list of strings as long
+    as `words` the words' tags, and a list of [start, end, type] the entities of `text`, in
+    characters. Another list of strings or whole numbers holds several labels of the text. What is
+    null or blank is no label. Raises InputError, naming the field, for anything else. `settle` has
+    to follow, when all examples are read.
     """
     reading = reading or Reading()
     record = {name: value for name, value in record.items() if value is not None and value != {}}
+    if is_about_the_work(tuple(record)):
+        reading.announce(f"left out, as Label Studio's own: {', '.join(ABOUT_THE_WORK)}")
+        record = {name: value for name, value in record.items() if name not in ABOUT_THE_WORK}
     names, told = _naming(tuple(record), _lists(record), reading.columns)
     for text in told:
         reading.announce(text)
@@ -207,6 +211,9 @@ def as_tags(value: Sequence[str], words: Sequence[str] | None, where: str, name:
 def _question(record: Mapping[str, Any], where: str, name: str | int | None) -> Example:
     """A question, the text that answers it, and the answers as SQuAD has them."""
     question, context, answers = (record[key] for key in ("question", "context", "answers"))
+    if isinstance(answers, list) and all(isinstance(answer, dict) for answer in answers):
+        keys = ("text", "answer_start")
+        answers = {key: [answer.get(key) for answer in answers] for key in keys}
     _check_text(question, where)
     _check_text(context, where)
     texts, starts = (
