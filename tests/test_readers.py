@@ -343,7 +343,7 @@ def test_tables_with_quotes_commas_tabs_and_line_ends_inside(
         (
             "text;label\na;b\n",
             "line 1: no column text (or text_a and text_b); it has text;label; if ';' separates "
-            "the columns, say so with --delimiter",
+            "the columns, say so: --delimiter ';'",
         ),
         (
             "text_a,label\na,b\n",

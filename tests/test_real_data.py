@@ -171,3 +171,59 @@ def test_files_beside_those_that_are_read(tmp_path: Path) -> None:
         write(tmp_path / "goemotions" / f"{name}.tsv", rows)
     write(tmp_path / "goemotions/emotions.txt", "joy\nfear\nlove\n")
     assert labels(load(tmp_path / "goemotions"), "label")['My "fav 2'] == {"joy", "love"}
+
+
+# Tables
+
+
+@pytest.mark.parametrize("form", ["python", "json", "numpy"])
+def test_lists_in_a_tables_cells(form: str, tmp_path: Path) -> None:
+    lists = [["joy"], ["anger", "joy"], ["fear"], []]
+    written = {
+        "python": [str(names) for names in lists],
+        "json": [json.dumps(names).replace('"', '""') for names in lists],
+        "numpy": [str(names).replace(",", "") for names in lists],
+    }[form]
+    rows = "".join(f'{i},"{written[i % 4]}"\n' for i in range(24))
+    found = labels(load(write(tmp_path / "a.csv", "text,labels\n" + rows)), "labels")
+    assert [found[str(i)] for i in range(4)] == [set(names) for names in lists]
+    rows = "".join(f"\"['Anna', 'left', '{i}']\",\"['B-PER', 'O', 'O']\"\n" for i in range(20))
+    rows = rows.replace(",'", "'") if form == "numpy" else rows
+    data = load(write(tmp_path / "b.csv", "tokens,ner_tags\n" + rows))
+    assert data.splits["train"][0].words == ("Anna", "left", "0")
+    assert data.splits["train"][0].labels["ner_tags"] == ("B-PER", "O", "O")
+
+
+def test_brackets_that_hold_no_list_are_a_name(tmp_path: Path) -> None:
+    names = ("[music]", "[1, 'a]", "[]]", "[" * 5000 + "]")
+    rows = "".join(f't {i},"{names[i % 4]}"\n' for i in range(40))
+    assert set(labels(load(write(tmp_path / "a.csv", "text,x\n" + rows)), "x").values()) == {*names}
+
+
+def test_a_text_that_is_a_number_is_a_text_under_any_name(tmp_path: Path) -> None:
+    rows = "".join(f"{i},{'ab'[i % 2]}\n" for i in range(20))
+    data = load(write(tmp_path / "a.csv", "review,label\n" + rows))
+    assert labels(data, "label") == {str(i): "ab"[i % 2] for i in range(20)}
+    rows = "".join(f"How many {i}?,{i},{i + 1},{i % 2}\n" for i in range(20))
+    data = load(write(tmp_path / "b.csv", "question,choice0,choice1,label\n" + rows))
+    assert data.splits["train"][0].choices == ("0", "1")
+
+
+def test_scores_written_as_texts(tmp_path: Path) -> None:
+    rows = "".join(f"t {i};{i % 5},{i % 10}\n" for i in range(20))
+    file = write(tmp_path / "a.csv", "text;score\n" + rows)
+    found = labels(load(file, delimiter=";", score=("score",)), "score")
+    assert [found[f"t {i}"] for i in range(3)] == [0.0, 1.1, 2.2]
+    file = write(tmp_path / "b.csv", "text,score\na,1\nb,good\n")
+    with pytest.raises(InputError, match=r"b\.csv, line 3: score = 'good' is no number"):
+        load(file, score=("score",))
+
+
+def test_names_in_settings_that_no_data_has(tmp_path: Path) -> None:
+    rows = "".join(f"t {i},{i % 2}\n" for i in range(20))
+    file = write(tmp_path / "a.csv", "text,label\n" + rows)
+    with pytest.raises(InputError, match="columns: mood=mod: no row has a value"):
+        load(file, columns="text=text, mood=mod")
+    with pytest.raises(InputError, match=r"classes = z\.label: the data has no such field"):
+        load(file, classes=("z.label",))
+    load(file, classes=("a.label",))

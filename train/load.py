@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from minibert.files import InputError
-from train.data.examples import DataSet, Example
+from train.data.examples import DataSet, Example, examples_of
 from train.data.read import name_of, read_source
 from train.data.reading import Reading
-from train.data.settle import check_fields, examples_of, settle
+from train.data.settle import check_fields, settle
 from train.data.splits import cut_dev
 from train.settings import Settings
 from train.tasks import KINDS, Kinds, check_labels, classes_of, clean_labels, kind_of

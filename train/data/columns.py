@@ -127,17 +127,26 @@ def inputs_of(
     """The fields of a record that are read, and its id: all but the labels."""
     given = tuple(name for name, value in record.items() if value is not None)
     names, _ = _naming(given, _lists(record), columns)
-    read = (*INPUTS, *STEMS, "sent2", "id")
     return {
-        name: record[name]
-        for name, ours in names.items()
-        if ours != "answers" and (ours in read or CHOICES.fullmatch(ours))
+        name: record[name] for name, ours in names.items() if ours != "answers" and is_read(ours)
     }
+
+
+def is_read(name: str) -> bool:
+    """Whether a field, by our name for it, is read or is the id, and is no label."""
+    return name in (*INPUTS, *STEMS, "sent2", "id") or CHOICES.fullmatch(name) is not None
+
+
+def texts_among(names: Sequence[str], reading: Reading) -> set[str]:
+    """Those fields whose values are texts, though they may look like numbers."""
+    naming, _ = _naming(tuple(names), (), reading.columns)
+    texts = {*INPUTS, *STEMS, "sent2"} - {"words", "answers", "choices"}
+    return {name for name, ours in naming.items() if ours in texts or CHOICES.fullmatch(ours)}
 
 
 def has_text(names: Sequence[str], reading: Reading) -> bool:
     """Whether a record with these fields has something to read."""
-    have = set(_naming(tuple(names), (), reading.columns)[0].values())
+    have = set(_naming(tuple(names), tuple(names), reading.columns)[0].values())
     pairs = ({"text_a", "text_b"}, {"question", "context"})
     return bool(have & {"text", "words", "sent1"}) or any(pair <= have for pair in pairs)
 

@@ -17,7 +17,7 @@ from train.data.hub import read_hub
 from train.data.jsonl import read_json, read_json_lines
 from train.data.lines import read_text_file
 from train.data.reading import Reading
-from train.data.settle import join_columns
+from train.data.several import join_columns
 from train.data.snips import read_snips
 from train.data.tables import read_table
 from train.data.tweeteval import read_tweeteval
