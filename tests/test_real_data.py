@@ -227,3 +227,71 @@ def test_names_in_settings_that_no_data_has(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"classes = z\.label: the data has no such field"):
         load(file, classes=("z.label",))
     load(file, classes=("a.label",))
+
+
+def test_a_column_of_splits_is_no_task(tmp_path: Path) -> None:
+    rows = "".join(f"t {i},{('TRAIN', 'TEST')[i % 2]},{i % 2}\n" for i in range(20))
+    said: list[str] = []
+    load(write(tmp_path / "a.csv", "text,set,label\n" + rows), said)
+    assert said[0].startswith("left out, as no task: set (names of splits)")
+
+
+# What is not asked for
+
+
+def test_with_tasks_named_other_fields_may_be_anything(tmp_path: Path) -> None:
+    relation = {"id": 1, "from_id": 1, "to_id": 2, "type": "x"}
+    entity = {"id": 1, "label": "PER", "start_offset": 0, "end_offset": 4}
+    records = [
+        {"text": f"Anna {i}", "entities": [entity], "relations": [relation], "meta": {"a": 1}}
+        for i in range(20)
+    ]
+    file = write_json_lines(tmp_path / "a.jsonl", records)
+    with pytest.raises(InputError, match=r"relations has .*; --tasks NAME reads the named labels"):
+        load(file)
+    assert labels(load(file, tasks=("entities",)), "entities")["Anna 1"] == ("B-PER", "O")
+    comment = {"from_name": "t", "type": "textarea", "value": {"text": ["free"]}}
+    choices = [
+        {"from_name": "mood", "type": "choices", "value": {"choices": ["ab"[i % 2]]}}
+        for i in range(20)
+    ]
+    tasks = [task(i, choice, comment) for i, choice in enumerate(choices)]
+    file = write(tmp_path / "b.json", json.dumps(tasks))
+    with pytest.raises(InputError, match="'textarea' is neither spans nor choices; --tasks"):
+        load(file)
+    assert labels(load(file, tasks=("mood",)), "mood")["Anna 3"] == "b"
+
+
+# Words in columns
+
+
+def test_text_files_of_words_with_tags_of_any_scheme(tmp_path: Path) -> None:
+    for between in (" ", "\t"):
+        rows = "".join(
+            f"the{between}DT\ndog{i}{between}NN\nruns{between}VBZ\n\n" for i in range(20)
+        )
+        data = load(write(tmp_path / "a.txt", rows))
+        assert data.splits["train"][0].words == ("the", "dog0", "runs")
+        assert data.splits["train"][0].labels == {"tags": ("DT", "NN", "VBZ")}
+
+
+def test_two_columns_of_tags_are_told(tmp_path: Path) -> None:
+    rows = "".join(f"1\tAnna{i}\tB-PER\tO\n2\tsaw\tO\tB-X\n\n" for i in range(20))
+    said: list[str] = []
+    file = write(tmp_path / "a.conll", rows)
+    load(file, said)
+    assert said[1] == (
+        "columns 3 and 4 hold tags; column 4 is read. To read others, name all: "
+        '--columns "words=2, tags=3"'
+    )
+    found = labels(load(file, columns="words=2, tags=3"), "tags")
+    assert found["Anna3 saw"] == ("B-PER", "O")
+    with pytest.raises(InputError, match=r"text=2: .* has words in columns; say words=2"):
+        load(file, columns="text=2, tags=3")
+
+
+def test_the_right_choices_number_is_no_score(tmp_path: Path) -> None:
+    rows = "".join(f"How {i}?,a,b,{i % 2}\n" for i in range(20))
+    said: list[str] = []
+    load(write(tmp_path / "a.csv", "question,choice0,choice1,label\n" + rows), said)
+    assert said[-1] == "label: train 18; dev 2"

@@ -69,7 +69,13 @@ def from_fields(record: Mapping[str, Any], where: str, reading: Reading | None =
     for name, value in record.items():
         if name not in (*INPUTS, "id"):
             tagged = None if name in several else words
-            label = _label(value, name, tagged, "text" in record, where)
+            try:
+                label = _label(value, name, tagged, "text" in record, where)
+            except InputError as error:
+                if reading.is_wanted(name):
+                    hint = "" if reading.tasks else "; --tasks NAME reads the named labels alone"
+                    raise InputError(f"{error}{hint}") from error
+                continue
             if label is not None:
                 labels[name] = label
     return Example(

@@ -45,7 +45,7 @@ def read_json(file: Path, reading: Reading) -> Iterator[Example]:
     objects = [(f"{file}, object {i}", one) for i, one in enumerate(articles, start=1)]
     records = [(where, _object(one, where)) for where, one in objects]
     tasks = [(where, record) for where, record in records if is_task(record)]
-    fields = dict(tasks_fields(tasks))
+    fields = dict(tasks_fields(tasks, reading))
     for where, record in records:
         yield from_fields(fields.get(where, record), where, reading)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from minibert.files import InputError
+from train.data.reading import Reading
 
 # What it writes of the work itself, beside each task of its JSON-MIN and CSV.
 ABOUT_THE_WORK = ("annotator", "annotation_id", "created_at", "updated_at", "lead_time")
@@ -21,19 +22,19 @@ def is_about_the_work(names: Sequence[str]) -> bool:
 
 
 def tasks_fields(
-    tasks: Sequence[tuple[str, Mapping[str, Any]]],
+    tasks: Sequence[tuple[str, Mapping[str, Any]]], reading: Reading
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each task as fields, with where it stands: its data, and the results of its first annotation
     that was not cancelled, spans or choices, each by the name of the control that made it.
 
     A task that nobody annotated has no labels. One that was annotated without any span has an empty
-    list of them. Raises InputError for a result that is neither spans nor choices.
+    list of them. Raises InputError for a wanted result that is neither spans nor choices.
     """
     annotated = [(where, task, _results(task, where)) for where, task in tasks]
     controls = {
         name: []
         for where, _, results in annotated
-        for name, value in (_labels(results, where) if results else {}).items()
+        for name, value in (_labels(results, where, reading) if results else {}).items()
         if value and isinstance(value, list) and isinstance(value[0], dict)
     }
     for where, task, results in annotated:
@@ -41,7 +42,7 @@ def tasks_fields(
         if "id" in task:
             fields["id"] = task["id"]
         if results is not None:
-            fields |= controls | _labels(results, where)
+            fields |= controls | _labels(results, where, reading)
         yield where, fields
 
 
@@ -59,7 +60,7 @@ def _results(task: Mapping[str, Any], where: str) -> list[dict[str, Any]] | None
     return results
 
 
-def _labels(results: Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
+def _labels(results: Sequence[Mapping[str, Any]], where: str, reading: Reading) -> dict[str, Any]:
     """Results by the names of their controls."""
     labels: dict[str, Any] = {}
     for result in results:
@@ -70,9 +71,9 @@ def _labels(results: Sequence[Mapping[str, Any]], where: str) -> dict[str, Any]:
             labels.setdefault(name, []).append(value)
         elif "rating" in value or "number" in value:
             labels[name] = value.get("rating", value.get("number"))
-        elif result.get("type") != "relation":
+        elif result.get("type") != "relation" and reading.is_wanted(name):
             raise InputError(
                 f"{where}: the result {name} of type {result.get('type')!r} is neither spans nor "
-                "choices"
+                "choices; --tasks NAME reads the named labels alone"
             )
     return labels
