@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from minibert import InputError
-from tests.training import write_json_lines
+from minibert.formats.tensors import read_tensors
+from tests.training import write_json_lines, write_model
 from train.data.examples import DataSet
 from train.load import load_data
+from train.run import train
 from train.settings import Settings
 
 
@@ -295,3 +297,29 @@ def test_the_right_choices_number_is_no_score(tmp_path: Path) -> None:
     said: list[str] = []
     load(write(tmp_path / "a.csv", "question,choice0,choice1,label\n" + rows), said)
     assert said[-1] == "label: train 18; dev 2"
+
+
+# Several data sets
+
+
+@pytest.mark.parametrize("loss", ["uncertainty", "fixed"])
+def test_losses_of_tasks_with_dotted_names(loss: str, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    for name in ("x", "y"):
+        rows = "".join(f"play {name} {i},{'ab'[i % 2]}\n" for i in range(16))
+        write(tmp_path / name / "train.csv", "text,label\n" + rows)
+    settings = Settings(
+        data=(str(tmp_path / "x"), str(tmp_path / "y")),
+        model=str(model),
+        device="cpu",
+        epochs=1,
+        loss=loss,
+        loss_weights="x.label=0.7, y.label=0.3" if loss == "fixed" else "",
+    )
+    run = tmp_path / "run"
+    run.mkdir()
+    metrics = train(settings, run)
+    assert {"x.label.accuracy", "y.label.accuracy"} <= metrics.keys()
+    state = read_tensors(max((run / "checkpoints").iterdir()) / "tensors.safetensors")
+    learnt = sum("log_variances" in name for name in state)
+    assert (learnt > 0) == (loss == "uncertainty")
