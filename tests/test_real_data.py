@@ -277,6 +277,22 @@ def test_text_files_of_words_with_tags_of_any_scheme(tmp_path: Path) -> None:
         assert data.splits["train"][0].labels == {"tags": ("DT", "NN", "VBZ")}
 
 
+def test_blank_lines_between_texts_do_not_make_them_words(tmp_path: Path) -> None:
+    rows = "".join(f"{('good', 'bad')[i % 2]}\tword{i}\n\n" for i in range(20))
+    found = labels(load(write(tmp_path / "a.txt", rows)), "label")
+    assert found["word3"] == "bad"
+
+
+def test_a_dev_split_without_labels_is_as_none(tmp_path: Path) -> None:
+    rows = "".join(f"t {i},{'ab'[i % 2]}\n" for i in range(20))
+    write(tmp_path / "train.csv", "text,label\n" + rows)
+    write(tmp_path / "dev.csv", "text\na\nb\n")
+    said: list[str] = []
+    data = load(tmp_path, said)
+    assert [len(data.splits[split]) for split in ("train", "dev")] == [18, 2]
+    assert said[0] == f"{tmp_path}: 2 dev examples have no label and are left out"
+
+
 def test_two_columns_of_tags_are_told(tmp_path: Path) -> None:
     rows = "".join(f"1\tAnna{i}\tB-PER\tO\n2\tsaw\tO\tB-X\n\n" for i in range(20))
     said: list[str] = []
@@ -319,7 +335,7 @@ def test_losses_of_tasks_with_dotted_names(loss: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     metrics = train(settings, run)
-    assert {"x.label.accuracy", "y.label.accuracy"} <= metrics.keys()
+    assert {"x.label", "y.label"} <= metrics.keys()
     state = read_tensors(max((run / "checkpoints").iterdir()) / "tensors.safetensors")
     learnt = sum("log_variances" in name for name in state)
     assert (learnt > 0) == (loss == "uncertainty")

@@ -110,7 +110,7 @@ def _chosen(sentences: Sequence[Sequence[Line]], file: Path, reading: Reading) -
         return Columns(first, (("tags", -1),))
     tags = [i for i in range(first, width) if all(TAG.fullmatch(columns[i]) for columns in lines)]
     tag = tags[-1] if tags else width - 1
-    if len(tags) > 1:
+    if len(tags) > 1 and lines:
         shown = " and ".join(str(i + 1) for i in tags)
         reading.announce(
             f"columns {shown} hold tags; column {tag + 1} is read. To read others, name all: "

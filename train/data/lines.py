@@ -41,10 +41,14 @@ def read_text_file(file: Path, reading: Reading) -> Iterator[Example]:
 
 
 def _has_sentences(file: Path, columns: Sequence[Sequence[str]], reading: Reading) -> bool:
-    """Whether each line has as many words, at least two, and blank lines stand between some: then
-    they are words with tags of any scheme."""
-    blank = sum(not line.strip() for line in reading.text(file).strip().splitlines())
-    return blank > 1 and len({len(line) for line in columns}) == 1 and len(columns[0]) > 1
+    """Whether each line has as many words, at least two, and blank lines stand between groups of
+    lines: then they are words with tags of any scheme."""
+    lines = [line.strip() for line in reading.lines(file)]
+    ends = sum(
+        bool(line) and not after for line, after in zip(lines, [*lines[1:], ""], strict=True)
+    )
+    widths = {len(line) for line in columns}
+    return 1 < ends <= len(columns) / 2 and len(widths) == 1 and 1 not in widths
 
 
 def _fasttext(file: Path, reading: Reading) -> Iterator[Example]:
