@@ -62,9 +62,8 @@ class LossMixer(nn.Module):
     def add_penalty_gradient(self, names: Iterable[str]) -> None:
         """Add the gradient of s / 2, which keeps the variances from growing, for each task of a
         step, once a step."""
-        for name in names:
-            if _key(name) in self.log_variances:
-                (self.log_variances[_key(name)] / 2).backward()
+        for name in names if self.log_variances else ():
+            (self.log_variances[_key(name)] / 2).backward()
 
 
 def _key(name: str) -> str:

@@ -31,7 +31,7 @@ def tasks_fields(
     list of them. Raises InputError for a wanted result that is neither spans nor choices.
     """
     annotated = [(where, task, _results(task, where)) for where, task in tasks]
-    controls = {
+    controls: dict[str, list[Any]] = {
         name: []
         for where, _, results in annotated
         for name, value in (_labels(results, where, reading) if results else {}).items()

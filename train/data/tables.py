@@ -29,8 +29,9 @@ def read_table(file: Path, reading: Reading) -> Iterator[Example]:
     """CSV or TSV with a header: a column text (or text_a and text_b), every other column a label.
 
     A column without a name, such as the row numbers that pandas writes, is left out. A cell may
-    hold a list, as Python, JSON or NumPy writes it. Without a header, the columns that `reading` names are read, and no others. A file that is laid out as a
-    known benchmark distributes it is read so.
+    hold a list, as Python, JSON or NumPy writes it. Without a header, the columns that `reading`
+    names are read, and no others. A file that is laid out as a known benchmark distributes it is
+    read so.
     """
     text = reading.text(file)
     layout = None if reading.columns else layout_of(file, text)
