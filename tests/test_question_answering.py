@@ -165,7 +165,7 @@ def test_both_versions_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"data": 1}, "is not SQuAD's: it needs 'data', a list"),
+        ({"data": 1}, "must hold a list of objects"),
         ({"data": [1]}, "article 1 is not SQuAD's: it needs 'paragraphs'"),
         ({"data": [{"title": "x"}]}, "article 'x' is not SQuAD's: it needs 'paragraphs'"),
         (squad({"qas": []}), "paragraph 1: context must be a text that is not blank, not None"),

@@ -348,7 +348,7 @@ def test_iob1_stays_as_it_is_and_a_broken_bio_is_told() -> None:
     bio = [("B-x", "O", "I-x"), ("B-y", "I-x", "O")]
     cleaned, told = TokenTagging.clean("ner", bio)
     assert cleaned == [("B-x", "O", "B-x"), ("B-y", "B-x", "O")]
-    assert told == "2 ner tags I- that continued nothing were read as B-"
+    assert told == "ner: 2 tags I- that continued nothing were read as B-"
     bioes = [("B-x", "O", "S-x"), ("B-y", "E-y", "I-y")]
     assert TokenTagging.clean("ner", bioes) == (
         bioes,

@@ -193,7 +193,10 @@ def prolong(run: Path, settings: Settings, epochs: int) -> Settings:
     except (KeyError, TypeError) as error:
         raise InputError(f"{file} is no state of a run: {error}") from error
     if epochs <= old:
-        raise InputError(f"--epochs {epochs}: {run} has {old} already; give more to train longer")
+        raise InputError(
+            f"--epochs {epochs}: {run} has {old} already; give more to train longer, or leave "
+            "--epochs out to go on with what is left of these"
+        )
     longer = replace(settings, epochs=epochs)
     if 0 < settings.patience <= waited:  # it had stopped early, and gets as much patience again
         progress["evaluations_since_best"] = 0

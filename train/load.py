@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from minibert.files import InputError
-from train.data.examples import DataSet, Example
+from train.data.examples import DataSet, Example, examples_of
 from train.data.read import name_of, read_source
 from train.data.reading import Reading
-from train.data.settle import check_fields, examples_of, settle
+from train.data.settle import check_fields, settle
 from train.data.splits import cut_dev
 from train.settings import Settings
 from train.tasks import KINDS, Kinds, check_labels, classes_of, clean_labels, kind_of
@@ -156,14 +156,14 @@ def _without(data: DataSet, fields: Mapping[str, str]) -> DataSet:
 def _with_labels(
     data: DataSet, names: Sequence[str], source: str, announce: Callable[[str], None]
 ) -> DataSet:
-    """A data set without the rows that have no label. A test split of none is left out."""
+    """A data set without the rows that have no label. A dev or test split of none is left out."""
     splits = {}
     for split, examples in data.splits.items():
         kept = labelled(examples, names)
         splits[split] = kept
         if any(name in e.labels for e in data.splits["train"] for name in names):
             _tell_unlabelled(len(examples) - len(kept), source, split, announce)
-    return replace(data, splits={s: kept for s, kept in splits.items() if kept or s != "test"})
+    return replace(data, splits={s: kept for s, kept in splits.items() if kept or s == "train"})
 
 
 def _tell_unlabelled(count: int, source: str, split: str, announce: Callable[[str], None]) -> None:

@@ -43,26 +43,32 @@ class LossMixer(nn.Module):
         }
         # what the negative log-likelihood has of each loss
         self.shares = {task.name: 0.5 if task.is_squared_error else 1.0 for task in tasks}
+        # by the tasks' names, a colon for a dot, as in `Heads`
         self.log_variances = nn.ParameterDict()
         if settings.loss == "uncertainty":
             for name, share in self.shares.items():
-                self.log_variances[name] = nn.Parameter(torch.tensor(math.log(share)))
+                self.log_variances[_key(name)] = nn.Parameter(torch.tensor(math.log(share)))
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The sum of some tasks' losses, each times its factor: () each -> ()."""
         factors: Mapping[str, Tensor | float] = self.fixed
         if self.log_variances:
             factors = {
-                name: (-s).exp() * self.shares[name] for name, s in self.log_variances.items()
+                name: (-self.log_variances[_key(name)]).exp() * share
+                for name, share in self.shares.items()
             }
         return torch.stack([loss * factors[name] for name, loss in losses.items()]).sum()
 
     def add_penalty_gradient(self, names: Iterable[str]) -> None:
         """Add the gradient of s / 2, which keeps the variances from growing, for each task of a
         step, once a step."""
-        for name in names:
-            if name in self.log_variances:
-                (self.log_variances[name] / 2).backward()
+        for name in names if self.log_variances else ():
+            (self.log_variances[_key(name)] / 2).backward()
+
+
+def _key(name: str) -> str:
+    """A task's name as a module's attribute can have it."""
+    return name.replace(".", ":")
 
 
 def add_gradients(

@@ -5,7 +5,7 @@ What is read, as a file (which is all train) or as the splits of a folder:
 ===================  ==============================================================================
 .csv, .tsv           a table with a header; without one, the columns that the user names
 .jsonl, .json        an object a line, or a list of them; doccano's and Label Studio's exports;
-                     SQuAD's own file
+                     SQuAD's own file, and what other tools make of it
 .conll               a word and its tags on each line, with a blank line between sentences
 .conllu              Universal Dependencies: the tasks upos and xpos
 .txt                 "__label__NAME text"; "label, tab, text"; a table with tabs; or CoNLL's columns

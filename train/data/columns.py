@@ -7,6 +7,7 @@ from typing import Any
 
 from minibert.files import InputError
 from train.data.examples import Answers, Example
+from train.data.labelstudio import ABOUT_THE_WORK, is_about_the_work
 from train.data.reading import Reading
 from train.data.spans import as_span
 
@@ -38,14 +39,17 @@ def from_fields(record: Mapping[str, Any], where: str, reading: Reading | None =
     """An example from named fields: text, words, or text_a and text_b; question and context, with
     answers; or text and choices. Every other field but the id is a label.
 
-    A string is a text's label, a number a label or a score, a list of strings as long as `words`
-    the words' tags, and a list of [start, end, type] the entities of `text`, in characters. Another
-    list of strings or whole numbers holds several labels of the text. What is null or blank is no
-    label. Raises InputError, naming the field, for anything else. `settle` has to follow, when all
-    examples are read.
+    A string or a boolean is a text's label, a number a label or a score, a list of strings as long
+    as `words` the words' tags, and a list of [start, end, type] the entities of `text`, in
+    characters. Another list of strings or whole numbers holds several labels of the text. What is
+    null or blank is no label. Raises InputError, naming the field, for anything else. `settle` has
+    to follow, when all examples are read.
     """
     reading = reading or Reading()
     record = {name: value for name, value in record.items() if value is not None and value != {}}
+    if is_about_the_work(tuple(record)):
+        reading.announce(f"left out, as Label Studio's own: {', '.join(ABOUT_THE_WORK)}")
+        record = {name: value for name, value in record.items() if name not in ABOUT_THE_WORK}
     names, told = _naming(tuple(record), _lists(record), reading.columns)
     for text in told:
         reading.announce(text)
@@ -65,7 +69,13 @@ def from_fields(record: Mapping[str, Any], where: str, reading: Reading | None =
     for name, value in record.items():
         if name not in (*INPUTS, "id"):
             tagged = None if name in several else words
-            label = _label(value, name, tagged, "text" in record, where)
+            try:
+                label = _label(value, name, tagged, "text" in record, where)
+            except InputError as error:
+                if reading.is_wanted(name):
+                    hint = "" if reading.tasks else "; --tasks NAME reads the named labels alone"
+                    raise InputError(f"{error}{hint}") from error
+                continue
             if label is not None:
                 labels[name] = label
     return Example(
@@ -123,17 +133,26 @@ def inputs_of(
     """The fields of a record that are read, and its id: all but the labels."""
     given = tuple(name for name, value in record.items() if value is not None)
     names, _ = _naming(given, _lists(record), columns)
-    read = (*INPUTS, *STEMS, "sent2", "id")
     return {
-        name: record[name]
-        for name, ours in names.items()
-        if ours != "answers" and (ours in read or CHOICES.fullmatch(ours))
+        name: record[name] for name, ours in names.items() if ours != "answers" and is_read(ours)
     }
+
+
+def is_read(name: str) -> bool:
+    """Whether a field, by our name for it, is read or is the id, and is no label."""
+    return name in (*INPUTS, *STEMS, "sent2", "id") or CHOICES.fullmatch(name) is not None
+
+
+def texts_among(names: Sequence[str], reading: Reading) -> set[str]:
+    """Those fields whose values are texts, though they may look like numbers."""
+    naming, _ = _naming(tuple(names), (), reading.columns)
+    texts = {*INPUTS, *STEMS, "sent2"} - {"words", "answers", "choices"}
+    return {name for name, ours in naming.items() if ours in texts or CHOICES.fullmatch(ours)}
 
 
 def has_text(names: Sequence[str], reading: Reading) -> bool:
     """Whether a record with these fields has something to read."""
-    have = set(_naming(tuple(names), (), reading.columns)[0].values())
+    have = set(_naming(tuple(names), tuple(names), reading.columns)[0].values())
     pairs = ({"text_a", "text_b"}, {"question", "context"})
     return bool(have & {"text", "words", "sent1"}) or any(pair <= have for pair in pairs)
 
@@ -170,7 +189,9 @@ def _label(
     """A field's value as a label; None if it is none."""
     if isinstance(value, str):
         return value.strip() or None
-    if isinstance(value, bool) or not isinstance(value, int | float | list):
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, int | float | list):
         raise InputError(
             f"{where}: {name} = {value!r} is no label: a string, a number or a list is one"
         )
@@ -180,6 +201,8 @@ def _label(
         return value
     if words is not None and all(isinstance(tag, str) for tag in value):
         return as_tags(value, words, where, name) if value or not has_own_text else value
+    if len(value) > 1 and all(isinstance(one, int | float) and one in (0, 1) for one in value):
+        value = [int(one) for one in value]  # of several labels, as true and false or 1.0 and 0.0
     if all(isinstance(one, str) for one in value) or all(type(one) is int for one in value):
         return value  # `settle` knows what they are when it has seen all
     if not has_own_text:
@@ -203,6 +226,9 @@ def as_tags(value: Sequence[str], words: Sequence[str] | None, where: str, name:
 def _question(record: Mapping[str, Any], where: str, name: str | int | None) -> Example:
     """A question, the text that answers it, and the answers as SQuAD has them."""
     question, context, answers = (record[key] for key in ("question", "context", "answers"))
+    if isinstance(answers, list) and all(isinstance(answer, dict) for answer in answers):
+        keys = ("text", "answer_start")
+        answers = {key: [answer.get(key) for answer in answers] for key in keys}
     _check_text(question, where)
     _check_text(context, where)
     texts, starts = (

@@ -89,6 +89,11 @@ def _chosen(sentences: Sequence[Sequence[Line]], file: Path, reading: Reading) -
     width = min(map(len, lines), default=2)
     if reading.columns:
         named = dict(reading.columns)
+        if "text" in named:
+            raise InputError(
+                f"columns: text={named['text']}: {file} has words in columns; say words="
+                f"{named['text']}"
+            )
         for name, number in named.items():
             if not number.isdecimal() or not 0 < int(number) <= width:
                 raise InputError(
@@ -105,6 +110,12 @@ def _chosen(sentences: Sequence[Sequence[Line]], file: Path, reading: Reading) -
         return Columns(first, (("tags", -1),))
     tags = [i for i in range(first, width) if all(TAG.fullmatch(columns[i]) for columns in lines)]
     tag = tags[-1] if tags else width - 1
+    if len(tags) > 1 and lines:
+        shown = " and ".join(str(i + 1) for i in tags)
+        reading.announce(
+            f"columns {shown} hold tags; column {tag + 1} is read. To read others, name all: "
+            f'--columns "words={first + 1}, tags={tags[0] + 1}"'
+        )
     words = next(i for i in range(first, width) if i != tag)
     if tag != width - 1 or words != first:
         reading.announce(f"column {words + 1} is read as the words, column {tag + 1} as the tags")

@@ -1,7 +1,7 @@
 """An example and a data set: what every format is read into."""
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -70,3 +70,14 @@ def names_in(value: Any) -> Collection[str]:
     if isinstance(value, str):
         return (value,)
     return value if isinstance(value, tuple | frozenset) else ()
+
+
+def examples_of(*sets: DataSet) -> Iterator[Example]:
+    """All examples of all splits."""
+    return (example for data in sets for split in data.splits.values() for example in split)
+
+
+def mapped(data: DataSet, change: Callable[[Example], Example]) -> DataSet:
+    """A data set with every example changed."""
+    splits = {split: [change(e) for e in examples] for split, examples in data.splits.items()}
+    return replace(data, splits=splits)

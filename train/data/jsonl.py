@@ -8,7 +8,7 @@ from typing import Any
 from minibert.files import InputError
 from train.data.columns import from_fields
 from train.data.examples import Example
-from train.data.labelstudio import is_task, task_fields
+from train.data.labelstudio import is_task, tasks_fields
 from train.data.reading import Reading
 from train.data.squad import squad_examples
 
@@ -22,15 +22,47 @@ def read_json_lines(file: Path, reading: Reading) -> Iterator[Example]:
 
 
 def read_json(file: Path, reading: Reading) -> Iterator[Example]:
-    """A list of such objects, or of the tasks that Label Studio exports; or SQuAD's own object."""
-    content = _value(reading.text(file), str(file))
-    if not isinstance(content, list):
+    """A list of such objects, alone or as the field `data`; the tasks that Label Studio exports;
+    SQuAD's own object; or JSON lines under another name."""
+    text = reading.text(file)
+    if _is_lines(text):
+        yield from read_json_lines(file, reading)
+        return
+    content = _value(text, str(file))
+    if isinstance(content, list) and content and _has(content[0], "qas"):  # a list of paragraphs
+        content = {"data": [{"paragraphs": content}]}
+    articles = content.get("data") if isinstance(content, dict) else content
+    if not isinstance(articles, list):
+        raise InputError(
+            f"{file}: must hold a list of objects, as [{{...}}, {{...}}], or an object a line, or "
+            'SQuAD\'s object, {"data": [...]}'
+        )
+    if isinstance(content, dict) and not all(
+        _has(e, "context") or _has(e, "text") for e in articles
+    ):
         yield from squad_examples(content, file)
         return
-    for i, value in enumerate(content, start=1):
-        where = f"{file}, object {i}"
-        record = _object(value, where)
-        yield from_fields(task_fields(record, where) if is_task(record) else record, where, reading)
+    objects = [(f"{file}, object {i}", one) for i, one in enumerate(articles, start=1)]
+    records = [(where, _object(one, where)) for where, one in objects]
+    tasks = [(where, record) for where, record in records if is_task(record)]
+    fields = dict(tasks_fields(tasks, reading))
+    for where, record in records:
+        yield from_fields(fields.get(where, record), where, reading)
+
+
+def _has(value: Any, key: str) -> bool:
+    return isinstance(value, dict) and key in value
+
+
+def _is_lines(text: str) -> bool:
+    """Whether the first line is an object by itself, and is not the only one."""
+    first, _, rest = text.strip().partition("\n")
+    if not rest or not first.startswith("{"):
+        return False
+    try:
+        return isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def parse_object(line: str, where: str) -> dict[str, Any]:

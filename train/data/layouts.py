@@ -93,7 +93,7 @@ def layout_of(file: Path, text: str) -> Layout | None:
     if (
         len(first) == 3
         and re.fullmatch("[0-9]+(,[0-9]+)*", first[1])
-        and (file.parent / "labels.txt").exists()
+        and any((file.parent / name).exists() for name in ("labels.txt", "emotions.txt"))
     ):
         return GOEMOTIONS
     for layout in HEADERS:

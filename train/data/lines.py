@@ -1,6 +1,6 @@
 """Plain .txt files that hold labels: fastText's lines, a label and a text, or CoNLL columns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from minibert.files import InputError
@@ -26,7 +26,8 @@ def read_text_file(file: Path, reading: Reading) -> Iterator[Example]:
     if reading.columns and not reading.header:
         return read_table(file, reading)
     columns = [line.split() for line in lines if line.split()[0] != "-DOCSTART-"]
-    if columns and all(len(c) > 1 and TAG.fullmatch(c[-1]) for c in columns):
+    has_tags = all(len(c) > 1 and TAG.fullmatch(c[-1]) for c in columns)
+    if columns and (has_tags or _has_sentences(file, columns, reading)):
         return read_conll(file, reading)
     if has_text(first.split("\t"), reading):
         return read_table(file, reading)
@@ -37,6 +38,17 @@ def read_text_file(file: Path, reading: Reading) -> Iterator[Example]:
         "lines that begin with __label__; a table with tabs whose header names a text; or words "
         "with their tags, one a line"
     )
+
+
+def _has_sentences(file: Path, columns: Sequence[Sequence[str]], reading: Reading) -> bool:
+    """Whether each line has as many words, at least two, and blank lines stand between groups of
+    lines: then they are words with tags of any scheme."""
+    lines = [line.strip() for line in reading.lines(file)]
+    ends = sum(
+        bool(line) and not after for line, after in zip(lines, [*lines[1:], ""], strict=True)
+    )
+    widths = {len(line) for line in columns}
+    return 1 < ends <= len(columns) / 2 and len(widths) == 1 and 1 not in widths
 
 
 def _fasttext(file: Path, reading: Reading) -> Iterator[Example]:

@@ -17,7 +17,7 @@ from train.data.hub import read_hub
 from train.data.jsonl import read_json, read_json_lines
 from train.data.lines import read_text_file
 from train.data.reading import Reading
-from train.data.settle import join_columns
+from train.data.several import join_columns
 from train.data.snips import read_snips
 from train.data.tables import read_table
 from train.data.tweeteval import read_tweeteval
@@ -39,11 +39,13 @@ STEMS = (
     "SICK_NAME",
     "SICK_NAME_annotated",
     "NAME_matched",
-    "msr_paraphrase_NAME",
+    "NAME-v1.1",  # SQuAD's
+    "NAME-v2.0",
 )
+OLDER = "msr_paraphrase_NAME"  # what the GLUE script leaves beside the files that it makes of it
 SICK_DEV = "SICK_trial"
 TREEBANK = "*-ud-NAME.conllu"  # as Universal Dependencies names them
-NAMES_FILES = ("labels.txt", "label_names.txt")
+NAMES_FILES = ("labels.txt", "label_names.txt", "emotions.txt")
 
 
 def read_source(source: str, reading: Reading | None = None) -> DataSet:
@@ -99,6 +101,10 @@ def read_folder(path: Path, reading: Reading) -> dict[str, list[Example]]:
         found = [reader for name in names for reader in _readers(path, name, reading)]
         if split == "dev":
             found += _files(path, SICK_DEV, reading)
+        if not found:
+            found = [
+                f for name in names for f in _files(path, OLDER.replace("NAME", name), reading)
+            ]
         if len(found) > 1:
             files = " and ".join(file for file, _ in found)
             raise InputError(f"{path}: {files} are all there; which one is {split}?")

@@ -26,6 +26,7 @@ class Reading:
     quoted: bool = True
     header: bool = True
     encoding: str = UTF8
+    tasks: tuple[str, ...] = ()  # what is to be learnt; none: all
     classes: tuple[str, ...] = ()
     score: tuple[str, ...] = ()
     # a task of several labels, and its columns of 0 and 1; none if it is a field of its own
@@ -65,11 +66,18 @@ class Reading:
             quoted=settings.quoted,
             header=settings.header,
             encoding=settings.encoding,
+            tasks=settings.tasks,
             classes=settings.classes,
             score=settings.score,
             multilabel=tuple(multilabel),
             announce=announce,
         )
+
+    def is_wanted(self, field: str) -> bool:
+        """Whether a field is one of the tasks, or a part of one."""
+        names = {name.rpartition(".")[2] for name in self.tasks}
+        parts = (column for _, columns in self.multilabel for column in columns)
+        return not names or field in names or field in parts
 
     def text(self, file: Path) -> str:
         """The content of a file, without the byte order mark that some editors put first. Raises

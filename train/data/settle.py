@@ -5,20 +5,24 @@ numbers are the names of classes, as 0 and 1 mostly are. If at least one number 
 all are scores.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from minibert.files import InputError
-from train.data.columns import as_tags
-from train.data.examples import DataSet, Example
+from train.data.columns import as_tags, is_read
+from train.data.examples import DataSet, Example, examples_of, mapped
 from train.data.reading import Reading
+from train.data.several import tell_never
 from train.data.spans import locate, span_tags
 from train.data.words import WORD
 
 # Fields whose numbers a file of names is about, if there are several fields of numbers.
 NAMED = ("label", "labels", "tags", "ner_tags")
+
+NUMBER = re.compile(r"[-+]?[0-9]+([.,][0-9]+)?")  # a score that is written as a text
 
 Convert = Callable[[Any, Example], Any]  # a value as it was read -> the label
 
@@ -36,12 +40,7 @@ def settle(sets: Sequence[DataSet], reading: Reading) -> list[DataSet]:
         for name, value in example.labels.items():
             values.setdefault(name, []).append(value)
     meanings = {name: _meaning(name, found, reading) for name, found in values.items()}
-    return [_mapped(data, partial(_settled, meanings=meanings)) for data in sets]
-
-
-def examples_of(*sets: DataSet) -> Iterator[Example]:
-    """All examples of all splits."""
-    return (example for data in sets for split in data.splits.values() for example in split)
+    return [mapped(data, partial(_settled, meanings=meanings)) for data in sets]
 
 
 def is_named(field: str, names: Sequence[str]) -> bool:
@@ -50,22 +49,25 @@ def is_named(field: str, names: Sequence[str]) -> bool:
     return field in names or field.rpartition(".")[2] in names
 
 
-def _mapped(data: DataSet, change: Callable[[Example], Example]) -> DataSet:
-    splits = {split: [change(e) for e in examples] for split, examples in data.splits.items()}
-    return replace(data, splits=splits)
-
-
 def check_fields(sets: Sequence[DataSet], reading: Reading) -> None:
     """Raise InputError for a setting that names no field of the data."""
     fields = list(dict.fromkeys(name for e in examples_of(*sets) for name in e.labels))
+    dotted = [f"{data.name}.{name}" for data in sets for name in fields]
     several = tuple(name for name, _ in reading.multilabel)
+    parts = {column for _, columns in reading.multilabel for column in columns}
+    for name, column in reading.columns:
+        if name not in parts and not is_read(name) and name not in fields:
+            raise InputError(
+                f"columns: {name}={column}: no row has a value in such a column; the labels are "
+                f"{', '.join(fields) or 'none'}"
+            )
     for setting, names in (
         ("classes", reading.classes),
         ("score", reading.score),
         ("multilabel", several),
     ):
         for name in names:
-            if name.rpartition(".")[2] not in fields and name not in fields:
+            if name not in (*fields, *dotted):
                 raise InputError(
                     f"{setting} = {name}: the data has no such field; it has "
                     f"{', '.join(fields) or 'none'}"
@@ -97,7 +99,7 @@ def _meaning(name: str, values: Sequence[Any], reading: Reading) -> Convert | No
     if is_named(name, reading.classes):
         return partial(_one_class, name=name)
     if is_named(name, reading.score):
-        return partial(_score, name=name)
+        return partial(_said_score, name=name)
     if any(isinstance(value, tuple) for value in values):  # an empty list lacks its tags
         return partial(_tags, name=name)
     if any(lists) and not any(isinstance(one, list) for value in lists for one in value):
@@ -132,6 +134,17 @@ def _score(value: Any, example: Example, name: str) -> Any:
     return float(value) if isinstance(value, int | float) else value
 
 
+def _said_score(value: Any, example: Example, name: str) -> float:
+    """A number, which may be written as a text, also with a comma: "0,5"."""
+    if isinstance(value, str) and NUMBER.fullmatch(value):
+        return float(value.replace(",", "."))
+    if not isinstance(value, int | float):
+        raise InputError(
+            f"{example.where}: {name} = {value!r:.80} is no number, as a score must be"
+        )
+    return float(value)
+
+
 def _tags(value: Any, example: Example, name: str) -> Any:
     if isinstance(value, list):
         return as_tags(value, example.words, example.where, name)
@@ -147,37 +160,6 @@ def _several(value: Any, example: Example, name: str) -> frozenset[str]:
     if any(isinstance(one, list | float) for one in value):
         raise InputError(f"{example.where}: {name} = {value!r:.80} is no list of names")
     return frozenset(str(one).strip() for one in value) - {""}
-
-
-def join_columns(data: DataSet, reading: Reading) -> DataSet:
-    """A data set with the columns of 0 and 1 that the user calls one task. A row without all of
-    them has no label. Raises InputError, naming file and line, for another value, and if some of
-    the columns are missing."""
-    for task, columns in reading.multilabel:
-        if columns:
-            found = {name for example in examples_of(data) for name in example.labels}
-            missing = [column for column in columns if column not in found]
-            if missing and len(missing) < len(columns):
-                raise InputError(
-                    f"multilabel = {task}: {data.name} has no column {missing[0]!r}; it has "
-                    f"{', '.join(sorted(found))}"
-                )
-            if not missing:
-                data = _mapped(data, partial(_with_joined, task=task, columns=columns))
-    return data
-
-
-def _with_joined(example: Example, task: str, columns: Sequence[str]) -> Example:
-    values = {column: example.labels.get(column) for column in columns}
-    labels = {name: value for name, value in example.labels.items() if name not in columns}
-    for column, value in values.items():
-        if value is not None and value not in (0, 1, "0", "1"):
-            raise InputError(
-                f"{example.where}: {column} = {value!r} must be 0 or 1, as {task} is made of it"
-            )
-    if None not in values.values():
-        labels[task] = frozenset(column for column, value in values.items() if int(value or 0))
-    return replace(example, labels=labels)
 
 
 def _with_names(data: DataSet, reading: Reading) -> DataSet:
@@ -213,6 +195,9 @@ def _with_names(data: DataSet, reading: Reading) -> DataSet:
             known = known if len(known) == width else ()
             own = known or tuple(map(str, range(width)))
             changes[name] = partial(_named_ones, names=own)
+            in_train = [e.labels[name] for e in data.splits.get("train", ()) if name in e.labels]
+            never = [one for i, one in enumerate(own) if not any(v[i] for v in in_train)]
+            tell_never(never, name, data, reading)
         elif known:
             changes[name] = partial(_named, names=known)
         if known:
@@ -227,7 +212,7 @@ def _with_names(data: DataSet, reading: Reading) -> DataSet:
         }
         return replace(example, labels=labels)
 
-    return _mapped(data, changed)
+    return mapped(data, changed)
 
 
 def _counts_words(value: Any, example: Example) -> bool:

@@ -1,30 +1,37 @@
 """CSV and TSV tables."""
 
+import ast
 import csv
 import io
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from minibert.files import InputError, split_lines
-from train.data.columns import INPUTS, from_fields, has_text
+from train.data.columns import INPUTS, from_fields, has_text, texts_among
 from train.data.examples import Example
 from train.data.layouts import layout_of
 from train.data.reading import Reading
 
 WHOLE = re.compile(r"0|-?[1-9][0-9]{0,15}")  # not "007", which may be a name
 FRACTION = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
-TEXTS = ("text", "text_a", "text_b", "question", "context")  # cells that stay as they are
+# A list as Python writes it, which is how pandas does; and as NumPy does, without commas.
+LIST = re.compile(r"\[.*\]", re.DOTALL)
+ELEMENT = r"""(?:'[^']*'|"[^"]*"|-?[0-9]+)"""
+NUMPY_LIST = re.compile(rf"\[{ELEMENT}(\s+{ELEMENT})+\]")
 
 
 def read_table(file: Path, reading: Reading) -> Iterator[Example]:
     """CSV or TSV with a header: a column text (or text_a and text_b), every other column a label.
 
-    A column without a name, such as the row numbers that pandas writes, is left out. Without a
-    header, the columns that `reading` names are read, and no others. A file that is laid out as a
-    known benchmark distributes it is read so.
+    A column without a name, such as the row numbers that pandas writes, is left out. A cell may
+    hold a list, as Python, JSON or NumPy writes it. Without a header, the columns that `reading`
+    names are read, and no others. A file that is laid out as a known benchmark distributes it is
+    read so.
     """
     text = reading.text(file)
     layout = None if reading.columns else layout_of(file, text)
@@ -35,6 +42,7 @@ def read_table(file: Path, reading: Reading) -> Iterator[Example]:
         )
     header, rows = _header_and_rows(text, file, reading)
     chosen = {theirs: ours for ours, theirs in reading.columns}
+    texts = texts_among([name for name in header if name], reading)
     only_chosen = layout is not None or not reading.header
     short = 0
     for line, row in rows:
@@ -44,7 +52,7 @@ def read_table(file: Path, reading: Reading) -> Iterator[Example]:
             continue
         _check_width(row, header, where, reading)
         cells = {
-            name: cell if chosen.get(name, name) in TEXTS else _value(cell)
+            name: cell if name in texts else _value(cell)
             for name, cell in zip(header, row, strict=False)
             if name and (name in chosen or not only_chosen)
         }
@@ -124,13 +132,29 @@ def _check_header(header: Sequence[str], where: str, reading: Reading) -> None:
             "header: --no-header"
         )
         if separator is not None:
-            hint = f"; if {separator!r} separates the columns, say so with --delimiter"
+            said = "tab" if separator == "\t" else repr(separator)
+            hint = f"; if {separator!r} separates the columns, say so: --delimiter {said}"
         raise InputError(f"{where}: no column text (or text_a and text_b); it has {names}{hint}")
 
 
-def _value(cell: str) -> str | int | float:
-    """A cell as a number, if it reads as one and nothing of it is lost so, else as a text."""
+def _value(cell: str) -> Any:
+    """A cell as a number or a list, if it reads as one and nothing of it is lost so, else as a
+    text."""
     cell = cell.strip()
     if WHOLE.fullmatch(cell):
         return int(cell)
+    if LIST.fullmatch(cell):
+        return _list(cell)
     return float(cell) if FRACTION.fullmatch(cell) else cell
+
+
+def _list(cell: str) -> Any:
+    """A cell in brackets as the list that Python, JSON or NumPy writes so, or else as it is."""
+    if NUMPY_LIST.fullmatch(cell):
+        return [ast.literal_eval(element) for element in re.findall(ELEMENT, cell)]
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return list(read(cell))
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            continue
+    return cell

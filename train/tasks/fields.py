@@ -17,6 +17,7 @@ ID = re.compile(
 FEW_ROWS = 10  # with fewer, all labels may well be different
 MANY = 8  # labels of a task; of more, only the commonest are told
 SHOWN = 3
+SPLIT_NAMES = {"train", "dev", "val", "valid", "validation", "trial", "test"}
 BLANKS = {"nan", "na", "n/a", "null", "none", "?"}
 
 
@@ -63,6 +64,8 @@ def _why_not(name: str, examples: Sequence[Example], kind: type[Task] | None) ->
     if len(found) == 1:
         (only,) = found
         return f"only {_shown(only)!r}"
+    if len(found) > 1 and {str(one).casefold() for one in found} <= SPLIT_NAMES:
+        return "names of splits"
     is_class = kind is not None and all(value in kind.classes(value) for value in values)
     if is_class and len(values) >= FEW_ROWS and len(found) > len(values) / 2:
         return f"{len(found)} different values in {len(values)} rows"
@@ -159,7 +162,9 @@ def tell_labels(
             for split, values in found.items()
         }
         parts = [f"{s} {_counted(counts[s], values)}" for s, values in found.items() if values]
-        announce(f"{name}{_note(name, found['train'])}: {'; '.join(parts)}")
+        has_classes = bool(counts["train"]) or all(isinstance(v, float) for v in found["train"])
+        note = _note(name, found["train"]) if has_classes else ""
+        announce(f"{name}{note}: {'; '.join(parts)}")
         for blank in sorted(c for c in counts["train"] if str(c).casefold() in BLANKS):
             announce(
                 f"{name}: {counts['train'][blank]} train examples have the label {blank!r}, which "

@@ -110,7 +110,7 @@ class TokenTagging(WordTagging):
             for tags, others in zip(values, cleaned, strict=True)
             for old, new in zip(tags, others, strict=True)
         )
-        told = f"{count} {name} tags I- that continued nothing were read as B-" if count else ""
+        told = f"{name}: {count} tags I- that continued nothing were read as B-" if count else ""
         return cleaned, told
 
     @classmethod
