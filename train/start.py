@@ -38,6 +38,7 @@ class Start:
     heads: Heads  # theirs
     settings: Settings  # of the run, if it is one's folder
     splitting: str = "as BERT"  # how a text becomes words, as `split_text` takes it
+    is_run: bool = False  # whether they are a run's, whose tasks are named as its data names them
     unread: str = ""  # what its head is, if that is for no kind of task
 
     def head_for(self, task: Task, settings: Settings) -> Task | None:
@@ -104,7 +105,7 @@ def open_run_folder(run: Path, kinds: Kinds = KINDS, **more: Any) -> Start:
     heads, file = build_heads(tasks, encoder.bert.config), run / "heads.safetensors"
     fill(dict(heads.named_parameters()), read_tensors(file), str(file))
     settings = Settings(**read_settings(run / "settings.toml"))
-    return Start(str(run), encoder, tasks, heads, settings, splitting)
+    return Start(str(run), encoder, tasks, heads, settings, splitting, is_run=True)
 
 
 def build_heads(tasks: Sequence[Task], config: BertConfig) -> Heads:
