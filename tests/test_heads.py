@@ -412,7 +412,9 @@ def test_a_run_with_one_head_gives_it_to_a_task_of_another_name(
 def test_an_unfinished_run_is_nothing_to_start_from(world: World, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/settings.toml").write_text(world.settings().toml())
-    with pytest.raises(InputError, match=r"is no finished run: it has no tasks\.json"):
+    with pytest.raises(
+        InputError, match=r"is no finished run: it has no tasks\.json\. To finish it: .* --resume"
+    ):
         assemble(world.settings(model=str(tmp_path / "run")))
 
 

@@ -94,7 +94,9 @@ def open_run_folder(run: Path, kinds: Kinds = KINDS, **more: Any) -> Start:
     """A finished run's encoder and heads. more: as in `SentenceEncoder.from_pretrained`. Raises
     InputError if the folder is no finished run, or is damaged."""
     if not os.path.exists(run / "tasks.json"):
-        raise InputError(f"{run} is no finished run: it has no tasks.json")
+        is_begun = os.path.exists(run / "settings.toml")
+        hint = f". To finish it: python -m train.run --resume {run}" if is_begun else ""
+        raise InputError(f"{run} is no finished run: it has no tasks.json{hint}")
     content = read_json(run / "tasks.json")
     try:
         tasks = [task_from(description, kinds) for description in content["tasks"]]
