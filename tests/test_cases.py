@@ -390,6 +390,9 @@ def test_w22_raw_text_is_split_as_the_columns_are() -> None:
         (["我", "爱", "北", "京", "A"], "characters", "我爱 北京。", "我 爱 北 京 。"),
         # words of several characters, which no rule finds
         (["我们", "爱", "北京", "。"], "punctuation", "我们 爱", "我们 爱"),
+        (["हिन्दी", "में", "।"], "punctuation", "हिन्दी। में", "हिन्दी । में"),
+        (["नि\u200dम", "."], "punctuation", "नि\u200dम.", "नि\u200dम ."),
+        (["x-y", "❤️"], "edges", "❤️❤️x-y!", "❤️ ❤️ x-y !"),
     ],
 )
 def test_w22_the_finest_splitting_that_leaves_words_whole(

@@ -34,6 +34,7 @@ from tests.training import (
 )
 from train.batches import prepare
 from train.data.examples import Example
+from train.evaluate import main as evaluate_main
 from train.evaluation import predict
 from train.predict import main as predict_main
 from train.run import main, train
@@ -182,6 +183,20 @@ def test_an_encoder_without_a_head_predicts_nothing(
 ) -> None:
     assert predict_main(["--model", str(world.model), "a text"]) == 2
     assert "is an encoder without a head for a task: train one first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("field", ["label", "judgement"])
+def test_a_head_is_measured_on_pairs_whatever_their_label_is_called(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str
+) -> None:
+    folder = with_head(tmp_path / "model", ("y", "n"))
+    change(folder, tensors={"classifier.weight": torch.zeros(2, 24)})
+    change(folder, tensors={"classifier.bias": torch.tensor([1.0, 0.0])})
+    (tmp_path / "some.csv").write_text(f"text_a,text_b,{field}\nplay,now,y\nfly,on,n\n")
+    assert evaluate_main([str(folder), "--data", str(tmp_path / "some.csv"), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["label"]["accuracy"] == 0.5
+    assert ("judgement is read as label" in err) == (field == "judgement")
 
 
 # A plain encoder
@@ -397,7 +412,9 @@ def test_a_run_with_one_head_gives_it_to_a_task_of_another_name(
 def test_an_unfinished_run_is_nothing_to_start_from(world: World, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/settings.toml").write_text(world.settings().toml())
-    with pytest.raises(InputError, match=r"is no finished run: it has no tasks\.json"):
+    with pytest.raises(
+        InputError, match=r"is no finished run: it has no tasks\.json\. To finish it: .* --resume"
+    ):
         assemble(world.settings(model=str(tmp_path / "run")))
 
 

@@ -607,11 +607,37 @@ def test_misuse_of_predict(
         "standard input, line 2: not UTF-8 text"
     )
     stdin(monkeypatch, b"good\n\nbad\n")
-    assert complaint(capsys, predict, run, before="good") == "text 2 is blank"
+    assert complaint(capsys, predict, run, before="good") == "standard input, line 2 is blank"
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     assert complaint(capsys, predict, run).startswith(
         "no texts: give them as arguments, as --input FILE"
     )
+
+
+def test_what_no_task_reads_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = complaint(capsys, predict, run, "--pair", "a", "b")
+    assert pair.startswith("pair 1 has a second text, which no task here reads: mood (sentence")
+    choices = complaint(capsys, predict, run, "a", "--choice", "b", "--choice", "c")
+    assert choices.startswith("text 1 has choices, which no task here reads: mood (sentence")
+    (tmp_path / "x.jsonl").write_text('{"query": "a", "passage": "b"}\n')
+    assert complaint(capsys, predict, run, "--input", tmp_path / "x.jsonl") == (
+        f"{tmp_path}/x.jsonl, line 1: needs text, or words, or text_a and text_b; it has query, "
+        "passage"
+    )
+
+
+def test_a_long_text_is_not_taken_for_a_folder(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No file can have a name of 400 characters, and asking for one is an error of its own."""
+    text = "ab c " + " " * 400
+    assert answers(capsys, "--model", run, text) == answers(capsys, run, text)
+    assert complaint(capsys, predict, text, "ab").endswith(
+        "is no finished run: it has no tasks.json"
+    )
+    assert "no folder" in complaint(capsys, predict, "--model", text, "ab")
 
 
 def test_what_to_predict_with_is_named_once(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

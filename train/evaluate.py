@@ -55,7 +55,13 @@ def evaluate(name: str, data: str, split: str, kinds: Kinds = KINDS) -> Evaluati
     """
     run = open_run(name, kinds)
     examples = load_split(
-        data, split, run.settings, run.tasks, lambda text: print(text, file=sys.stderr), kinds
+        data,
+        split,
+        run.settings,
+        run.tasks,
+        lambda text: print(text, file=sys.stderr),
+        kinds,
+        is_run=run.is_run,
     )
     items = prepare(examples, run.encoder.tokenizer, run.tasks)
     metrics, predictions = measured(run.model, run.tasks, items)

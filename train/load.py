@@ -17,9 +17,11 @@ from train.tasks import KINDS, Kinds, check_labels, classes_of, clean_labels, ki
 from train.tasks.base import Task
 from train.tasks.fields import (
     fields_for,
+    fields_of,
     labelled,
     learnable,
     name_fields,
+    renamed,
     tell_labels,
     tell_unknown,
 )
@@ -67,21 +69,30 @@ def load_split(
     tasks: Sequence[Task],
     announce: Callable[[str], None] = print,
     kinds: Kinds = KINDS,
+    *,
+    is_run: bool = True,
 ) -> list[Example]:
     """The examples of one split that have labels of some tasks, read by the settings of the run
     that trained them; a single file is its own split.
 
+    is_run: False for a head that was learnt elsewhere, for which the data has another name. If the
+    data has a single field, it is that.
     Labels that the tasks do not know count as errors, and `announce` is told. Raises InputError for
     data without any label of theirs, or with labels of another kind.
     """
     announce = _once(announce)
     reading = Reading.of(settings, announce)
     data = read_source(source, reading)
-    split = "train" if Path(name_of(source)[1]).is_file() else split
+    is_file = Path(name_of(source)[1]).is_file()
+    split = "train" if is_file else split
     if split not in data.splits:
         raise InputError(f"{source} has no {split} split; it has {', '.join(data.splits)}")
-    data = fields_for(replace(data, splits={split: data.splits[split]}), tasks, source)
-    names = [task.name for task in tasks]
+    data = replace(data, splits={split: data.splits[split]})
+    names, fields = [task.name for task in tasks], fields_of(data)
+    if not is_run and len(fields) == 1 and fields != names:
+        announce(f"{source}: {fields[0]} is read as {names[0]}")
+        data = renamed(data, {fields[0]: names[0]})
+    data = fields_for(data, tasks, source)
     numbers = tuple(task.name for task in tasks if task.is_number)
     several = tuple((task.name, ()) for task in tasks if task.has_several)
     reading = replace(
@@ -92,14 +103,15 @@ def load_split(
     data = _cleaned(settle([data], reading)[0], f"{source}, {split}", announce, kinds)
     examples = labelled(data.splits[split], names)
     if not examples:
-        raise InputError(f"{source} has no label of {', '.join(names)}")
+        has = f"; it has {', '.join(fields)}" if fields else ""
+        raise InputError(f"{source} has no label of {', '.join(names)}{has}")
     _tell_unlabelled(len(data.splits[split]) - len(examples), source, split, announce)
     check_labels(examples, tasks)
     for task in tasks:
         unknown = Counter(
             label for e in examples if task.name in e.labels for label in task.unknown(e)
         )
-        tell_unknown(task.name, unknown, task.labels, split, announce)
+        tell_unknown(task.name, unknown, task.labels, source if is_file else split, announce)
     return examples
 
 

@@ -191,7 +191,7 @@ def open_asked(options: argparse.Namespace, kinds: Kinds) -> Run:
     """The run or model that the options name; the texts among the names are left in them. Raises
     InputError unless there is one."""
     if options.model is not None:
-        if options.names and (Path(options.names[0]) / "tasks.json").exists():
+        if options.names and os.path.exists(os.path.join(options.names[0], "tasks.json")):
             raise InputError(
                 f"give the run {options.names[0]} or --model {options.model}, not both"
             )
@@ -202,7 +202,7 @@ def open_asked(options: argparse.Namespace, kinds: Kinds) -> Run:
         raise InputError("nothing to predict with: name the folder of a finished run, or --model")
     else:
         folder = Path(options.names.pop(0))
-        if (folder / "config.json").exists():
+        if os.path.exists(folder / "config.json"):  # False also for a text, too long for a name
             raise InputError(
                 f"{folder} is a model, not a run: python -m train.predict --model {folder}"
             )
@@ -236,16 +236,17 @@ def read_asked(options: argparse.Namespace, run: Run) -> tuple[Iterator[Unlabell
             raise InputError("give texts, --input, or pairs and questions: only one of them")
         return from_pairs(pairs, splitting, run.tasks), len(pairs)
     lines = lazy_texts(options.names, options.input)
+    source = "standard input" if options.input in (None, "-") else options.input
     total = len(options.names) or None
     if options.input is not None and os.path.isfile(options.input):
         total = count_lines(Path(options.input))
     if options.json_lines or (options.input or "").endswith(".jsonl"):
         if options.names or options.choice or options.words:
             raise InputError("JSON lines hold their own texts, words and choices")
-        source = "standard input" if options.input in (None, "-") else options.input
         columns = tuple(parse_pairs(run.settings.columns, "columns").items())
         return from_json_lines(lines, source, splitting, run.tasks, columns), total
-    return from_lines(lines, splitting, run.tasks, options.choice), total
+    place = "text" if options.names else f"{source}, line"
+    return from_lines(lines, splitting, run.tasks, options.choice, place), total
 
 
 def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:

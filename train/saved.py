@@ -103,6 +103,7 @@ class Run:
     tasks: list[Task]
     splitting: str  # how a text becomes words, as `split_text` takes it
     settings: Settings
+    is_run: bool = True  # if not, the head was learnt elsewhere, and no data has its task's name
 
 
 def open_run(
@@ -137,4 +138,11 @@ def _opened(start: Start, device: torch.device | str) -> Run:
     model = JointModel(start.encoder.bert, start.tasks)
     model.heads = start.heads
     make_fast(model)
-    return Run(model.to(device).eval(), start.encoder, start.tasks, start.splitting, start.settings)
+    return Run(
+        model.to(device).eval(),
+        start.encoder,
+        start.tasks,
+        start.splitting,
+        start.settings,
+        start.is_run,
+    )

@@ -37,7 +37,8 @@ class Start:
     tasks: list[Task]  # none for a plain encoder
     heads: Heads  # theirs
     settings: Settings  # of the run, if it is one's folder
-    splitting: str = "punctuation"  # how a text becomes words, as `split_text` takes it
+    splitting: str = "as BERT"  # how a text becomes words, as `split_text` takes it
+    is_run: bool = False  # whether they are a run's, whose tasks are named as its data names them
     unread: str = ""  # what its head is, if that is for no kind of task
 
     def head_for(self, task: Task, settings: Settings) -> Task | None:
@@ -64,7 +65,7 @@ def open_start(
     """
     more: dict[str, Any] = {"max_length": max_length, "device": device, "dtype": dtype}
     run = Path(os.path.expanduser(name))
-    if (run / "settings.toml").exists():
+    if os.path.exists(run / "settings.toml"):  # False also for what is too long for a name
         if revision is not None:
             raise InputError(f"{name} is a run's folder, and has no revision {revision!r}")
         return open_run_folder(run, kinds, **more)
@@ -92,8 +93,10 @@ def open_start(
 def open_run_folder(run: Path, kinds: Kinds = KINDS, **more: Any) -> Start:
     """A finished run's encoder and heads. more: as in `SentenceEncoder.from_pretrained`. Raises
     InputError if the folder is no finished run, or is damaged."""
-    if not (run / "tasks.json").exists():
-        raise InputError(f"{run} is no finished run: it has no tasks.json")
+    if not os.path.exists(run / "tasks.json"):
+        is_begun = os.path.exists(run / "settings.toml")
+        hint = f". To finish it: python -m train.run --resume {run}" if is_begun else ""
+        raise InputError(f"{run} is no finished run: it has no tasks.json{hint}")
     content = read_json(run / "tasks.json")
     try:
         tasks = [task_from(description, kinds) for description in content["tasks"]]
@@ -104,7 +107,7 @@ def open_run_folder(run: Path, kinds: Kinds = KINDS, **more: Any) -> Start:
     heads, file = build_heads(tasks, encoder.bert.config), run / "heads.safetensors"
     fill(dict(heads.named_parameters()), read_tensors(file), str(file))
     settings = Settings(**read_settings(run / "settings.toml"))
-    return Start(str(run), encoder, tasks, heads, settings, splitting)
+    return Start(str(run), encoder, tasks, heads, settings, splitting, is_run=True)
 
 
 def build_heads(tasks: Sequence[Task], config: BertConfig) -> Heads:

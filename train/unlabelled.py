@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from minibert.files import InputError
-from train.data.columns import from_fields, inputs_of
+from train.data.columns import NEEDED, from_fields, inputs_of
 from train.data.examples import Example
 from train.data.jsonl import parse_object
 from train.data.reading import Reading
@@ -22,23 +22,35 @@ class Unlabelled:
 
 
 def from_lines(
-    lines: Iterable[str], splitting: str, tasks: Sequence[Task], choices: Sequence[str] = ()
+    lines: Iterable[str],
+    splitting: str,
+    tasks: Sequence[Task],
+    choices: Sequence[str] = (),
+    place: str = "text",
 ) -> Iterator[Unlabelled]:
     """Texts, each with the same choices, if there are any. Where a task reads pairs, a tab
     separates the two texts.
 
-    splitting: how texts are split into words for a task that labels words. Raises InputError,
-    naming the text's number, for a blank one, and for one that no task reads.
+    splitting: how texts are split into words for a task that labels words. place: what the number
+    of a text is put after in messages. Raises InputError, naming the text's number, for a blank
+    one, and for one that no task reads.
     """
     reads_pairs = any(task.reads_pairs for task in tasks)
     for i, line in enumerate(lines, start=1):
         text, tab, second = line.partition("\t") if reads_pairs else (line, "", "")
         if not text.strip() or (tab and not second.strip()):
-            raise InputError(f"text {i} is blank")
-        example = Example(
-            text, {}, f"text {i}", second=second if tab else None, choices=tuple(choices) or None
+            raise InputError(f"{place} {i} is blank")
+        given = Example(
+            text,
+            {},
+            f"{place} {i}",
+            second=second if tab else None,
+            choices=tuple(choices) or None,
         )
-        yield Unlabelled(_ready(example, splitting, tasks), as_given(example))
+        example = _ready(given, splitting, tasks)
+        if choices:
+            _check_is_read(example, replace(example, choices=None), "choices", tasks)
+        yield Unlabelled(example, as_given(example))
 
 
 def from_pairs(
@@ -49,8 +61,9 @@ def from_pairs(
     for i, (text, second) in enumerate(pairs, start=1):
         if not text.strip() or not second.strip():
             raise InputError(f"pair {i}: a text of it is blank")
-        example = Example(text, {}, f"pair {i}", second=second)
-        yield Unlabelled(_ready(example, splitting, tasks), as_given(example))
+        example = _ready(Example(text, {}, f"pair {i}", second=second), splitting, tasks)
+        _check_is_read(example, replace(example, second=None), "a second text", tasks)
+        yield Unlabelled(example, as_given(example))
 
 
 def from_json_lines(
@@ -71,7 +84,11 @@ def from_json_lines(
             where = f"{source}, line {i}"
             fields = parse_object(line, where)
             own = tuple((ours, theirs) for ours, theirs in columns if theirs in fields)
-            example = from_fields(inputs_of(fields, own), where, Reading(columns=own))
+            given = inputs_of(fields, own)
+            if not given.keys() - {"id"}:
+                has = ", ".join(fields) or "nothing"
+                raise InputError(f"{where}: needs {NEEDED}; it has {has}")
+            example = from_fields(given, where, Reading(columns=own))
             yield Unlabelled(_ready(example, splitting, tasks), fields)
 
 
@@ -93,3 +110,10 @@ def _ready(example: Example, splitting: str, tasks: Sequence[Task]) -> Example:
             "a tab, TEXT; or --pair), a question (--question, --context), or --choice"
         )
     return example
+
+
+def _check_is_read(example: Example, without: Example, part: str, tasks: Sequence[Task]) -> None:
+    """Raise InputError if no task reads a part of an example: all read as much without it."""
+    if all(task.inputs(example) == task.inputs(without) for task in tasks):
+        names = ", ".join(task.summary() for task in tasks)
+        raise InputError(f"{example.where} has {part}, which no task here reads: {names}")

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers.pre_tokenizers import BertPreTokenizer
 from torch import Tensor
 
 from tests.training import VOCABULARY, write_model
 from train.batches import collate, prepare
 from train.data.examples import Example
+from train.data.words import split_text
 from train.evaluation import predict
 from train.saved import Run, open_run
 from train.tasks.targets import TargetTask, rectangular
@@ -180,3 +182,17 @@ def test_cross_encoder(tmp_path: Path, saved_by: str, activation: str) -> None:
     items = prepare([example(*pair) for pair in pairs], run.encoder.tokenizer, run.tasks)
     found = [p["score"].label for p in predict(run.model, run.tasks, items)]
     assert found == pytest.approx(theirs.predict(pairs).tolist(), abs=1e-5)
+
+
+def test_raw_text_is_split_as_their_tokenizer_splits_it() -> None:
+    """Into words whose pieces are those of the whole text; in Chinese, each character."""
+    for text in (
+        "Anna's AT&T, 5€!",
+        "我在北京。東京 tower",
+        "«हिन्दी» भाषा।",
+        "a_b ❤️x naïve",
+        "㐀𠀀b",
+    ):
+        pieces = "".join(f" {c} " if "\u3400" <= c <= "\u9fff" or c == "𠀀" else c for c in text)
+        theirs = [word for word, _ in BertPreTokenizer().pre_tokenize_str(pieces)]
+        assert list(split_text(text, "as BERT")) == theirs

@@ -1,14 +1,31 @@
 """How texts are split into words, in training and in prediction alike."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 from train.data.examples import DataSet
 
-# A word or a single sign. Accents that are characters of their own belong to the letter before.
-WORD = re.compile(r"[\w\u0300-\u036f]+|[^\w\s]")
+# Accents and vowel signs that are characters of their own belong to the letter before; so do the
+# joiners of Persian and Hindi, and the soft hyphen.
+MARKS = "\u00ad\u200c\u200d" + "".join(
+    chr(code) for code in range(0x300, 0x10000) if unicodedata.category(chr(code))[0] == "M"
+)
+SIGN = rf"(?:[^\w\s{MARKS}][{MARKS}]*)"
+WORD = re.compile(rf"[\w{MARKS}]+|{SIGN}")  # a word or a single sign
+# What BERT's own tokenizer makes words of: punctuation and Chinese characters (Google's
+# tokenization.py, _is_punctuation and _is_chinese_char).
+SINGLE = (
+    r"!-/:-@\[-`{-~"
+    + "".join(
+        chr(code) for code in range(0x80, 0x10000) if unicodedata.category(chr(code))[0] == "P"
+    )
+    + "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    + "\U00020000-\U0002a6df\U0002a700-\U0002ceaf\U0002f800-\U0002fa1f"
+)
+WORD_OF_BERT = re.compile(rf"[{SINGLE}]|[^\s{SINGLE}]+")
 CHARACTER = re.compile(r"\S[\u0300-\u036f]*")
-EDGES = re.compile(r"([^\w\s]*)(.*?)([^\w\s]*)")  # signs, a word that may hold some, signs
+EDGES = re.compile(rf"({SIGN}*)(.*?)({SIGN}*)")  # signs, a word that may hold some, signs
 # Scripts without spaces between words: Thai to Burmese, Khmer, kana, Chinese characters.
 UNSPACED = re.compile(
     "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
@@ -39,11 +56,14 @@ def word_splitting(sets: Iterable[DataSet]) -> str:
 
 
 def split_text(text: str, splitting: str) -> Sequence[str]:
-    """The words of a text, by what `word_splitting` returned."""
+    """The words of a text, by what `word_splitting` returned; or "as BERT": as its own tokenizer
+    splits them, so that its pieces are those of the whole text."""
     if splitting == "characters":
         return CHARACTER.findall(text)
     if splitting == "punctuation":
         return WORD.findall(text)
+    if splitting == "as BERT":
+        return WORD_OF_BERT.findall(text)
     words = text.split()
     return words if splitting == "whitespace" else [part for w in words for part in _edges(w)]
 
@@ -64,4 +84,4 @@ def between_words(sentences: Sequence[Sequence[str]]) -> str:
 
 def _edges(word: str) -> list[str]:
     before, middle, after = EDGES.fullmatch(word).groups()  # type: ignore[union-attr]
-    return [*before, *([middle] if middle else ()), *after]
+    return [*re.findall(SIGN, before), *([middle] if middle else ()), *re.findall(SIGN, after)]

@@ -79,7 +79,7 @@ def _shown(value: Any) -> str:
 def name_fields(sets: Sequence[DataSet], share: Collection[str]) -> list[DataSet]:
     """Fields of one name in several data sets as a task each, DATA.FIELD, unless they are shared.
     Raises InputError for two data sets that have both the same name."""
-    fields = [_fields(data) for data in sets]
+    fields = [fields_of(data) for data in sets]
     counts = Counter(name for found in fields for name in found)
     if missing := [name for name in share if name not in counts]:
         raise InputError(
@@ -106,7 +106,7 @@ def fields_for(data: DataSet, tasks: Sequence[Task], source: str) -> DataSet:
     for the field label of reviews. Raises InputError if it could be one of several tasks."""
     names = [task.name for task in tasks]
     own = {}
-    for field in _fields(data):
+    for field in fields_of(data):
         dotted = [name for name in names if name.rpartition(".")[2] == field]
         if field in names:
             own[field] = field
@@ -122,7 +122,8 @@ def fields_for(data: DataSet, tasks: Sequence[Task], source: str) -> DataSet:
     return renamed(data, own)
 
 
-def _fields(data: DataSet) -> list[str]:
+def fields_of(data: DataSet) -> list[str]:
+    """The names of the labels of a data set."""
     return list(
         dict.fromkeys(name for split in data.splits.values() for e in split for name in e.labels)
     )

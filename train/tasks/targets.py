@@ -128,6 +128,9 @@ class SentenceTask(TargetTask):
             self.pool_by(other.pooling)
         return self.pooling == other.pooling
 
+    def check(self, example: Example) -> None:
+        super().check(replace(example, second=None) if self.reads_both else example)
+
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"pooling": self.pooling}
 
