@@ -279,6 +279,16 @@ def test_uncertainty_starts_as_the_sum_and_finds_the_losses_own_scale(world: Wor
         )
 
 
+def test_uncertainty_of_the_tasks_of_two_data_sets() -> None:
+    tasks = [SentenceRegression("a.score"), SentenceRegression("b.score")]
+    mixer = LossMixer(tasks, Settings(loss="uncertainty"))
+    losses = {"a.score": torch.tensor(3.0), "b.score": torch.tensor(0.5)}
+    mixer(losses).backward()
+    mixer.add_penalty_gradient(["a.score"])
+    # the derivatives of exp(-s) loss / 2, where that is the loss, and of s / 2
+    assert [float(p.grad) for p in mixer.parameters() if p.grad is not None] == [0.5 - 3.0, -0.5]
+
+
 def test_uncertainty_finds_the_variance_of_the_noise() -> None:
     """Numbers with normal noise of variance 0.25, whose mean is predicted exactly: exp(s) is that
     variance, where the negative log-likelihood's gradient 1/2 - exp(-s) L / 2 is 0. A loss that is
