@@ -56,15 +56,16 @@ def data(world: World) -> dict[str, list[str]]:
     for name, make in (("related", related), ("topics", topics), ("questions", question)):
         write_splits(folder / name, make, 16, 6)
     related_folder, questions = str(folder / "related"), str(folder / "questions")
-    return {
-        "pairs": ["--data", related_folder, "--pairs", "together"],
-        "several labels": ["--data", str(folder / "topics"), "--threshold", "best"],
-        "questions": ["--data", questions, "--stride", "3", "--max-length", "12"],
-        "tags": ["--data", str(world.sentences), "--loss", "fixed"]
-        + ["--loss-weights", "intent=0.7, slots=0.3", "--dropout", "0"],
-        "several data sets": ["--data", f"a={related_folder}", "--data", f"b={related_folder}"]
-        + ["--data", str(world.sentences), "--pairs", "together", "--sampling", "temperature"],
+    two = f"--data a={related_folder} --data b={related_folder} --data {world.sentences}"
+    options = {
+        "pairs": f"--data {related_folder} --pairs together",
+        "several labels": f"--data {folder / 'topics'} --threshold best",
+        "questions": f"--data {questions} --stride 3 --max-length 12",
+        "tags": f"--data {world.sentences} --dropout 0 --loss fixed",
+        "several data sets": f"{two} --pairs together --sampling temperature",
     }
+    more = {"tags": ["--loss-weights", "intent=0.7, slots=0.3"]}
+    return {name: [*text.split(), *more.get(name, ())] for name, text in options.items()}
 
 
 @pytest.mark.parametrize(

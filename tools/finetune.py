@@ -5,8 +5,8 @@ For classes of texts and pairs, several labels, scores, tags and answers, alone 
 data set or several. The other side is the loop that people write (tools/joint.py): BertModel padded
 to the longest of each batch, a linear head for each task, torch.optim.AdamW, transformers' linear
 schedule. It has the same token ids, targets, settings, order of batches, choice of the best epoch
-and metrics as ours. All options of train.run count; those that the loop does not have are refused. A
-finished run stays in the output folder and is not repeated, so an interrupted comparison goes on.
+and metrics as ours. All options of train.run count; those that the loop does not have are refused.
+A finished run stays in the output folder and is not repeated, so an interrupted comparison goes on.
 """
 
 import argparse
