@@ -189,7 +189,7 @@ def trained(world: World, steps: int = 60, **changes: Any) -> Parts:
 def test_it_learns_and_is_measured_as_by_scikit_learn(world: World) -> None:
     parts = trained(world, threshold="best")
     untuned, _ = evaluate(parts.model, parts.tasks, parts.dev)
-    tuned, _ = evaluate(parts.model, parts.tasks, parts.dev, tune=True)
+    tuned, _ = evaluate(parts.model, parts.tasks, parts.dev, is_tuning=True)
     test, predictions = evaluate(parts.model, parts.tasks, parts.test)
     assert isinstance(before := untuned["topics"], dict)
     assert isinstance(after := tuned["topics"], dict)
