@@ -71,26 +71,6 @@ def check_texts(texts: Sequence[str], where: str = "") -> None:
             check_text(text, f"{where}text number {i}")
 
 
-def check_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Raise InputError for what is not two texts."""
-    for i, pair in enumerate(pairs):
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise InputError(
-                f"pair number {i} (counted from 0) must be two texts, not {pair!r:.80}"
-            )
-        check_texts(pair, f"pair number {i}, ")
-
-
-def check_words(sentences: Sequence[Sequence[str]]) -> None:
-    """Raise InputError for what is not a list of words."""
-    for i, words in enumerate(sentences):
-        if not isinstance(words, tuple | list):
-            raise InputError(
-                f"sentence number {i} (counted from 0) must be a list of words, not {words!r:.80}"
-            )
-        check_texts(words, f"sentence number {i}, ")
-
-
 def check_text(text: str, name: str) -> str:
     """The text. Raises InputError, with the text's name or number, for what is no text."""
     if not isinstance(text, str):

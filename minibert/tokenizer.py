@@ -7,7 +7,7 @@ and U+10FFFF.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from tokenizers.normalizers import Sequence as Normalizers
 
 from minibert.files import InputError
 from minibert.formats.tokenizer import read_tokenizer, write_tokenizer
-from minibert.texts import check_pairs, check_texts, check_words
+from minibert.texts import check_texts
 
 Truncation = Literal["warn", "error", "silent"]
 Form = Literal["text", "words", "pair"]
@@ -130,7 +130,12 @@ class Tokenizer:
     ) -> list[Tokens]:
         """[CLS] first [SEP] second [SEP] for each pair; the longer text of a pair loses its end
         first."""
-        check_pairs(pairs)
+        for i, pair in enumerate(pairs):
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise InputError(
+                    f"pair number {i} (counted from 0) must be two texts, not {pair!r:.80}"
+                )
+            check_texts(pair, f"pair number {i}, ")
         texts = [text for pair in pairs for text in pair]
         pieces = iter(self.backend.encode_batch(texts, add_special_tokens=False))
         tokens = [self._tokens(list(pair)) for pair in zip(pieces, pieces, strict=True)]
@@ -144,7 +149,13 @@ class Tokenizer:
 
         A word that the normalisation empties (control characters, say) has no token at all.
         """
-        check_words(sentences)
+        for i, words in enumerate(sentences):
+            if not isinstance(words, tuple | list):
+                raise InputError(
+                    f"sentence number {i} (counted from 0) must be a list of words, "
+                    f"not {words!r:.80}"
+                )
+            check_texts(words, f"sentence number {i}, ")
         pieces = self.backend.encode_batch(
             list(sentences), is_pretokenized=True, add_special_tokens=False
         )
@@ -161,12 +172,11 @@ class Tokenizer:
         kept (as in Google's run_squad.py). Raises InputError where the limit leaves no room, and
         for what is not text.
         """
-        check: dict[Form, Callable[[Any], None]] = {
-            "text": check_texts,
-            "words": check_words,
-            "pair": check_pairs,
-        }
-        check[form](inputs)
+        if form == "text":
+            check_texts(inputs)  # type: ignore[arg-type]
+        else:
+            for i, one in enumerate(inputs):
+                check_texts(one, f"{'pair' if form == 'pair' else 'sentence'} number {i}, ")
         texts: list[Any] = [t for one in inputs for t in one] if form == "pair" else list(inputs)
         pieces = self.backend.encode_batch(
             texts, is_pretokenized=form == "words", add_special_tokens=False

@@ -32,19 +32,11 @@ def per_label_of_sets(
     _check_lengths(gold, predicted)
     support, found = (Counter(label for own in side for label in own) for side in (gold, predicted))
     hits = Counter(label for g, p in zip(gold, predicted, strict=True) for label in g & p)
-    return figures(hits, found, support, labels)
-
-
-def figures(
-    hits: Counter[str], predicted: Counter[str], gold: Counter[str], labels: Iterable[str] = ()
-) -> Figures:
-    """The figures of each label that occurs, and of `labels`, from counts as `precision_recall_f1`
-    takes them."""
     result = {}
-    for label in sorted({*labels, *gold, *predicted}):
-        precision, recall, f1 = precision_recall_f1(hits[label], predicted[label], gold[label])
+    for label in sorted({*labels, *support, *found}):
+        precision, recall, f1 = precision_recall_f1(hits[label], found[label], support[label])
         of_label = {"precision": precision, "recall": recall, "f1": f1}
-        result[label] = of_label | {"support": gold[label]}
+        result[label] = of_label | {"support": support[label]}
     return result
 
 

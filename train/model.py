@@ -26,23 +26,21 @@ class HasHead(Protocol):
         """The parameters of this task alone."""
 
 
-def part_name(task: str) -> str:
-    """The name that a task's part of a module has: with a colon for each dot, which stands in the
-    names of tasks of several data sets ("reviews.label"), and cannot stand in a part's."""
-    return task.replace(".", ":")
-
-
 class Heads(nn.Module):
-    """A head for each task, by the tasks' names."""
+    """A head for each task, by the tasks' names.
+
+    A module's name cannot have a dot, which stands in the names of tasks of several data sets
+    ("reviews.label"): parameters are named with a colon there ("reviews:label.classifier.weight").
+    """
 
     def __init__(self, heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.names = tuple(heads)
         for name, head in heads.items():
-            self.add_module(part_name(name), head)
+            self.add_module(name.replace(".", ":"), head)
 
     def __getitem__(self, name: str) -> nn.Module:
-        return self.get_submodule(part_name(name))
+        return self.get_submodule(name.replace(".", ":"))
 
     def items(self) -> list[tuple[str, nn.Module]]:
         """Each task's name and its head."""

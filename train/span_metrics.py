@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
 
-from train.metrics import Figures, figures, precision_recall_f1
+from train.metrics import precision_recall_f1
 from train.tags import Entity
 
 
@@ -29,13 +29,18 @@ def entity_scores(
 
 def scores_by_type(
     gold: Sequence[Collection[Entity]], predicted: Sequence[Collection[Entity]]
-) -> Figures:
+) -> dict[str, dict[str, float]]:
     """The same for each type that occurs in either, with "support": how many gold ones it has."""
     pairs = [(set(g), set(p)) for g, p in zip(gold, predicted, strict=True)]
     hits = Counter(kind for g, p in pairs for kind, _, _ in g & p)
     support = Counter(kind for g, _ in pairs for kind, _, _ in g)
     found = Counter(kind for _, p in pairs for kind, _, _ in p)
-    return figures(hits, found, support)
+    result: dict[str, dict[str, float]] = {}
+    for kind in sorted({*support, *found}):
+        precision, recall, f1 = precision_recall_f1(hits[kind], found[kind], support[kind])
+        figures = {"precision": precision, "recall": recall, "f1": f1}
+        result[kind] = figures | {"support": support[kind]}
+    return result
 
 
 # The rules of SQuAD's evaluate-v2.0.py (Rajpurkar et al. 2016, section 6.1; 2018).
