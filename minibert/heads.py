@@ -1,8 +1,7 @@
 """What stands on the encoder: pooling; heads of sentences, pairs, tokens, spans, masked words.
 
 Shapes: B sentences, K pairs, D hidden, C labels, V vocabulary, G sentences of a group, L their
-        length.
-        `*` stands for the tokens, as the layout arranges them: (B, S) padded, or (N) packed.
+length. `*` stands for the tokens, as the layout arranges them: (B, S) padded, or (N) packed.
 """
 
 from collections.abc import Callable

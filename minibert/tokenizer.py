@@ -169,8 +169,14 @@ class Tokenizer:
         form: what the inputs are: "text", "words" or "pair". Each window begins with the last
         `overlap` tokens of the one before it. Of a pair, the second text is read in windows, and
         each of them follows the whole first text, of which at most MOST_BEFORE_WINDOWS tokens are
-        kept (as in Google's run_squad.py). Raises InputError where the limit leaves no room.
+        kept (as in Google's run_squad.py). Raises InputError where the limit leaves no room, and
+        for what is not text.
         """
+        if form == "text":
+            check_texts(inputs)  # type: ignore[arg-type]
+        else:
+            for i, one in enumerate(inputs):
+                check_texts(one, f"{'pair' if form == 'pair' else 'sentence'} number {i}, ")
         texts: list[Any] = [t for one in inputs for t in one] if form == "pair" else list(inputs)
         pieces = self.backend.encode_batch(
             texts, is_pretokenized=form == "words", add_special_tokens=False

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from minibert import InputError
-from tests.training import World, make_world
+from tests.training import World, make_world, write_json_lines
 from train.batches import prepare
 from train.data.examples import DataSet, Example
 from train.data.read import read_source
@@ -419,3 +419,18 @@ def test_w22_a_language_without_spaces_is_predicted_from_raw_text(
     assert len(found["tags"].label) == 5
     (data,), _, _ = load(tmp_path / "zh")
     assert data.splits["train"][0].text == "我爱北京。"
+
+
+def test_choices_beside_data_without_a_label(tmp_path: Path) -> None:
+    """The numbers of choices are no classes; and a data set that teaches nothing is named."""
+    record = {"text": "it rains", "choices": ["so we stay", "so we swim"]}
+    choices, other = tmp_path / "choices.jsonl", tmp_path / "other.jsonl"
+    write_json_lines(
+        choices, [record | {"text": f"it rains {i}", "label": i % 2} for i in range(20)]
+    )
+    write_json_lines(other, [{"text": f"text {i}"} for i in range(20)])
+    sets, tasks, said = load(choices, other)
+    assert [data.name for data in sets] == ["choices"]
+    assert [task.kind for task in tasks] == ["choice"]
+    assert any(text.startswith("label: train ") for text in said)
+    assert f"{other} is left out: it has no label of label" in said

@@ -741,6 +741,24 @@ def test_settings_alone_drop_what_is_of_other_tasks(world: World) -> None:
     assert assemble(shorter).plan.thawed == {2: {"head.slots"}, 3: {"layers.0"}}
 
 
+def test_settings_alone_drop_how_other_tasks_read_and_weigh() -> None:
+    settings = Settings(
+        pooling="max, topic=cls, same=mean",
+        pairs="apart, same=together",
+        class_weights="topic=auto, same=yes:2;no:1",
+    )
+    topic, same = (
+        SentenceClassification("topic", ("a", "b")),
+        SentenceClassification("same", ("a",)),
+    )
+    alone = settings_alone(settings, topic, [topic, same], 5)
+    assert (alone.pooling, alone.pairs) == ("max, topic=cls", "apart")
+    assert alone.class_weights == "topic=auto"
+    alone = settings_alone(settings, same, [topic, same], 5)
+    assert (alone.pooling, alone.pairs) == ("max, same=mean", "apart, same=together")
+    assert alone.class_weights == "same=yes:2;no:1"
+
+
 @pytest.mark.parametrize(
     ("sampling", "expected"),
     [("proportional", (4, 4)), ("uniform", (12, 2)), ("round-robin", (12, 2))],

@@ -1,13 +1,13 @@
 """The joint model that people write with transformers: what ours is measured and timed beside.
 
-It shares with ours the token ids and the targets, and no code that computes: texts are padded to
-the longest of a batch, `transformers.BertModel` encodes them, each task has a linear layer, and
-losses are those of torch.nn.
+It shares with ours the token ids, the targets, and how logits become predictions. All that learns
+is its own: texts are padded to the longest of a batch, `transformers.BertModel` encodes them, each
+task has a linear layer, and losses are those of torch.nn.
 
 Shapes: R sequences of a batch, S tokens of the longest, D hidden, C labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minibert.files import InputError
 from train.batches import Item
+from train.model import Heads, set_dropout
 from train.tasks.base import Prediction, Task
 from train.tasks.multilabel import MultilabelClassification
 from train.tasks.question_answering import QuestionAnswering
@@ -66,12 +68,16 @@ class Head(nn.Module):
         self.task = task
         self.linear = nn.Linear(hidden_size, num_labels)
 
+    def labelled(self, rows: Rows) -> list[int]:
+        """Which items have a label of the task."""
+        return [i for i, item in enumerate(rows.items) if self.task.name in item.example.labels]
+
     def loss(self, hidden: Tensor, rows: Rows) -> Tensor:
         """The mean loss of a batch from its dropped-out hidden states, (R, S, D)."""
         raise NotImplementedError
 
-    def predict(self, hidden: Tensor, rows: Rows) -> list[Prediction]:
-        """What our own task makes of these logits, for each item."""
+    def predict(self, hidden: Tensor, rows: Rows) -> dict[int, Prediction]:
+        """What our own task makes of these logits, by the number of the item."""
         raise NotImplementedError
 
 
@@ -79,15 +85,16 @@ class SequenceHead(Head):
     """On the mean over a sequence's real tokens: classes, several labels, or a number."""
 
     def logits(self, hidden: Tensor, rows: Rows) -> Tensor:
+        """Of the labelled items."""
         weights = rows.mask.unsqueeze(-1).to(hidden.dtype)
         vectors = (hidden * weights).sum(1) / weights.sum(1)
-        chosen = [rows.of(self.task, i)[0] for i in range(len(rows.items))]
+        chosen = [rows.of(self.task, i)[0] for i in self.labelled(rows)]
         return self.linear(vectors[chosen])
 
     def loss(self, hidden: Tensor, rows: Rows) -> Tensor:
         task = self.task
         assert isinstance(task, SentenceTask)
-        targets = torch.tensor([task.targets(item)[0] for item in rows.items])
+        targets = torch.tensor([task.targets(rows.items[i])[0] for i in self.labelled(rows)])
         logits, targets = self.logits(hidden, rows), targets.to(hidden.device)
         if isinstance(task, SentenceRegression):
             return nn.MSELoss()(logits[:, 0], targets)
@@ -95,13 +102,16 @@ class SequenceHead(Head):
             return nn.BCEWithLogitsLoss()(logits, targets)
         return nn.CrossEntropyLoss()(logits, targets)
 
-    def predict(self, hidden: Tensor, rows: Rows) -> list[Prediction]:
+    def predict(self, hidden: Tensor, rows: Rows) -> dict[int, Prediction]:
         task = self.task
         assert isinstance(task, SentenceTask)
         logits = self.logits(hidden, rows).float().cpu()
         if isinstance(task, SentenceRegression):
             logits = logits[:, 0]
-        return [task.decode(own[None], item) for own, item in zip(logits, rows.items, strict=True)]
+        return {
+            i: task.decode(own[None], rows.items[i])
+            for i, own in zip(self.labelled(rows), logits, strict=True)
+        }
 
 
 class TokenHead(Head):
@@ -111,7 +121,8 @@ class TokenHead(Head):
         task = self.task
         assert isinstance(task, WordTagging)
         targets = torch.full_like(rows.input_ids, IGNORED)
-        for i, item in enumerate(rows.items):
+        for i in self.labelled(rows):
+            item = rows.items[i]
             (row,) = rows.of(task, i)
             pieces = task.first_pieces(item).values()
             for (_, position), target in zip(pieces, task.targets(item), strict=True):
@@ -120,15 +131,15 @@ class TokenHead(Head):
         criterion = nn.CrossEntropyLoss(ignore_index=IGNORED)
         return criterion(self.linear(hidden).flatten(0, 1), targets.flatten())
 
-    def predict(self, hidden: Tensor, rows: Rows) -> list[Prediction]:
+    def predict(self, hidden: Tensor, rows: Rows) -> dict[int, Prediction]:
         task = self.task
         assert isinstance(task, WordTagging)
         logits = self.linear(hidden).float().cpu()
-        result = []
-        for i, item in enumerate(rows.items):
+        result = {}
+        for i in self.labelled(rows):
             (row,) = rows.of(task, i)
-            positions = [position for _, position in task.first_pieces(item).values()]
-            result.append(task.decode(logits[row, positions], item))
+            positions = [position for _, position in task.first_pieces(rows.items[i]).values()]
+            result[i] = task.decode(logits[row, positions], rows.items[i])
         return result
 
 
@@ -141,38 +152,55 @@ class SpanHead(Head):
 
     def loss(self, hidden: Tensor, rows: Rows) -> Tensor:
         assert isinstance(self.task, QuestionAnswering)
-        spans = [span for item in rows.items for span in self.task.targets(item)]
-        start, end = self.logits(hidden, rows).unbind(-1)
+        labelled = self.labelled(rows)
+        spans = [span for i in labelled for span in self.task.targets(rows.items[i])]
+        windows = [row for i in labelled for row in rows.of(self.task, i)]
+        start, end = self.logits(hidden, rows)[windows].unbind(-1)
         first, last = torch.tensor(spans, device=hidden.device).unbind(-1)
         criterion = nn.CrossEntropyLoss()
         return (criterion(start, first) + criterion(end, last)) / 2
 
-    def predict(self, hidden: Tensor, rows: Rows) -> list[Prediction]:
+    def predict(self, hidden: Tensor, rows: Rows) -> dict[int, Prediction]:
         assert isinstance(self.task, QuestionAnswering)
         logits = self.logits(hidden, rows).float().cpu()
-        return [
-            self.task.decode(logits[rows.of(self.task, i)], item)
-            for i, item in enumerate(rows.items)
-        ]
+        return {
+            i: self.task.decode(logits[rows.of(self.task, i)], rows.items[i])
+            for i in self.labelled(rows)
+        }
 
 
 def head_for(task: Task, hidden_size: int) -> Head:
-    """The head that people write for a task. Raises ValueError for a kind that none is here for."""
+    """The head that people write for a task. Raises InputError for a task that none is here for."""
     if isinstance(task, QuestionAnswering):
         return SpanHead(task, hidden_size, 2)
+    if task.overlap is not None:
+        raise InputError(f"the plain loop cuts texts off, and {task.name} reads them in windows")
+    if isinstance(task, SentenceTask) and task.pooling != "mean":
+        raise InputError(
+            f"the plain loop pools by the mean, and {task.name} pools by {task.pooling}"
+        )
     if isinstance(task, WordTagging):
         return TokenHead(task, hidden_size, len(task.labels))
     if isinstance(task, SentenceRegression) and task.kind != "similarity":
         return SequenceHead(task, hidden_size, 1)
     if task.kind in ("sentence", "pair", "multilabel"):
         return SequenceHead(task, hidden_size, len(task.labels))
-    raise ValueError(f"there is no plain loop for {task.summary()}")
+    raise InputError(f"there is no plain loop for {task.summary()}")
 
 
 class TransformersJoint(nn.Module):
-    """transformers' BertModel, dropout, and a head for each task."""
+    """transformers' BertModel, dropout, and a head for each task.
 
-    def __init__(self, folder: Path, tasks: Sequence[Task]) -> None:
+    dropout: in place of the model's own. weights: a factor for each task's loss; all 1 if absent.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        tasks: Sequence[Task],
+        dropout: float | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
         from transformers import AutoModel
 
         super().__init__()
@@ -180,8 +208,11 @@ class TransformersJoint(nn.Module):
             folder, add_pooling_layer=False, attn_implementation="sdpa"
         )
         config = self.bert.config
-        self.heads = nn.ModuleDict({t.name: head_for(t, config.hidden_size) for t in tasks})
+        self.heads = Heads({t.name: head_for(t, config.hidden_size) for t in tasks})
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.weights = weights or {task.name: 1.0 for task in tasks}
+        if dropout is not None:
+            set_dropout(self, dropout)
 
     def hidden(self, rows: Rows) -> Tensor:
         """The hidden states of a batch, (R, S, D), after dropout."""
@@ -193,15 +224,26 @@ class TransformersJoint(nn.Module):
         return self.dropout(encoded.last_hidden_state)
 
     def loss(self, rows: Rows) -> Tensor:
-        """The sum of the tasks' mean losses."""
+        """The weighted sum of the mean losses of the tasks that the batch has labels of."""
         hidden = self.hidden(rows)
-        return torch.stack([head.loss(hidden, rows) for head in self.heads.values()]).sum()  # type: ignore[operator]
+        losses = [
+            self.weights[name] * head.loss(hidden, rows)
+            for name, head in self._heads()
+            if head.labelled(rows)
+        ]
+        return torch.stack(losses).sum()
 
     def predict(self, rows: Rows) -> list[dict[str, Prediction]]:
-        """Each task's prediction of each item."""
+        """Each task's prediction of each item that has its label."""
         hidden = self.hidden(rows)
-        by_task = {name: head.predict(hidden, rows) for name, head in self.heads.items()}  # type: ignore[operator]
-        return [{name: own[i] for name, own in by_task.items()} for i in range(len(rows.items))]
+        by_task = {name: head.predict(hidden, rows) for name, head in self._heads()}
+        return [
+            {name: own[i] for name, own in by_task.items() if i in own}
+            for i in range(len(rows.items))
+        ]
+
+    def _heads(self) -> list[tuple[str, Head]]:
+        return [(name, head) for name, head in self.heads.items() if isinstance(head, Head)]
 
     def groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Parameter groups for AdamW: no decay on biases and norms, by their names, as is usual

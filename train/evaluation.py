@@ -44,8 +44,8 @@ def evaluate(
 ) -> tuple[Metrics, list[dict[str, Prediction]]]:
     """The metrics of labelled items, with each task's loss; and the predictions, as of `predict`.
 
-    is_tuning: as by `tune`. check: called before each batch;
-    what it raises ends the evaluation.
+    is_tuning: whether `tune` comes before measuring. check: called before each batch; what it
+    raises ends the evaluation.
     """
     predictions, losses = _passed(model, tasks, items, device, forward, tasks, check)
     if is_tuning:

@@ -58,6 +58,8 @@ def load_data(
         kept = _with_labels(_without(data, left_out), names, source, announce)
         if any(kept.splits.values()):
             result.append(_with_dev(kept, source, settings.seed, names, kind_by_name, announce))
+        elif not settings.tasks:
+            announce(f"{source} is left out: it has no label of {', '.join(names)}")
     tell_labels(result, names, kind_by_name, announce)
     return result
 

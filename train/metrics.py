@@ -35,12 +35,8 @@ def per_label_of_sets(
     result = {}
     for label in sorted({*labels, *support, *found}):
         precision, recall, f1 = precision_recall_f1(hits[label], found[label], support[label])
-        result[label] = {
-            "precision": precision,
-            "recall": recall,
-            "f1": f1,
-            "support": support[label],
-        }
+        of_label = {"precision": precision, "recall": recall, "f1": f1}
+        result[label] = of_label | {"support": support[label]}
     return result
 
 
@@ -53,13 +49,13 @@ def mean(values: ArrayLike) -> float:
 def macro_f1(gold: Sequence[str], predicted: Sequence[str]) -> float:
     """The mean F1 of the labels that occur, each counting the same however rare: TweetEval's metric
     for emotion."""
-    return mean([figures["f1"] for figures in per_label(gold, predicted).values()])
+    return mean([of_label["f1"] for of_label in per_label(gold, predicted).values()])
 
 
 def macro_recall(gold: Sequence[str], predicted: Sequence[str]) -> float:
     """The mean recall of the labels that occur in gold: TweetEval's metric for sentiment."""
     of_labels = per_label(gold, predicted).values()
-    return mean([figures["recall"] for figures in of_labels if figures["support"]])
+    return mean([of_label["recall"] for of_label in of_labels if of_label["support"]])
 
 
 def micro_f1(gold: Sequence[AbstractSet[str]], predicted: Sequence[AbstractSet[str]]) -> float:
@@ -107,8 +103,8 @@ def best_threshold(gold: Sequence[bool], scores: Sequence[float]) -> float:
 def _from_the_highest(
     gold: Sequence[bool], scores: Sequence[float]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """The different scores from the highest down; for each, how many are at least as high, and how
-    many of those are right. Returns the right ones, all, and the scores."""
+    """For each different score from the highest down: how many of the items with at least this
+    score are right, and how many there are; and the scores themselves."""
     _check_lengths(gold, scores)
     levels, numbers = np.unique(-np.asarray(scores, dtype=np.float64), return_inverse=True)
     hits = np.bincount(numbers, np.asarray(gold, dtype=np.float64), len(levels)).astype(np.int64)

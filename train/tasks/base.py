@@ -159,8 +159,8 @@ class Task(ABC):
         """The task that a head of `transformers` is for; None if it is of another kind.
 
         labels: those of id2label, in order. config: the rest of config.json; its "activation_fn" is
-        that of a CrossEncoder's files, if there is one. Whether a head reads one text or two stands
-        nowhere, so the task reads an example as it is.
+        that of a CrossEncoder's files, if there is one. The files do not say whether a head reads
+        one text or two, so the task reads an example as it is.
         """
         return None
 
@@ -231,8 +231,8 @@ class Task(ABC):
     def confusions(
         self, items: Sequence[Item], predictions: Sequence[Prediction]
     ) -> list[tuple[str, str]]:
-        """Each gold class with the one predicted in its place; empty for a kind without classes of
-        which just one is right."""
+        """Each gold class with the one predicted in its place; empty for a kind in which an item
+        has no class, or can have several."""
         return []
 
     def confidences(
@@ -240,7 +240,11 @@ class Task(ABC):
     ) -> list[tuple[float, bool]]:
         """How sure each prediction was, 0 to 1, and whether it was right: what calibration is
         measured on. Empty for a kind without probabilities."""
-        return []
+        return [
+            (found.probability, self.is_right(item.example.labels[self.name], found.label))
+            for item, found in zip(items, predictions, strict=True)
+            if found.probability is not None
+        ]
 
     def tune(
         self, items: Sequence[Item], predictions: Sequence[Prediction]

@@ -145,17 +145,6 @@ class SentenceClassification(SentenceTask):
     ) -> list[tuple[str, str]]:
         return list(zip(*self._labels(items, predictions), strict=True))
 
-    def confidences(
-        self, items: Sequence[Item], predictions: Sequence[Prediction]
-    ) -> list[tuple[float, bool]]:
-        return [
-            (
-                prediction.probability,
-                self.is_right(item.example.labels[self.name], prediction.label),
-            )
-            for item, prediction in zip(items, predictions, strict=True)
-        ]
-
     def beside_gold(self, gold: Any, prediction: Prediction) -> dict[str, Any]:
         return super().beside_gold(gold, prediction) | {"probability": prediction.probability}
 

@@ -163,8 +163,7 @@ def tell_labels(
             for split, values in found.items()
         }
         parts = [f"{s} {_counted(counts[s], values)}" for s, values in found.items() if values]
-        has_classes = bool(counts["train"]) or all(isinstance(v, float) for v in found["train"])
-        note = _note(name, found["train"]) if has_classes else ""
+        note = _note(name, found["train"], is_class=bool(counts["train"]))
         announce(f"{name}{note}: {'; '.join(parts)}")
         for blank in sorted(c for c in counts["train"] if str(c).casefold() in BLANKS):
             announce(
@@ -194,13 +193,15 @@ def tell_unknown(
         )
 
 
-def _note(name: str, values: Sequence[Any]) -> str:
+def _note(name: str, values: Sequence[Any], is_class: bool) -> str:
     """How numbers are read."""
     if all(isinstance(value, float) for value in values):
         if all(value.is_integer() for value in values):
             return f" (scores, though all are whole; --classes {name} would make them classes)"
         return " (scores)"
-    if all(isinstance(value, str) and re.fullmatch("-?[0-9]+", value) for value in values):
+    if is_class and all(
+        isinstance(value, str) and re.fullmatch("-?[0-9]+", value) for value in values
+    ):
         return f" (numbers, read as classes; --score {name} would make them scores)"
     return ""
 

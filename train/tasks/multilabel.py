@@ -68,7 +68,7 @@ class MultilabelClassification(SentenceTask):
         labels = tuple(sorted(positives))
         if not labels:
             raise InputError(f"the task {name}: none of the training texts has a label")
-        # Also where every text has a label, it can be learnt.
+        # A label that every text has gets a weight above 0 too.
         balanced = [max(len(examples) - positives[label], 1) / positives[label] for label in labels]
         threshold = parse_threshold(settings.threshold)
         return cls(

@@ -103,14 +103,6 @@ class MultipleChoice(SentenceTask):
         """What the right choice lacks of a probability of 1, if another is predicted."""
         return 0.0 if gold == prediction.label else 1 - (prediction.scores or {})[gold]
 
-    def confidences(
-        self, items: Sequence[Item], predictions: Sequence[Prediction]
-    ) -> list[tuple[float, bool]]:
-        return [
-            (prediction.probability, item.example.labels[self.name] == prediction.label)
-            for item, prediction in zip(items, predictions, strict=True)
-        ]
-
     def readable(self, label: str, example: Example) -> str:
         """The choice's text."""
         return (example.choices or ())[int(label)]

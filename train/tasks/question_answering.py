@@ -15,12 +15,7 @@ from train.data.examples import Answers, Example
 from train.model import JointModel
 from train.settings import Settings
 from train.span_metrics import answer_f1, answer_scores, best_margin, exact_match
-from train.tasks.answers import (
-    AnswerPrediction,
-    find_answers,
-    to_prediction,
-    token_span,
-)
+from train.tasks.answers import AnswerPrediction, find_answers, to_prediction, token_span
 from train.tasks.base import Counterpart, Metric, Prediction
 from train.tasks.targets import TargetTask
 
@@ -73,7 +68,7 @@ class QuestionAnswering(TargetTask):
     def from_transformers(
         cls, architecture: str, labels: tuple[str, ...], config: Mapping[str, Any]
     ) -> "QuestionAnswering | None":
-        """Whether it learnt to answer nothing stands nowhere, so it always answers."""
+        """The files do not say whether it learnt to give no answer, so it always answers."""
         return cls("answer") if architecture == "BertForQuestionAnswering" else None
 
     def check(self, example: Example) -> None:
@@ -118,7 +113,7 @@ class QuestionAnswering(TargetTask):
         return [token_span(window, start, start + len(answers.texts[0])) for window in windows]
 
     def logits(self, model: JointModel, states: Tensor, batch: Batch, positions: Tensor) -> Tensor:
-        """For K windows, the longest of S tokens: what lies behind the end of one is impossible."""
+        """For K windows, the longest of S tokens: what is behind the end of one is impossible."""
         logits = model.heads[self.name](states)  # (*, D) -> (*, 2)
         of_windows = logits[positions.clamp(min=0)]  # (*, 2) -> (K, S, 2)
         return of_windows.masked_fill((positions < 0).unsqueeze(-1), -math.inf)  # (K, S, 2)
@@ -157,17 +152,6 @@ class QuestionAnswering(TargetTask):
     def error(self, gold: Answers, prediction: Prediction) -> float:
         """What the answer lacks of an F1 of 1, as much as the model was sure of it."""
         return (1 - answer_f1(gold.texts, _text(prediction.label))) * prediction.probability
-
-    def confidences(
-        self, items: Sequence[Item], predictions: Sequence[Prediction]
-    ) -> list[tuple[float, bool]]:
-        return [
-            (
-                prediction.probability,
-                self.is_right(item.example.labels[self.name], prediction.label),
-            )
-            for item, prediction in zip(items, predictions, strict=True)
-        ]
 
     def readable(self, label: Answers, example: Example) -> str:
         return " / ".join(dict.fromkeys(label.texts)) or "no answer"

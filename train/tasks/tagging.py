@@ -174,5 +174,5 @@ class TokenTagging(WordTagging):
     def confusions(
         self, items: Sequence[Item], predictions: Sequence[Prediction]
     ) -> list[tuple[str, str]]:
-        """None: an entity has no class that another could be predicted in the place of."""
+        """None: where the words differ, no right entity belongs to a predicted one."""
         return []
