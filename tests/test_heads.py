@@ -264,6 +264,18 @@ def test_a_run_starts_from_a_head_of_its_labels(tmp_path: Path) -> None:
     assert task.describe()["pooling"] == "pooler"
 
 
+def test_labels_without_names_are_the_numbers_of_the_data(tmp_path: Path) -> None:
+    labels = ("LABEL_0", "LABEL_1", "LABEL_2")
+    folder = with_head(tmp_path / "model", labels)
+    found = assemble_on(
+        folder, tmp_path, lambda line: line | {"intent": INTENTS.index(line["intent"])}
+    )
+    assert found.told == [f"intent: goes on from the head label of {folder}"]
+    old = read_tensors(folder / "model.safetensors")
+    for name, tensor in head_of(found.parts, "intent").items():
+        assert torch.equal(tensor, old[name])
+
+
 def test_rows_of_known_labels_are_kept_and_new_ones_are_fresh(tmp_path: Path) -> None:
     """Fresh ones are those of a run that starts from the encoder alone, bit for bit."""
     folder = with_head(tmp_path / "model", ("travel", "sports", "music"))

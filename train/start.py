@@ -46,7 +46,8 @@ class Start:
         one; None if that does not fit."""
         named = [old for old in self.tasks if old.name == task.name]
         found = named or (self.tasks if len(self.tasks) == 1 else [])
-        return found[0] if found and task.goes_on_from(found[0], settings) else None
+        old = as_numbered(found[0], task) if found else None
+        return old if old and task.goes_on_from(old, settings) else None
 
 
 def open_start(
@@ -185,6 +186,16 @@ def activation(folder: Path, config: Mapping[str, Any]) -> str | None:
     if word not in ("Sigmoid", "Identity"):
         raise InputError(f"{folder}: activation_fn {name!r} is neither Sigmoid nor Identity")
     return word
+
+
+def as_numbered(old: Task, task: Task) -> Task:
+    """The old task; where its labels have no names (`transformers` calls them LABEL_0 and so on)
+    and the new task's are numbers, with these numbers as labels."""
+    numbers = tuple(map(str, range(len(old.labels))))
+    has_no_names = old.labels == tuple(f"LABEL_{number}" for number in numbers)
+    if not (has_no_names and task.labels and set(task.labels) <= set(numbers)):
+        return old
+    return type(old).from_description(old.describe() | {"labels": numbers})
 
 
 def take_heads(
