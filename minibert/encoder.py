@@ -21,6 +21,7 @@ from minibert.fast.memory import keep_freed_memory
 from minibert.fast.threads import side_by_side, starting
 from minibert.files import InputError
 from minibert.formats.cards import write_card
+from minibert.formats.checkpoint import warn_of_head
 from minibert.formats.hub import find_encoder
 from minibert.formats.sentence_transformers import (
     CARD_FACTS,
@@ -54,9 +55,8 @@ class SentenceEncoder:
     """A BERT, its tokenizer, and how its token vectors become a sentence vector.
 
     settings: see `EncoderSettings`; `more` are single fields of it, in its place or on top of it.
-    Limits on the length of a text are the smallest of settings.max_length, the tokenizer's own, and
-    the model's number of positions.
-    Raises InputError for settings that make no sense, or do not fit the model.
+    A text's limit is the smallest of settings.max_length, the tokenizer's, and the model's number
+    of positions. Raises InputError for settings that make no sense, or do not fit the model.
     """
 
     _fast: nn.Module | None  # its fast copy, as long as nobody else holds the model
@@ -90,15 +90,15 @@ class SentenceEncoder:
         """The encoder of a checkpoint, as its own files say.
 
         name: a folder, "minilm", or a Hub id (with the branch, tag or commit `revision`).
-        pooling, max_length, truncate_dim: in place of what the files say. device: "cuda" where
-        there is one, if left out.
+        pooling, max_length, truncate_dim: not as the files say. device: a GPU if there is one.
         Raises InputError if the model cannot be had, or if its files are damaged or ask for what is
-        not implemented. Warns if nothing says how to pool: then it is the plain mean.
+        not implemented. Warns of an unknown pooling, taken for the mean, and of a head left aside.
         """
         folder = read_encoder_folder(find_encoder(name, revision, pooling))
         asked = {"pooling": pooling, "max_length": max_length, "truncate_dim": truncate_dim}
         more = {key: value for key, value in asked.items() if value is not None}
-        bert, _ = Bert.from_folder(folder.transformer, dtype)
+        bert, report = Bert.from_folder(folder.transformer, dtype)
+        warn_of_head(folder.transformer, report, stacklevel=2)
         tokenizer = Tokenizer.from_folder(folder.transformer, bert.config.vocab_size)
         if folder.lower_first:
             tokenizer.lower_first()

@@ -120,8 +120,9 @@ def write_text(file: Path, text: str) -> None:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write a JSON file for people: indented, keys in the order given."""
-    write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """Write a JSON file for people: indented, keys in the order given. Raises ValueError for a
+    number that is not finite, which JSON has none of."""
+    write_text(file, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager
@@ -195,8 +196,8 @@ def _holder(file: Path) -> str:
 
 @contextmanager
 def signals() -> Iterator[Callable[[], bool]]:
-    """In this block, SIGINT and SIGTERM do not end the program: the yielded function returns True
-    after one of them.
+    """In this block, the first SIGINT or SIGTERM does not end the program: the yielded function
+    returns True after it. A second one raises KeyboardInterrupt at once.
 
     Python lets only the main thread handle signals. In another thread nothing changes, and the
     function always returns False.
@@ -209,6 +210,8 @@ def signals() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,7 +1,7 @@
-"""What stands on the encoder: pooling, the sentence head, the token head, the masked-word head.
+"""What stands on the encoder: pooling; heads of sentences, pairs, tokens, spans, masked words.
 
-Shapes: B sentences, D hidden, C labels, V vocabulary, G sentences of a group, L their length.
-        `*` stands for the tokens, as the layout arranges them: (B, S) padded, or (N) packed.
+Shapes: B sentences, K pairs, D hidden, C labels, V vocabulary, G sentences of a group, L their
+length. `*` stands for the tokens, as the layout arranges them: (B, S) padded, or (N) packed.
 """
 
 from collections.abc import Callable
@@ -86,6 +86,20 @@ class SentenceHead(nn.Module):
         return self.classifier(self.dropout(vectors))  # (B, D) -> (B, C)
 
 
+class PairHead(nn.Module):
+    """Logits for two sentence vectors u and v: one linear layer on (u, v, |u - v|) (Reimers and
+    Gurevych 2019, section 3, "classification objective function")."""
+
+    def __init__(self, config: BertConfig, num_labels: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(3 * config.hidden_size, num_labels)
+        init_weights(self.classifier, config)
+
+    def forward(self, u: Tensor, v: Tensor) -> Tensor:
+        features = torch.cat([u, v, (u - v).abs()], dim=-1)  # (K, D), (K, D) -> (K, 3 * D)
+        return self.classifier(features)  # (K, 3 * D) -> (K, C)
+
+
 class TokenHead(nn.Module):
     """Logits for the labels of each token: dropout, one linear layer (Devlin, section 5.3)."""
 
@@ -97,6 +111,19 @@ class TokenHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.classifier(self.dropout(hidden))  # (*, D) -> (*, C)
+
+
+class SpanHead(nn.Module):
+    """Logits for each token to be the first of a span, and to be the last: one linear layer
+    (Devlin et al. 2019, section 4.2)."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        init_weights(self.qa_outputs, config)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.qa_outputs(hidden)  # (*, D) -> (*, 2)
 
 
 class MaskedWordHead(nn.Module):

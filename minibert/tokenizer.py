@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import tokenizers
 from tokenizers.normalizers import Lowercase
@@ -22,6 +22,8 @@ from minibert.formats.tokenizer import read_tokenizer, write_tokenizer
 from minibert.texts import check_texts
 
 Truncation = Literal["warn", "error", "silent"]
+Form = Literal["text", "words", "pair"]
+MOST_BEFORE_WINDOWS = 64  # of a pair whose second text is read in windows: tokens of the first
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Tokens:
     type_ids: list[int]  # 0; 1 for the second text of a pair and its [SEP]
     words: list[int | None]  # the word that each token is a piece of; None for [CLS] and [SEP]
     lost: int  # how many tokens were cut off
+    # where each token stands in its text, (start, end) in characters; only windows know
+    offsets: list[tuple[int, int]] | None = None
 
     @cached_property
     def first_pieces(self) -> dict[int, int]:
@@ -157,6 +161,31 @@ class Tokenizer:
         )
         return self._told([self._tokens([words]) for words in pieces], truncation)
 
+    def encode_windows(
+        self, inputs: Sequence[str | Sequence[str] | tuple[str, str]], overlap: int, form: Form
+    ) -> list[list[Tokens]]:
+        """All of each input: one sequence, or several windows where it is longer than `max_length`.
+
+        form: what the inputs are: "text", "words" or "pair". Each window begins with the last
+        `overlap` tokens of the one before it. Of a pair, the second text is read in windows, and
+        each of them follows the whole first text, of which at most MOST_BEFORE_WINDOWS tokens are
+        kept (as in Google's run_squad.py). Raises InputError where the limit leaves no room, and
+        for what is not text.
+        """
+        if form == "text":
+            check_texts(inputs)  # type: ignore[arg-type]
+        else:
+            for i, one in enumerate(inputs):
+                check_texts(one, f"{'pair' if form == 'pair' else 'sentence'} number {i}, ")
+        texts: list[Any] = [t for one in inputs for t in one] if form == "pair" else list(inputs)
+        pieces = self.backend.encode_batch(
+            texts, is_pretokenized=form == "words", add_special_tokens=False
+        )
+        if form != "pair":
+            return [self._windows([text], overlap) for text in pieces]
+        pairs = iter(pieces)
+        return [self._windows(list(pair), overlap) for pair in zip(pairs, pairs, strict=True)]
+
     def token_id(self, token: str) -> int | None:
         """The id of one token, such as "[MASK]"."""
         return self.backend.token_to_id(token)
@@ -206,6 +235,30 @@ class Tokenizer:
                 part.truncate(length)
         whole = self.backend.post_process(parts[0], parts[1] if len(parts) == 2 else None)
         return Tokens(whole.ids, whole.type_ids, whole.word_ids, lost)
+
+    def _windows(self, parts: list[tokenizers.Encoding], overlap: int) -> list[Tokens]:
+        """The windows of one text, or of the second of a pair, each with [CLS] and [SEP]."""
+        text, before = parts[-1], parts[0] if len(parts) == 2 else None
+        lost = 0
+        if before is not None:
+            lost = max(0, len(before) - MOST_BEFORE_WINDOWS)
+            before.truncate(MOST_BEFORE_WINDOWS)
+        special = self.backend.num_special_tokens_to_add(len(parts) == 2)
+        room = len(text)
+        if self.max_length is not None:
+            room = self.max_length - special - (0 if before is None else len(before))
+            if room <= overlap and len(text) > room:
+                raise InputError(
+                    f"a limit of {self.max_length} tokens leaves no room for windows that overlap "
+                    f"by {overlap}: lower the stride, or raise max_length"
+                )
+        text.truncate(max(room, 1), stride=min(overlap, max(room, 1) - 1))
+        windows = []
+        for window in (text, *text.overflowing):
+            pair = (window, None) if before is None else (before, window)
+            whole = self.backend.post_process(*pair)
+            windows.append(Tokens(whole.ids, whole.type_ids, whole.word_ids, lost, whole.offsets))
+        return windows
 
     def _told(self, tokens: list[Tokens], truncation: Truncation) -> list[Tokens]:
         """The same tokens, after saying how much the limit has cut off."""

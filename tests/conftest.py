@@ -4,8 +4,14 @@ small config.
 A test whose files are missing is skipped. The skip says what would have to be there.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+# Where tests run in several processes, each computes on one thread, and so do the programs that it
+# starts. This must be said before PyTorch is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

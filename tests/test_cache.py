@@ -292,8 +292,9 @@ def test_a_run_uses_the_file_and_leaves_none(
     )
     assert made == [tokens * 24 * 4] * 2
     assert {path.name for path in (tmp_path / "run").iterdir()} <= {
-        *("checkpoints", "curves.png", "heads.safetensors", "log.jsonl", "metrics.json"),
-        *("model", "predictions.jsonl", "settings.toml", "tasks.json", "transformers"),
+        *("checkpoints", "confusion.png", "curves.png", "heads.safetensors", "log.jsonl"),
+        *("metrics.json", "model", "predictions.jsonl", "reliability.png", "report.md"),
+        *("settings.toml", "tasks.json", "transformers"),
     }
 
 
@@ -371,11 +372,11 @@ def test_real_rows_do_not_depend_on_the_batch(minilm: Path, fast: bool) -> None:
 
     everything = rows(list(range(len(sentences))))
     compared = 0
-    for size in range(2, 40):
+    for size in range(2, 40, 3):
         chosen = sorted(torch.randperm(len(sentences))[:size].tolist())
         if sum(len(sentences[i]) for i in chosen) < FEW:
             continue
         for i, row in zip(chosen, rows(chosen), strict=True):
             assert (row - everything[i]).abs().max() <= tolerance
             compared += 1
-    assert compared > 500
+    assert compared > 200

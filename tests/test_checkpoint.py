@@ -43,8 +43,9 @@ from tests.training import (
     weights,
     write_model,
 )
+from train import fit as fit_module
 from train import run as run_module
-from train.batches import prepare
+from train.batches import collate, prepare
 from train.checkpoint import (
     Progress,
     checkpoints,
@@ -56,7 +57,6 @@ from train.evaluation import predict
 from train.journal import append_log, cut_log
 from train.model import JointModel
 from train.optimizer import build_optimizer, rate_factor, set_rates
-from train.predict import to_examples
 from train.report import model_card
 from train.run import main, train
 from train.saved import load_run, save_for_transformers
@@ -64,7 +64,9 @@ from train.settings import Settings
 from train.setup import assemble
 from train.step import forward_backward
 from train.tasks.base import Task
+from train.tasks.regression import SentenceRegression
 from train.tasks.tagging import TokenTagging
+from train.unlabelled import from_lines
 
 ROOT = Path(minibert.__file__).parents[1]
 
@@ -95,7 +97,7 @@ def happens(monkeypatch: pytest.MonkeyPatch, events: dict[int, Callable[[], None
             pending.pop(step + 1)()
         return rate_factor(step, total, settings)
 
-    monkeypatch.setattr(run_module, "rate_factor", rate)
+    monkeypatch.setattr(fit_module, "rate_factor", rate)
 
 
 # Resuming
@@ -239,7 +241,7 @@ def test_a_run_cut_off_while_it_tests_only_tests_again(
         patch.setattr(run_module, "save_run", lambda *_: power_cut())
         with pytest.raises(PowerCut):
             train(settings, tmp_path / "run")
-    monkeypatch.setattr(run_module, "forward_backward", lambda *_: pytest.fail("a step was taken"))
+    monkeypatch.setattr(fit_module, "forward_backward", lambda *_: pytest.fail("a step was taken"))
     train(settings, tmp_path / "run", resume=True)
     assert outcome(tmp_path / "run") == expected
 
@@ -249,7 +251,7 @@ def test_skipped_steps_survive_resuming(
 ) -> None:
     """Two before the interruption and one after it are three in a row."""
     monkeypatch.setattr(
-        run_module.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("nan"))
+        fit_module.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("nan"))
     )
     happens(monkeypatch, {2: send(signal.SIGTERM)})
     with pytest.raises(Interrupted):
@@ -429,8 +431,233 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(interrupted: Path) -> None:
 
 
 def test_resume_is_given_alone(interrupted: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--resume", str(interrupted), "--epochs", "9"]) == 2
-    assert "--resume goes on with the run's own settings: give it alone" in capsys.readouterr().err
+    for more in (["--lr", "1e-3"], ["--epochs", "9", "--seed", "1"], ["--recipe", "newsroom"]):
+        assert main(["--resume", str(interrupted), *more]) == 2
+        error = capsys.readouterr().err
+        assert "--resume goes on with the run's own settings: give it alone" in error
+
+
+# More epochs
+
+
+def test_a_finished_run_trains_longer(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where rates are constant, three epochs and then two more are five epochs, bit for bit."""
+    settings = world.settings(schedule="constant", warmup=0.0, dropout=0.2)
+    train(replace(settings, epochs=5), tmp_path / "five")
+    train(replace(settings, epochs=3), tmp_path / "run")
+    capsys.readouterr()
+    assert main(["--resume", str(tmp_path / "run"), "--epochs", "5"]) == 0
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "five")
+    printed = capsys.readouterr().out
+    assert printed.startswith(
+        f"{tmp_path / 'run'} has taken 18 steps with epochs = 3. It goes on with epochs = 5: the "
+        "learning rates are those of the constant schedule over 5 epochs\n"
+    )
+    assert "epochs = 5\n" in (tmp_path / "run/settings.toml").read_text()
+
+
+def test_longer_training_follows_the_longer_schedule(
+    interrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after 2 of 12 steps: the 16 steps of 3 epochs that are left have the rates that they
+    would have had from the start."""
+    seen: list[tuple[int, int]] = []
+
+    def rate(step: int, total: int, settings: Settings) -> float:
+        seen.append((step, total))
+        return rate_factor(step, total, settings)
+
+    monkeypatch.setattr(fit_module, "rate_factor", rate)
+    assert main(["--resume", str(interrupted), "--epochs", "3"]) == 0
+    assert seen == [(step, 18) for step in range(2, 18)]
+
+
+def test_longer_training_that_is_interrupted_is_resumed_as_any_run(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("whole", "run"):
+        train(world.settings(epochs=1), tmp_path / name)
+    assert main(["--resume", str(tmp_path / "whole"), "--epochs", "3"]) == 0
+    happens(monkeypatch, {9: send(signal.SIGINT)})
+    assert main(["--resume", str(tmp_path / "run"), "--epochs", "3"]) == 130
+    assert not (tmp_path / "run/metrics.json").exists()
+    assert main(["--resume", str(tmp_path / "run")]) == 0
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_a_run_that_stopped_early_gets_as_much_patience_again(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([0.5, 0.4, 0.3, 0.9, 0.8, 0.7, 0.6])
+    monkeypatch.setattr(fit_module, "monitored_value", lambda *_: next(values))
+    train(world.settings(epochs=6, patience=2), tmp_path / "run")
+    assert metrics_of(tmp_path / "run")["steps"] == 18
+    assert main(["--resume", str(tmp_path / "run"), "--epochs", "9"]) == 0
+    metrics = metrics_of(tmp_path / "run")
+    assert (metrics["steps"], metrics["best_step"]) == (36, 24)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "message"),
+    [
+        ("1", "--epochs 1: .* has 2 already; give more"),
+        ("2", "--epochs 2: .* has 2 already; give more"),
+        ("-3", "has 2 already"),
+    ],
+)
+def test_fewer_epochs_are_refused(
+    interrupted: Path, capsys: pytest.CaptureFixture[str], epochs: str, message: str
+) -> None:
+    before = (interrupted / "settings.toml").read_text()
+    assert main(["--resume", str(interrupted), "--epochs", epochs]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert (interrupted / "settings.toml").read_text() == before
+
+
+# Other data
+
+
+def relabelled(line: str) -> str:
+    return line.replace('"travel"', '"trips"')
+
+
+@pytest.mark.parametrize(
+    ("change", "messages"),
+    [
+        (
+            lambda lines: map(relabelled, lines),
+            [
+                "the labels of intent were music, travel, weather and are music, trips, weather; ",
+                "the train split of sentences has other texts or labels",
+            ],
+        ),
+        (
+            lambda lines: [*lines, *lines],
+            ["the train split of sentences had 44 examples and has 88. "],
+        ),
+        (
+            lambda lines: [lines[0].replace('"words": ["', '"words": ["the'), *lines[1:]],
+            ["trained on: the train split of sentences has other texts or labels. Put it back"],
+        ),
+    ],
+    ids=["labels", "size", "a text"],
+)
+def test_resume_on_other_data(
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[list[str]], Any],
+    messages: list[str],
+) -> None:
+    """And on the same data again, it goes on."""
+    data = shutil.copytree(world.sentences, tmp_path / "sentences")
+    with monkeypatch.context() as patch:
+        happens(patch, {2: send(signal.SIGTERM)})
+        with pytest.raises(Interrupted):
+            train(world.settings(data), tmp_path / "run")
+    files = [data / f"{split}.jsonl" for split in ("train", "dev", "test")]
+    before = [file.read_text() for file in files]
+    changed = files if "labels of" in messages[0] else files[:1]
+    for file in changed:
+        lines = change(file.read_text().splitlines())
+        file.write_text("".join(f"{line}\n" for line in lines))
+    error = resume_error(tmp_path / "run", capsys)
+    assert error.startswith(f"error: the data is not what {tmp_path / 'run'} was trained on: ")
+    for message in messages:
+        assert message in error
+    for file, text in zip(files, before, strict=True):
+        file.write_text(text)
+    assert main(["--resume", str(tmp_path / "run")]) == 0
+
+
+def test_a_checkpoint_that_noted_no_data_goes_on(interrupted: Path) -> None:
+    file = checkpoints(interrupted)[-1] / "state.json"
+    state = json.loads(file.read_text())
+    del state["data"]
+    file.write_text(json.dumps(state))
+    assert main(["--resume", str(interrupted)]) == 0
+
+
+# Interrupted while it evaluates
+
+
+def at_batch(
+    monkeypatch: pytest.MonkeyPatch, event: Callable[[], None], number: int
+) -> list[list[str]]:
+    """Something happens when a batch of an evaluation is made, counted from 1. Returns what will
+    have been in the batches."""
+    seen: list[list[str]] = []
+
+    def noting(items: Any, *rest: Any) -> Any:
+        seen.append([item.example.where for item in items])
+        if len(seen) == number:
+            event()
+        return collate(items, *rest)
+
+    monkeypatch.setattr("train.evaluation.collate", noting)
+    return seen
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In evaluations: each of the 12 sentences is one."""
+    monkeypatch.setattr("train.evaluation.BATCH_TOKENS", 1)
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("batch", [1, 5])
+def test_an_evaluation_stops_at_its_next_batch(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """And comes again when the run is resumed: also when the second time it is stopped again."""
+    train(world.settings(epochs=1), tmp_path / "whole")
+    for resume in (False, True):
+        with monkeypatch.context() as patch:
+            seen = at_batch(patch, send(signal.SIGINT), batch)
+            with pytest.raises(Interrupted, match="stopped after step 6; to go on"):
+                train(world.settings(epochs=1), tmp_path / "run", resume)
+        assert len(seen) == batch
+        assert [folder.name for folder in checkpoints(tmp_path / "run")] == ["step-00000006"]
+        assert read_progress(tmp_path / "run", world.settings(epochs=1)).is_due
+    train(world.settings(epochs=1), tmp_path / "run", resume=True)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_a_second_signal_ends_the_program_at_once(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("the program goes on")
+
+    happens(monkeypatch, {9: twice})
+    with pytest.raises(KeyboardInterrupt) as raised:
+        train(world.settings(save_steps=2), tmp_path / "run")
+    assert not isinstance(raised.value, Interrupted)
+    monkeypatch.undo()
+    assert checkpoints(tmp_path / "run")[-1].name == "step-00000008"
+    train(world.settings(save_steps=2), tmp_path / "run", resume=True)
+    train(world.settings(save_steps=2), tmp_path / "whole")
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_interrupted_while_it_tests_at_the_end(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once; and resumed, the run only evaluates again."""
+    train(world.settings(epochs=1), tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        at_batch(patch, send(signal.SIGINT), 30)  # the 12 of dev came in training and at the end
+        with pytest.raises(KeyboardInterrupt):
+            train(world.settings(epochs=1), tmp_path / "run")
+    monkeypatch.setattr(fit_module, "forward_backward", lambda *_: pytest.fail("a step was taken"))
+    train(world.settings(epochs=1), tmp_path / "run", resume=True)
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
 
 
 # The files of a checkpoint
@@ -462,7 +689,7 @@ def test_checkpoint_holds_all_that_goes_on(world: World, tmp_path: Path) -> None
         step=2, position=2, best=0.1 + 0.2, losses={"intent": [1 / 3, 2.0]}, history=[{"step": 1}]
     )
     best = {name: torch.full_like(p, 1 / 7) for name, p in parameters.items()}
-    save_checkpoint(tmp_path, parameters, best, optimizer, progress, settings)
+    save_checkpoint(tmp_path, parameters, best, optimizer, progress, settings, parts.data)
     step(parts, optimizer, 2)
     expected = {name: p.detach().clone() for name, p in parameters.items()}
     parts, optimizer, parameters = start()
@@ -780,6 +1007,10 @@ def test_transformers_computes_what_our_head_computes(pooled: Path, name: str, k
     hidden = run.model.bert(inputs["input_ids"], layout=layout)
     head = run.model.heads[name]
     mine = head(hidden) if name == "slots" else head(hidden, layout, run.model.bert.pooler)
+    if name == "score":  # what the head says is of mean 0 and variance 1
+        task = next(task for task in run.tasks if task.name == name)
+        assert isinstance(task, SentenceRegression)
+        mine = task.offset + task.scale * mine
     scores = theirs(**inputs).logits
     if name == "slots":
         mine, scores = mine[layout.mask], scores[layout.mask]
@@ -795,7 +1026,7 @@ def test_transformers_computes_what_our_head_computes(pooled: Path, name: str, k
 def test_transformers_own_pipelines_say_what_train_predict_says(pooled: Path) -> None:
     transformers = pytest.importorskip("transformers")
     run = load_run(pooled)
-    examples = to_examples(TEXTS, run.splitting, run.tasks)
+    examples = [one.example for one in from_lines(TEXTS, run.splitting, run.tasks)]
     items = prepare(examples, run.encoder.tokenizer, run.tasks)
     pipe = transformers.pipeline(
         "text-classification", model=str(pooled / "transformers/intent"), device="cpu"

@@ -144,12 +144,12 @@ def test_every_target_of_a_batch_is_where_its_tokens_are(tokenizer: Tokenizer) -
 
         # What each task must find, in the items' order.
         rows = [row for row, i in enumerate(chosen) if "mood" in i.example.labels]
-        assert batch.positions["mood"].tolist() == [batch.rows[i][0] for i in rows]
+        assert batch.positions["mood"].tolist() == [[batch.rows[i][0]] for i in rows]
         moods = [TASKS[0].labels[value] for value in batch.targets["mood"].tolist()]
         assert moods == [chosen[i].example.labels["mood"] for i in rows]
 
         scored = [i for i, item in enumerate(chosen) if "stars" in item.example.labels]
-        assert batch.positions["stars"].tolist() == [batch.rows[i][0] for i in scored]
+        assert batch.positions["stars"].tolist() == [[batch.rows[i][0]] for i in scored]
         stars = torch.tensor([chosen[i].example.labels["stars"] for i in scored])
         assert torch.equal(batch.targets["stars"], stars)
         assert stars.dtype == torch.float32

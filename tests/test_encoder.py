@@ -368,7 +368,6 @@ def test_the_modules_that_are_read(kinds: list[str], normalize: bool, saved: Pat
             "Normalize, Normalize",
         ),
         ([f"{OLD}Pooling", f"{OLD}Transformer"], "Pooling, Transformer"),
-        ([f"{OLD}Transformer"], "Transformer"),
         ([f"{OLD}CLIPModel"], "CLIPModel"),
         ([f"{OLD}Transformer", "another_package.Pooling"], "another_package.Pooling"),
         (["custom_st.Transformer", f"{OLD}Pooling"], "custom_st.Transformer"),
@@ -380,6 +379,12 @@ def test_other_modules_are_refused_by_name(kinds: list[str], named: str, saved: 
     with pytest.raises(
         InputError, match=rf"modules\.json: the modules are .*{re.escape(named)}.*; read here: "
     ):
+        SentenceEncoder.from_pretrained(saved)
+
+
+def test_a_cross_encoder_is_told_how_to_open(saved: Path) -> None:
+    write(saved / "modules.json", modules(f"{OLD}Transformer"))
+    with pytest.raises(InputError, match=f"python -m train.predict --model {saved}$"):
         SentenceEncoder.from_pretrained(saved)
 
 

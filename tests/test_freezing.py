@@ -28,7 +28,7 @@ from tests.training import (
     write_model,
     write_splits,
 )
-from train import run as run_module
+from train import fit as fit_module
 from train.checkpoint import checkpoints
 from train.evaluation import predict
 from train.freezing import FreezingPlan, select
@@ -354,7 +354,7 @@ def test_gradual_unfreezing(world: World, tmp_path: Path, monkeypatch: pytest.Mo
         set_rates(optimizer, factor)
         seen.append({group["unit"]: group["lr"] for group in optimizer.param_groups})
 
-    monkeypatch.setattr(run_module, "set_rates", watched)
+    monkeypatch.setattr(fit_module, "set_rates", watched)
     settings = world.settings(
         freeze="backbone",
         unfreeze="2: layers.2; 4: layers.1",
@@ -426,6 +426,7 @@ def test_freeze_all_only_evaluates(
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         *("heads.safetensors", "metrics.json", "model", "predictions.jsonl"),
         *("settings.toml", "tasks.json", "transformers"),
+        *("report.md", "reliability.png", "confusion.png"),
     }
     assert len((tmp_path / "run/predictions.jsonl").read_text().splitlines()) == 12
     again = load_run(tmp_path / "run")

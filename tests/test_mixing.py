@@ -6,6 +6,8 @@ sums by hand.
 """
 
 import json
+import random
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minibert.files import InputError
-from tests.training import World, log_of, make_world, write_json_lines
+from tests.training import (
+    World,
+    log_of,
+    make_world,
+    pair,
+    sentence,
+    write_json_lines,
+    write_splits,
+)
 from train.batches import Item
 from train.mixing import LossMixer, add_gradients, gradient_report
 from train.run import train
@@ -133,6 +143,46 @@ def test_accumulated_gradient_is_that_of_the_whole_step(
     assert found.sums == pytest.approx(expected.sums, rel=tolerance)
 
 
+def test_every_kind_accumulates_exactly(world: World, tmp_path: Path) -> None:
+    """Seven kinds on one encoder, some texts in several windows: the batches are of uneven size,
+    and some lack a task."""
+
+    def pairs(dice: random.Random) -> dict[str, Any]:
+        record = pair(dice)
+        same = ("other", "same")[record.pop("cosine") > 0.5]
+        return record | {"together": same, "apart": same}
+
+    def texts(dice: random.Random) -> dict[str, Any]:
+        made = sentence(dice)
+        found = sorted({tag[2:] for tag in made["slots"] if tag != "O"})
+        return {"text": " ".join(made["words"]), "topics": found}
+
+    def questions(dice: random.Random) -> dict[str, Any]:
+        words = sentence(dice)["words"]
+        answers = {"text": [words[0]], "answer_start": [0]}
+        return {"question": "sing", "context": " ".join(words), "answers": answers}
+
+    def choices(dice: random.Random) -> dict[str, Any]:
+        several = [" ".join(sentence(dice)["words"]) for _ in range(dice.choice((2, 4)))]
+        return {"text": "please", "choices": several, "label": dice.randrange(2)}
+
+    made = {"pairs": pairs, "texts": texts, "questions": questions, "choices": choices}
+    folders = [write_splits(tmp_path / name, make, 7, 2) for name, make in made.items()]
+    changes: dict[str, Any] = {"dropout": 0.0, "stride": 3, "max_length": 10}
+    changes |= {"pairs": "apart=apart", "class_weights": "topics=auto, together=same:3"}
+    settings = world.settings(world.sentences, *folders, **changes)
+    parts = assemble_exact(settings)
+    kinds = ["sentence", "tokens", "pair", "pair apart", "multilabel", "question", "choice"]
+    assert [task.kind for task in parts.tasks] == kinds
+    items = [item for source in parts.sources for item in source[:9]]
+    assert any(len(item.parts_of.get("topics", ())) > 1 for item in items)
+    random.Random(0).shuffle(items)
+    whole, expected = step(parts, [items])
+    accumulated, found = step(parts, chunks(items))
+    assert_same(accumulated, whole, 1e-12)
+    assert found.counts == pytest.approx(expected.counts, rel=1e-12)
+
+
 def test_batches_without_a_target_do_not_count(world: World, patchy: Path) -> None:
     parts = assemble_exact(world.settings(patchy, dropout=0.0, tasks=("intent", "slots")))
     with_targets = parts.sources[0]
@@ -152,6 +202,12 @@ def expected_loss(parts: Parts, items: Sequence[Item]) -> dict[str, Tensor]:
     terms."""
     logits: dict[str, list[Tensor]] = {task.name: [] for task in parts.tasks}
     targets: dict[str, list[float]] = {task.name: [] for task in parts.tasks}
+    train_scores = [
+        item.example.labels["score"]
+        for source in parts.sources
+        for item in source
+        if "score" in item.example.labels
+    ]
     heads: Any = parts.model.heads
     for item in items:
         states = [
@@ -174,7 +230,9 @@ def expected_loss(parts: Parts, items: Sequence[Item]) -> dict[str, Tensor]:
                 scores = heads[task.name].classifier(states[0].mean(0))
                 logits[task.name].append(scores if task.labels else scores[0])
                 targets[task.name].append(
-                    task.labels.index(str(label)) if task.labels else float(label)
+                    task.labels.index(str(label))
+                    if task.labels
+                    else (label - statistics.fmean(train_scores)) / statistics.pstdev(train_scores)
                 )
     losses = {}
     for task in parts.tasks:
@@ -268,6 +326,16 @@ def test_uncertainty_starts_as_the_sum_and_finds_the_losses_own_scale(world: Wor
         assert float(mixer.log_variances[name].exp().detach()) == pytest.approx(
             2 * float(loss), rel=1e-4
         )
+
+
+def test_uncertainty_of_the_tasks_of_two_data_sets() -> None:
+    tasks = [SentenceRegression("a.score"), SentenceRegression("b.score")]
+    mixer = LossMixer(tasks, Settings(loss="uncertainty"))
+    losses = {"a.score": torch.tensor(3.0), "b.score": torch.tensor(0.5)}
+    mixer(losses).backward()
+    mixer.add_penalty_gradient(["a.score"])
+    # the derivatives of exp(-s) loss / 2, where that is the loss, and of s / 2
+    assert [float(p.grad) for p in mixer.parameters() if p.grad is not None] == [0.5 - 3.0, -0.5]
 
 
 def test_uncertainty_finds_the_variance_of_the_noise() -> None:

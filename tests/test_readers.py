@@ -8,13 +8,15 @@ and value for each kind of mistake.
 
 import csv
 import json
+import random
 import re
 import socket
 import sys
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +24,26 @@ import pytest
 
 from minibert import InputError
 from minibert.files import read_lines
-from train.data.columns import from_fields, settle
+from train.data.columns import from_fields
 from train.data.examples import DataSet, Example
 from train.data.read import OURS, read_source
+from train.data.reading import Reading
+from train.data.settle import settle
 from train.data.spans import span_tags
 from train.data.splits import cut_dev
 from train.data.words import WORD
-from train.setup import load_data
+from train.load import load_data
+from train.settings import Settings
 from train.tasks import classes_of, clean_labels
+from train.tasks.classification import SentenceClassification
+from train.tasks.tagging import TokenTagging
 
 
-def splits_of(path: Path, scores: Collection[str] = ()) -> dict[str, list[Example]]:
-    return read_source(str(path), scores)[0]
+def splits_of(path: Path | str, **settings: Any) -> dict[str, list[Example]]:
+    """What the files say, before anything is left out, cut off or told."""
+    reading = Reading.of(Settings(**settings), lambda _: None)
+    (data,) = settle([read_source(str(path), reading)], reading)
+    return {split: list(examples) for split, examples in data.splits.items()}
 
 
 def write(folder: Path, **files: str) -> Path:
@@ -49,8 +59,10 @@ def lines(*records: Any) -> str:
     return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
-def load(folder: Path, said: list[str] | None = None) -> DataSet:
-    return load_data(str(folder), 0, said.append if said is not None else lambda _: None)
+def load(folder: Path | str, said: list[str] | None = None, **settings: Any) -> DataSet:
+    announce = said.append if said is not None else lambda _: None
+    (data,) = load_data(Settings(data=(str(folder),), **settings), announce)
+    return data
 
 
 def labels(examples: Any, name: str) -> list[Any]:
@@ -256,20 +268,21 @@ def test_a_conll_word_without_a_tag(tmp_path: Path) -> None:
 # Tags
 
 
-def test_iob1_and_stray_inside_tags_are_repaired_counted_and_announced(tmp_path: Path) -> None:
-    iob1 = "a I-PER\nb I-PER\nc B-PER\nd I-ORG\ne O\nf I-ORG\n\ng I-PER\n"
+def test_stray_inside_tags_are_repaired_counted_and_announced(tmp_path: Path) -> None:
+    """All splits together tell that the tags are BIO."""
+    train = "a B-PER\nb I-PER\nc I-ORG\nd I-ORG\ne O\nf I-ORG\n\ng I-PER\n"
     said: list[str] = []
     data = load(
-        write(tmp_path, train__conll=iob1, dev__conll="a O\n", test__conll="a I-ORG\n"), said
+        write(tmp_path, train__conll=train, dev__conll="a O\n", test__conll="a I-ORG\n"), said
     )
     assert labels(data.splits["train"], "tags") == [
-        ("B-PER", "I-PER", "B-PER", "B-ORG", "O", "B-ORG"),
+        ("B-PER", "I-PER", "B-ORG", "I-ORG", "O", "B-ORG"),
         ("B-PER",),
     ]
     assert labels(data.splits["test"], "tags") == [("B-ORG",)]
     assert said == [
-        f"{tmp_path}, train: 4 tags tags I- that continued nothing were read as B-",
-        f"{tmp_path}, test: 1 tags tags I- that continued nothing were read as B-",
+        f"{tmp_path}: tags: 4 tags I- that continued nothing were read as B-",
+        "tags: train PER 2, ORG 1; dev none; test ORG 1",
     ]
 
 
@@ -282,6 +295,8 @@ def test_sound_tags_are_left_alone_and_nothing_is_said() -> None:
 
 
 # CSV and TSV
+
+UNQUOTED = "if quotation marks are part of the texts, say --no-quoted"
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
@@ -320,12 +335,21 @@ def test_tables_with_quotes_commas_tabs_and_line_ends_inside(
     [
         ("", "line 1: there must be the names of the columns"),
         (
-            "sentence,label\na,b\n",
-            "line 1: no column text (or text_a and text_b); it has sentence, label",
+            "phrase,label\na,b\n",
+            "line 1: no column text (or text_a and text_b); it has phrase, label. Say which column "
+            'is the text: --columns "text=COLUMN"; or that the first line is no header: '
+            "--no-header",
+        ),
+        (
+            "text;label\na;b\n",
+            "line 1: no column text (or text_a and text_b); it has text;label; if ';' separates "
+            "the columns, say so: --delimiter ';'",
         ),
         (
             "text_a,label\na,b\n",
-            "line 1: no column text (or text_a and text_b); it has text_a, label",
+            "line 1: no column text (or text_a and text_b); it has text_a, label. Say which column "
+            'is the text: --columns "text=COLUMN"; or that the first line is no header: '
+            "--no-header",
         ),
         (
             "text,label,label\na,b,c\n",
@@ -338,8 +362,8 @@ def test_tables_with_quotes_commas_tabs_and_line_ends_inside(
             "text_a,text_b,score\na,,0.5\n",
             "line 2: a text must be a string that is not blank, not ''",
         ),
-        ('text,label\n"a"b,c\n', "line 2: ',' expected after '\"'"),
-        ('text,label\na,b\n"c,d\n', "line 3: unexpected end of data"),
+        ('text,label\n"a"b,c\n', f"line 2: ',' expected after '\"'; {UNQUOTED}"),
+        ('text,label\na,b\n"c,d\n', f"line 3: unexpected end of data; {UNQUOTED}"),
     ],
 )
 def test_a_table_gone_wrong(content: str, message: str, tmp_path: Path) -> None:
@@ -396,7 +420,7 @@ def test_a_column_is_of_scores_in_all_splits_if_it_is_in_one(tmp_path: Path) -> 
     }
     only = write(tmp_path / "only", test__csv="text,x,y\na,1,1\n")
     assert splits_of(only)["test"][0].labels == {"x": "1", "y": "1"}
-    assert splits_of(only, ["x"])["test"][0].labels == {"x": 1.0, "y": "1"}
+    assert splits_of(only, score=("x",))["test"][0].labels == {"x": 1.0, "y": "1"}
 
 
 def test_a_text_beside_decimal_numbers_stays_a_text(tmp_path: Path) -> None:
@@ -436,6 +460,7 @@ def test_any_number_of_labels_of_all_kinds(tmp_path: Path) -> None:
         },
         f"{file}, line 1",
         ("Ada", "met", "Bo", "in", "Rome", "."),
+        id=7,
     )
     assert second == Example(
         "Ada met",
@@ -446,9 +471,16 @@ def test_any_number_of_labels_of_all_kinds(tmp_path: Path) -> None:
     assert third == Example("one", {"likeness": "-1"}, f"{file}, line 5", None, "two")
 
 
+def settled(example: Example, **settings: Any) -> Example:
+    """An example as the only one of its data."""
+    reading = Reading.of(Settings(**settings), lambda _: None)
+    (data,) = settle([DataSet("data", {"train": [example]})], reading)
+    return data.splits["train"][0]
+
+
 def read(record: dict[str, Any]) -> Example:
     """A record as the only one of its data."""
-    return settle({"train": [from_fields(record, "here")]})["train"][0]
+    return settled(from_fields(record, "here"))
 
 
 def test_words_beside_a_text_keep_their_number_whatever_spans_there_are() -> None:
@@ -488,8 +520,7 @@ def test_an_empty_list_is_no_entity_only_where_other_rows_hold_spans(tmp_path: P
 
 
 def test_a_string_of_digits_is_a_label_and_a_number_a_score() -> None:
-    examples = [from_fields({"text": "t", "version": "4.5", "score": 4.5}, "here")]
-    assert settle({"train": examples})["train"][0].labels == {
+    assert read({"text": "t", "version": "4.5", "score": 4.5}).labels == {
         "version": "4.5",
         "score": 4.5,
     }
@@ -507,8 +538,8 @@ def test_a_string_of_digits_is_a_label_and_a_number_a_score() -> None:
         (r'{"text": "a", "x": "\udc00"}', "holds half a surrogate pair, which is no character"),
         ("{}", "needs text, or words, or text_a and text_b; it has nothing"),
         (
-            '{"tokens": ["a"], "x": 1}',
-            "needs text, or words, or text_a and text_b; it has tokens, x",
+            '{"wordlist": ["a"], "x": 1}',
+            "needs text, or words, or text_a and text_b; it has wordlist, x",
         ),
         ('{"text": null, "x": 1}', "needs text, or words, or text_a and text_b; it has x"),
         ('{"text_a": "a"}', "needs text, or words, or text_a and text_b; it has text_a"),
@@ -523,7 +554,6 @@ def test_a_string_of_digits_is_a_label_and_a_number_a_score() -> None:
         ('{"words": ["a", " "]}', "words must be a list of texts, none of them blank"),
         ('{"words": ["a", 1]}', "words must be a list of texts, none of them blank"),
         ('{"words": []}', "words must be a list of texts, none of them blank"),
-        ('{"text": "a", "x": true}', "x = True is no label: a string, a number or a list is one"),
         (
             '{"text": "a", "x": {"y": 1}}',
             "x = {'y': 1} is no label: a string, a number or a list is one",
@@ -534,7 +564,7 @@ def test_a_string_of_digits_is_a_label_and_a_number_a_score() -> None:
         ('{"text": "a", "x": 1' + "0" * 400 + "}", "x = 1000"),
         ('{"words": ["a", "b"], "x": ["O"]}', "x has 1 tags for 2 words"),
         ('{"words": ["a"], "x": []}', "x has 0 tags for 1 words"),
-        ('{"text": "a", "x": ["O"]}', "x is a list of texts; tags need words beside them, as many"),
+        ('{"text": "a", "x": ["O", 1]}', "x has 'O', which should read [start, end, type]"),
         (
             '{"words": ["a"], "x": [[0, 1, "p"]]}',
             "x holds spans, which count characters of a text; here is no field",
@@ -658,7 +688,7 @@ def test_the_names_of_the_dev_split(name: str, suffix: str, tmp_path: Path) -> N
     }
     for split in ("train", name):
         (tmp_path / f"{split}.{suffix}").write_text(content.get(suffix, "a O\n"))
-    assert set(load(tmp_path).splits) == {"train", "dev"}
+    assert set(splits_of(tmp_path)) == {"train", "dev"}
 
 
 @pytest.mark.parametrize(
@@ -694,35 +724,65 @@ def test_a_missing_dev_split_is_cut_from_train_and_announced(tmp_path: Path) -> 
     said: list[str] = []
     data = load(folder, said)
     assert said == [
-        f"{folder}: no dev split, so 10 of the 95 train examples are cut off for it (seed 0)"
+        f"{folder}: no dev split, so 10 of the 95 train examples are cut off for it (seed 0)",
+        "x: train a 43, b 42; dev a 5, b 5",
     ]
     train, dev = ([e.text for e in data.splits[split]] for split in ("train", "dev"))
     assert sorted(train + dev) == sorted(record["text"] for record in records)
     assert len(dev) == 10
     assert load(folder) == data
-    assert [e.text for e in load_data(str(folder), 1, said.append).splits["dev"]] != dev
+    assert [e.text for e in load(folder, said, seed=1).splits["dev"]] != dev
     assert dev != [record["text"] for record in records[:10]]
 
 
 def test_the_last_example_of_a_label_stays_in_train() -> None:
     """A label that only dev has could not be learnt, and `build_tasks` would refuse a cut that is
     ours."""
-    examples = [Example("a", {"x": "common", "e": ("O",), "s": i / 2}, "") for i in range(30)]
-    examples += [Example("b", {"x": f"rare {i}", "s": 0.5}, "") for i in range(30)]
-    examples += [Example("c", {"e": ("O", f"B-type {i}", f"I-type {i}")}, "") for i in range(30)]
-    examples += [Example("d", {"e": ("O", "B-two")}, "")] * 2
+    examples = [Example(f"a {i}", {"x": "common", "e": ("O",), "s": i / 2}, "") for i in range(30)]
+    examples += [Example(f"b {i}", {"x": f"rare {i}", "s": 0.5}, "") for i in range(30)]
+    examples += [
+        Example(f"c {i}", {"e": ("O", f"B-type {i}", f"I-type {i}")}, "") for i in range(30)
+    ]
+    examples += [Example(f"d {i}", {"e": ("O", "B-two")}, "") for i in range(2)]
+    kinds = {"x": SentenceClassification, "e": TokenTagging}
     for seed in range(20):
-        train, dev = cut_dev(examples, seed, classes_of)
+        train, dev = cut_dev(examples, seed, partial(classes_of, kinds=kinds))
         assert len(train) == 83
         assert len(dev) == 9
-        assert {e.text for e in dev} <= {"a", "d"}
-        assert sum(e.text == "d" for e in dev) <= 1
-    train, dev = cut_dev(examples[30:], 0, classes_of)
-    assert [e.text for e in dev] == ["d"]
+        assert {e.text[0] for e in dev} == {"a", "d"}
+        assert sum(e.text[0] == "d" for e in dev) == 1
+    train, dev = cut_dev(examples[30:], 0, partial(classes_of, kinds=kinds))
+    assert [e.text[0] for e in dev] == ["d"]
+
+
+def test_dev_has_a_tenth_of_each_class_and_copies_stay_together() -> None:
+    """The classes' shares are counted; a rare class has one example; no text is on both sides."""
+    draw = random.Random(0)
+    names = ["many"] * 600 + ["some"] * 300 + ["few"] * 96 + ["rare"] * 4
+    draw.shuffle(names)
+    examples = [Example(f"text {i // 2}", {"x": name}, "") for i, name in enumerate(names)]
+    devs = set()
+    for seed in range(5):
+        kinds = {"x": SentenceClassification}
+        train, dev = cut_dev(examples, seed, partial(classes_of, kinds=kinds))
+        counts = Counter(e.labels["x"] for e in dev)
+        assert len(dev) == 100
+        assert abs(counts["many"] - 60) <= 3
+        assert abs(counts["some"] - 30) <= 3
+        assert abs(counts["few"] - 10) <= 3
+        assert counts["rare"] in (1, 2)
+        assert not {e.text for e in train} & {e.text for e in dev}
+        assert [e.where for e in train + dev] == [e.where for e in examples]
+        devs.add(tuple(e.text for e in dev))
+    assert len(devs) == 5
 
 
 @pytest.mark.parametrize(
-    "records", [[{"text": "a", "x": "y"}], [{"text": "a", "x": "y"}, {"text": "b", "x": "z"}]]
+    "records",
+    [
+        [{"text": "a", "x": "y"}, {"text": "b", "x": "z"}],
+        [{"text": "a", "x": "y"}, {"text": "a", "x": "z"}] * 5,  # copies of one text
+    ],
 )
 def test_too_few_examples_to_cut_a_dev_split_from(records: list[Any], tmp_path: Path) -> None:
     write(tmp_path, train__jsonl=lines(*records))
@@ -748,7 +808,7 @@ def test_no_such_data(name: str) -> None:
         f"--data {name}: there is no such file or folder; the project's own data sets are "
         "newsroom, notebook"
     )
-    assert error_of(lambda: load_data(name, 0)).startswith(message)
+    assert error_of(lambda: load(name)).startswith(message)
 
 
 def test_a_folder_or_file_that_holds_no_data(tmp_path: Path) -> None:
@@ -756,13 +816,18 @@ def test_a_folder_or_file_that_holds_no_data(tmp_path: Path) -> None:
     assert error_of(lambda: load(tmp_path)).startswith(
         f"{tmp_path} has no data that is recognised. A split NAME (train"
     )
-    assert error_of(lambda: load(tmp_path / "notes.txt")) == (
-        f"{tmp_path}/notes.txt: of a file, only .conll, .csv, .tsv, .jsonl can be read"
+    assert error_of(lambda: load(tmp_path / "notes.txt")).startswith(
+        f"{tmp_path}/notes.txt: no labels are recognised. A .txt file is lines of a label, a tab"
+    )
+    assert error_of(lambda: load(write(tmp_path, notes__docx="") / "notes.docx")) == (
+        f"{tmp_path}/notes.docx: of a file, only .conll, .conllu, .csv, .tsv, .jsonl, .json, .txt "
+        "can be read"
     )
 
 
 def test_a_single_file_is_train_and_names_the_source(tmp_path: Path) -> None:
-    write(tmp_path, mood__csv="text,x\n" + "a,y\n" * 20)
+    rows = "".join(f"text {i},{'yz'[i % 2]}\n" for i in range(20))
+    write(tmp_path, mood__csv="text,x\n" + rows)
     data = load(tmp_path / "mood.csv")
     assert data.name == "mood"
     assert [len(data.splits[split]) for split in ("train", "dev")] == [18, 2]
@@ -776,15 +841,15 @@ def test_our_own_data_sets_go_by_their_names(
 ) -> None:
     monkeypatch.chdir(write(tmp_path, newsroom___train__csv="text,x\na,y\n"))
     for name in ("newsroom", "notebook", "notebook-alpha"):
-        data = load_data(name, 0)
+        data = load(name)
         assert data.name == name
         assert data.splits["train"][0].where.startswith(str(OURS / name))
-    assert "has no data that is recognised" in error_of(lambda: load_data(".", 0))
-    assert list(read_source("./newsroom")[0]) == ["train"]
+    assert "has no data that is recognised" in error_of(lambda: load("."))
+    assert list(splits_of("./newsroom")) == ["train"]
 
 
 def test_the_notebooks_sentences() -> None:
-    data, three = load_data("notebook", 0), load_data("notebook-alpha", 0)
+    data, three = load("notebook"), load("notebook-alpha")
     texts = ["I love tres leches", "Something fun", "Transformers are powerful models for NLP!"]
     for split in ("train", "dev", "test"):
         assert [e.text for e in three.splits[split]] == texts
@@ -827,7 +892,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_a_folder_of_tables_through_the_datasets_library(hub: Any, tmp_path: Path) -> None:
     table = "text,label,score\n" + "".join(f"text {i},{i % 3},{i / 2}\n" for i in range(30))
     folder = write(tmp_path / "data", train__csv=table, validation__csv=table)
-    through, direct = load_data(f"hub:{folder}", 0), load(folder)
+    through, direct = load(f"hub:{folder}"), load(folder)
     for split in ("train", "dev"):
         assert [(e.text, e.labels) for e in through.splits[split]] == [
             (e.text, e.labels) for e in direct.splits[split]
@@ -839,19 +904,22 @@ def test_a_folder_of_tables_through_the_datasets_library(hub: Any, tmp_path: Pat
 def test_a_folder_of_json_lines_through_the_datasets_library(hub: Any, tmp_path: Path) -> None:
     records = [
         {"words": ["a", "b"], "tags": ["O", "B-x"], "kind": "k"},
-        {"words": ["c"], "tags": ["I-x"], "kind": None},
+        {"words": ["c"], "tags": ["I-x"], "kind": "l"},
     ]
-    folder = write(tmp_path / "data", train__jsonl=lines(*records), test__jsonl=lines(*records))
+    files = {f"{split}__jsonl": lines(*records) for split in ("train", "dev", "test")}
+    folder = write(tmp_path / "data", **files)
     said: list[str] = []
-    data = load_data(f"hub:{folder}", 0, said.append)
+    data = load(f"hub:{folder}", said)
     assert [(e.words, e.labels) for e in data.splits["test"]] == [
         (("a", "b"), {"tags": ("O", "B-x"), "kind": "k"}),
-        (("c",), {"tags": ("B-x",)}),
+        (("c",), {"tags": ("B-x",), "kind": "l"}),
     ]
     assert said == [
-        f"hub:{folder}, train: 1 tags tags I- that continued nothing were read as B-",
-        f"hub:{folder}, test: 1 tags tags I- that continued nothing were read as B-",
-        f"hub:{folder}: no dev split, so 1 of the 2 train examples are cut off for it (seed 0)",
+        f"hub:{folder}: tags: 3 tags I- that continued nothing were read as B-",
+        "tags: train x 2; dev x 2; test x 2",
+        "kind: train k 1, l 1; dev k 1, l 1; test k 1, l 1",
+        "2 of the 2 dev texts also stand in train",
+        "2 of the 2 test texts also stand in train",
     ]
 
 
@@ -874,7 +942,7 @@ def test_classes_of_the_hub_are_read_by_their_names(hub: Any, tmp_path: Path) ->
         data = hub.Dataset.from_list(rows, features=features)
         (tmp_path / "data").mkdir(exist_ok=True)
         data.to_parquet(tmp_path / "data" / f"{split}.parquet")
-    splits, _ = read_source(f"hub:{tmp_path / 'data'}")
+    splits = splits_of(f"hub:{tmp_path / 'data'}")
     assert set(splits) == {"train", "dev"}
     for examples in splits.values():
         assert [(e.words, e.labels) for e in examples] == [
@@ -894,7 +962,7 @@ def test_pairs_of_the_hub(hub: Any, tmp_path: Path) -> None:
     ]
     (tmp_path / "data").mkdir()
     hub.Dataset.from_list(rows).to_parquet(tmp_path / "data" / "train.parquet")
-    splits, _ = read_source(f"hub:{tmp_path / 'data'}")
+    splits = splits_of(f"hub:{tmp_path / 'data'}")
     assert [(e.text, e.second, e.labels) for e in splits["train"]] == [
         ("a", "b", {"score": 0.5}),
         ("c", "d", {"score": 1.0}),
@@ -903,7 +971,7 @@ def test_pairs_of_the_hub(hub: Any, tmp_path: Path) -> None:
 
 def test_without_the_datasets_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)  # as if it were not installed
-    assert error_of(lambda: load_data("hub:owner/name", 0)) == (
+    assert error_of(lambda: load("hub:owner/name")) == (
         "hub:owner/name needs the datasets library: pip install 'minibert[hub]'"
     )
 
@@ -920,7 +988,7 @@ def test_a_hub_that_cannot_be_reached(hub: Any, monkeypatch: pytest.MonkeyPatch)
         closed = f"http://127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setattr(hub.config, "HF_ENDPOINT", closed)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", closed)
-    message = error_of(lambda: load_data("hub:owner/name/config", 0))
+    message = error_of(lambda: load("hub:owner/name/config"))
     assert re.fullmatch(r"hub:owner/name/config cannot be loaded: .*owner/name.*", message)
     assert sum(slept) < 60
 
@@ -943,10 +1011,7 @@ def test_the_parts_of_a_hub_name(
         raise RuntimeError
 
     monkeypatch.setattr(hub, "load_dataset", refuse)
-    assert (
-        error_of(lambda: load_data(f"hub:{name}", 0))
-        == f"hub:{name} cannot be loaded: RuntimeError"
-    )
+    assert error_of(lambda: load(f"hub:{name}")) == f"hub:{name} cannot be loaded: RuntimeError"
     assert asked == [(path, config)]
 
 

@@ -5,7 +5,9 @@ where they are installed.
 """
 
 import json
+import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,24 @@ import pytest
 from minibert.files import InputError, write_text
 from minibert.program import Interrupted
 from tests.training import World, log_of, make_world, metrics_of, write_model
+from train.analysis import Analysis, Confusion, calibration
 from train.batches import Item
 from train.data.examples import Example
+from train.evaluation import Metrics, monitored_value
 from train.journal import Journal, add_scalars, tensorboard
-from train.report import draw_curves, final_table, groups_table, shown, table, write_predictions
+from train.pictures import draw_curves, draw_pictures
+from train.report import (
+    final_table,
+    groups_table,
+    label_table,
+    label_tables,
+    report_sections,
+    shown,
+    table,
+    text_of,
+    write_predictions,
+    write_report,
+)
 from train.run import main, train
 from train.settings import Settings
 from train.setup import assemble
@@ -34,10 +50,20 @@ TASKS: list[Task] = [
     PairSimilarity("cosine"),
 ]
 METRICS: dict[str, Any] = {
-    "intent": {"accuracy": 0.98765, "macro_f1": 0.5, "macro_recall": 0.1},
+    "intent": {"accuracy": 0.98765, "macro_f1": 0.5, "macro_recall": 0.1, "loss": 0.12345},
     "slots": {"f1": 1.0, "precision": 1.0, "recall": 1.0, "entities_cut_off": 0},
-    "score": {"spearman": -0.51234567, "pearson": 0.1, "root_mean_squared_error": 2.0},
-    "cosine": {"spearman": 0.0, "pearson": 0.1, "root_mean_squared_error": 0.25},
+    "score": {
+        "spearman": -0.51234567,
+        "pearson": 0.1,
+        "root_mean_squared_error": 2.0,
+        "mean_absolute_error": 1.5,
+    },
+    "cosine": {
+        "spearman": 0.0,
+        "pearson": 0.1,
+        "root_mean_squared_error": 0.25,
+        "mean_absolute_error": 0.125,
+    },
     "frame": 0.0625,
 }
 
@@ -119,16 +145,20 @@ def test_groups_table_is_printed_at_the_start(
     printed = capsys.readouterr()
     # 36 rows of words, and the row of ones
     held = groups(settings).replace("1,896", f"{(37 + 32 + 2) * 24 + 48:,}")
-    assert printed.out.startswith(
+    start = printed.out.index("44 train")
+    assert [line.split()[0] for line in printed.out[:start].splitlines()] == ["intent:", "slots:"]
+    assert printed.out[start:].startswith(
         "44 train, 12 dev, 12 test examples; tasks: intent (sentence, 3 labels), "
-        "slots (tokens, 5 labels)\n36 of 43 words occur; only their rows are held, "
+        "slots (tokens, 5 labels, BIO)\n36 of 43 words occur; only their rows are held, "
         f"and one more that measures weight decay\n{held}\nepoch 1  step 6  loss "
     )
     results = {split: metrics_of(tmp_path / "run")[split] for split in ("dev", "test")}
     tail = printed.out[
         printed.out.index(final_table(results, assemble(settings).tasks)) :
     ].splitlines()
-    assert len(tail) == 1 + 4 + 1
+    table_of_labels = tail[tail.index("") + 1 :]
+    assert table_of_labels[0].split() == ["intent", "precision", "recall", "f1", "support"]
+    assert [line.split()[0] for line in table_of_labels[1:4]] == ["music", "travel", "weather"]
     assert tail[-1].startswith("best step 6 of 6, ")
     assert tail[-1].endswith(f" s; all of it is in {tmp_path / 'run'}")
     assert printed.err == ""  # no bar where there is no terminal
@@ -137,28 +167,36 @@ def test_groups_table_is_printed_at_the_start(
 def test_final_table() -> None:
     single = {name: METRICS[name] for name in ("slots", "cosine")}
     assert final_table({"joint": METRICS, "single": single}, TASKS) == (
-        "                   joint  single\n"
-        "intent accuracy    98.77       -\n"
-        "intent macro_f1    50.00       -\n"
-        "slots f1          100.00  100.00\n"
-        "score spearman   -0.5123       -\n"
-        "cosine spearman   0.0000  0.0000\n"
-        "frame accuracy      6.25       -"
+        "                                  joint  single\n"
+        "intent accuracy                   98.77       -\n"
+        "intent macro_f1                   50.00       -\n"
+        "intent loss                      0.1235       -\n"
+        "slots f1                         100.00  100.00\n"
+        "score spearman                  -0.5123       -\n"
+        "score root_mean_squared_error    2.0000       -\n"
+        "score mean_absolute_error        1.5000       -\n"
+        "cosine spearman                  0.0000  0.0000\n"
+        "cosine root_mean_squared_error   0.2500  0.2500\n"
+        "cosine mean_absolute_error       0.1250  0.1250\n"
+        "frame accuracy                     6.25       -"
     )
 
 
 def test_final_table_of_one_split_without_frames() -> None:
     assert final_table({"dev": {"intent": METRICS["intent"]}}, TASKS[:1]) == (
-        "                   dev\n"
-        "intent accuracy  98.77\n"
-        "intent macro_f1  50.00"
+        "                    dev\n"
+        "intent accuracy   98.77\n"
+        "intent macro_f1   50.00\n"
+        "intent loss      0.1235"
     )  # fmt: skip
 
 
 def test_metrics_on_one_line() -> None:
     assert shown(METRICS, TASKS) == (
-        "intent accuracy 98.77 macro_f1 50.00  slots f1 100.00  score spearman -0.5123  "
-        "cosine spearman 0.0000  frame 6.25"
+        "intent accuracy 98.77 macro_f1 50.00 loss 0.1235  slots f1 100.00  "
+        "score spearman -0.5123 root_mean_squared_error 2.0000 mean_absolute_error 1.5000  "
+        "cosine spearman 0.0000 root_mean_squared_error 0.2500 mean_absolute_error 0.1250  "
+        "frame 6.25"
     )
     assert shown({"slots": METRICS["slots"]}, TASKS) == "slots f1 100.00"
 
@@ -202,16 +240,157 @@ def test_predictions_are_written_beside_what_is_right(tmp_path: Path) -> None:
     assert cosine.readable(0.5, pair.example) == "0.5"
 
 
-# Curves
+def test_predictions_keep_ids_and_the_probabilities_of_classes(tmp_path: Path) -> None:
+    scores = {"a": 0.25, "b": 0.75}
+    item = Item(Example("one", {"intent": "a"}, "", choices=("x", "y"), id=7), (), 0)
+    file = tmp_path / "predictions.jsonl"
+    write_predictions(file, TASKS, [item], [{"intent": Prediction("b", 0.75, scores)}])
+    assert json.loads(file.read_text(encoding="utf-8")) == {
+        "id": 7,
+        "text": "one",
+        "choices": ["x", "y"],
+        "intent": {"gold": "a", "predicted": "b", "probability": 0.75, "scores": scores},
+    }
 
 
-def test_curves_are_drawn(world: World, tmp_path: Path) -> None:
+# The report
+
+
+def analysis(**parts: Any) -> Analysis:
+    return Analysis(
+        **{"per_label": {}, "confusion": None, "calibration": None, "worst": [], **parts}
+    )
+
+
+def test_label_tables_of_few_labels_are_for_the_screen() -> None:
+    figures = {"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 3}
+    few, many = ({f"l{i}": figures for i in range(count)} for count in (2, 13))
+    assert label_table("intent", few) == (
+        "intent  precision  recall     f1  support\n"
+        "l0          50.00  100.00  66.67        3\n"
+        "l1          50.00  100.00  66.67        3"
+    )
+    analyses = {"intent": analysis(per_label=few), "x": analysis(), "y": analysis(per_label=many)}
+    assert label_tables(analyses) == [label_table("intent", few)]
+
+
+def test_the_sections_of_a_report() -> None:
+    """Of many classes, the commonest confusions in place of a table of 13 times 13."""
+    names = tuple(f"c{i:02}" for i in range(13))
+    counts = tuple(tuple(int(i == 3) * j for j in range(13)) for i in range(13))
+    example = Example("a\n very " + "long " * 100, {"intent": "a"}, "file, line 7", second="b")
+    item = Item(example, (), 0)
+    parts = {
+        "intent": analysis(
+            confusion=Confusion(("a", "b"), ((3, 1), (0, 2))),
+            calibration=calibration([(0.95, True), (0.95, False)]),
+            worst=[(item, Prediction("b", 0.75))],
+        ),
+        "slots": analysis(confusion=Confusion(names, counts)),
+    }
+    sections = dict(report_sections({"dev": METRICS, "test": METRICS}, TASKS, parts))
+    assert sections["metrics"] == final_table({"dev": METRICS, "test": METRICS}, TASKS)
+    assert sections["intent, test: confusions"] == (
+        "right \\ predicted  a  b\n"
+        "a                  3  1\n"
+        "b                  0  2"
+    )  # fmt: skip
+    assert sections["intent, test: calibration"] == (
+        "expected calibration error 45.00\n\n"
+        " probability  predictions  mean probability  right\n"
+        "0.93 to 1.00            2             95.00  50.00"
+    )
+    text = f"a very {'long ' * 100}"[:300]
+    assert sections["intent, test: the worst mistakes"] == (
+        f" 1. {text} ... | b\n    right      a\n    predicted  b (0.75)\n"
+        "    from       file, line 7"
+    )
+    mistakes = sections["slots, test: confusions"].splitlines()
+    assert mistakes[0].split() == ["right", "predicted", "times"]
+    assert mistakes[1].split() == ["c03", "c12", "12"]
+    assert len(mistakes) == 1 + 11  # all that is not 0, nor right
+    assert len(sections) == 5
+
+
+def test_a_report_is_markdown_whatever_the_texts_hold(tmp_path: Path) -> None:
+    """A text cannot end the block that it stands in."""
+    sections = [("one", "plain"), ("two", "a\n````\n# no heading")]
+    write_report(tmp_path / "report.md", sections, ["curves.png"])
+    lines = (tmp_path / "report.md").read_text(encoding="utf-8").splitlines()
+    assert lines[:7] == ["# Report", "", "## one", "", "```", "plain", "```"]
+    assert lines[8:15] == ["## two", "", "`````", "a", "````", "# no heading", "`````"]
+    assert lines[-1] == "![curves](curves.png)"
+
+
+def test_all_texts_of_an_example_on_one_line() -> None:
+    example = Example("a\tb\n c", {}, "", second="d", choices=("e", "f"))
+    assert text_of(example) == "a b c | d | e | f"
+    assert text_of(example, 3) == "a b ... | d | e | f"
+
+
+def test_a_run_leaves_its_report(world: World, tmp_path: Path) -> None:
+    settings = world.settings(world.sentences, world.scores, epochs=1)
+    train(settings, tmp_path / "run")
+    report = (tmp_path / "run/report.md").read_text(encoding="utf-8")
+    results = {split: metrics_of(tmp_path / "run")[split] for split in ("dev", "test")}
+    assert "intent loss" in report
+    assert final_table(results, assemble(settings).tasks) in report
+    headings = [line for line in report.splitlines() if line.startswith("## ")]
+    assert headings[:4] == [
+        "## metrics",
+        "## intent, test: labels",
+        "## intent, test: confusions",
+        "## intent, test: calibration",
+    ]
+    assert "## score, test: the worst mistakes" in headings
+    for name in re.findall(r"\]\((.*)\)", report):
+        assert (tmp_path / "run" / name).exists()
+
+
+# Pictures
+
+HISTORY: list[dict[str, Any]] = [
+    {"step": 1, "loss": {"intent": 1.0}, "dev": {"slots": {"f1": 0.5, "loss": 0.75}}}
+]
+
+
+def test_pictures_are_drawn(world: World, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     train(world.settings(world.sentences, world.scores), tmp_path / "run")
-    content = (tmp_path / "run/curves.png").read_bytes()
-    assert content.startswith(b"\x89PNG\r\n")
-    assert len(content) > 5000
+    for name in ("curves.png", "confusion.png", "reliability.png"):
+        content = (tmp_path / "run" / name).read_bytes()
+        assert content.startswith(b"\x89PNG\r\n")
+        assert len(content) > 5000
     assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_curves_show_the_loss_on_dev_beside_that_of_training() -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    left, right = figure.subplots(1, 2)
+    history = [
+        {"step": step, "loss": {"intent": 1.5}, "dev": {"intent": {"accuracy": 0.5, "loss": 2.5}}}
+        for step in (1, 2)
+    ]
+    draw_curves(left, right, history, TASKS)
+    lines = {line.get_label(): line for line in (*left.lines, *right.lines)}
+    assert {name: list(line.get_ydata()) for name, line in lines.items()} == {
+        "intent, train": [1.5, 1.5],
+        "intent, dev": [2.5, 2.5],
+        "intent accuracy": [0.5, 0.5],
+    }
+    assert lines["intent, train"].get_linestyle() == "-"
+    assert lines["intent, dev"].get_linestyle() == "--"
+    assert lines["intent, train"].get_color() == lines["intent, dev"].get_color()
+
+
+def test_names_may_look_like_formulas(tmp_path: Path) -> None:
+    """And have characters that the font lacks: no error and no warning comes of them."""
+    pytest.importorskip("matplotlib")
+    confusion = Confusion(("$x_$", "\u9898"), ((1, 0), (0, 1)))
+    parts = {"$\\bad$": analysis(confusion=confusion, calibration=calibration([(1.0, True)]))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert draw_pictures(tmp_path, [], TASKS, parts) == ["confusion.png", "reliability.png"]
 
 
 def test_drawing_leaves_the_programs_own_backend(tmp_path: Path) -> None:
@@ -220,29 +399,56 @@ def test_drawing_leaves_the_programs_own_backend(tmp_path: Path) -> None:
     before = matplotlib.get_backend()
     matplotlib.use("svg")
     try:
-        history = [{"step": 1, "loss": {"intent": 1.0}, "dev": {"slots": {"f1": 0.5}}}]
-        assert draw_curves(tmp_path, history, TASKS)
+        assert draw_pictures(tmp_path, HISTORY, TASKS, {}) == ["curves.png"]
         assert matplotlib.get_backend() == "svg"
     finally:
         matplotlib.use(before)
 
 
-def test_curves_of_tasks_that_dev_lacks(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    history = [{"step": 1, "loss": {"intent": 1.0}, "dev": {"slots": {"f1": 0.5}}}]
-    assert draw_curves(tmp_path, history, TASKS)
-    assert (tmp_path / "curves.png").exists()
-
-
-def test_no_curves_without_matplotlib_or_without_training(
+def test_no_pictures_without_matplotlib_or_without_anything_to_draw(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    history = [{"step": 1, "loss": {"intent": 1.0}, "dev": {"intent": {"accuracy": 0.5}}}]
+    pytest.importorskip("matplotlib")
+    assert draw_pictures(tmp_path, [], TASKS, {"intent": analysis()}) == []
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert not draw_curves(tmp_path, history, TASKS)
-    assert not draw_curves(tmp_path, [], TASKS)
+    assert draw_pictures(tmp_path, HISTORY, TASKS, {}) == []
     train(world.settings(epochs=1), tmp_path / "run")
     assert not list(tmp_path.rglob("*.png"))
+    assert "](" not in (tmp_path / "run/report.md").read_text(encoding="utf-8")
+
+
+# The loss on dev
+
+
+def test_the_loss_on_dev_is_told(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(world.settings(world.scores, epochs=1), tmp_path / "run")
+    (entry,) = metrics_of(tmp_path / "run")["history"]
+    assert f" loss {entry['dev']['score']['loss']:.4f}  " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("monitor", ["loss", "score.loss"])
+def test_the_loss_on_dev_can_choose_the_best_weights(
+    world: World, tmp_path: Path, monitor: str
+) -> None:
+    """The lowest is the best, and a run whose loss has stopped falling ends."""
+    settings = world.settings(world.scores, monitor=monitor, epochs=40, patience=2, lr=0.03)
+    train(settings, tmp_path / "run")
+    metrics = metrics_of(tmp_path / "run")
+    losses = {e["step"]: e["dev"]["score"]["loss"] for e in metrics["history"]}
+    assert metrics["best_step"] == min(losses, key=losses.__getitem__)
+    assert metrics["dev"]["score"]["loss"] == pytest.approx(min(losses.values()))
+    steps = list(losses)
+    assert steps.index(metrics["best_step"]) == len(steps) - 1 - 2
+    assert len(steps) < 40
+
+
+def test_the_loss_monitored_is_that_of_one_task_or_the_sum() -> None:
+    two: list[Task] = [SentenceClassification("a", ("x", "y")), SentenceRegression("b")]
+    metrics: Metrics = {"a": {"accuracy": 0.5, "loss": 1.5}, "b": {"loss": 0.25}, "frame": 0.5}
+    assert monitored_value(metrics, two, "loss") == -1.75
+    assert monitored_value(metrics, two, "b.loss") == -0.25
 
 
 # TensorBoard

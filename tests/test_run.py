@@ -37,17 +37,19 @@ from tests.training import (
     write_json_lines,
     write_splits,
 )
+from train import fit as fit_module
 from train import run as run_module
 from train.batches import Item
-from train.checkpoint import Progress, checkpoints
+from train.checkpoint import Progress, checkpoints, read_progress
 from train.command_line import new_folder
 from train.compare import compare_single, epochs_alone, settings_alone
 from train.data.examples import DataSet, Example
-from train.evaluation import monitored_value
+from train.evaluation import evaluate, monitored_value
 from train.run import main, train
 from train.sampling import plan_steps
 from train.settings import Settings
 from train.setup import assemble
+from train.step import forward_backward
 from train.tasks import build_tasks
 from train.tasks.base import Task
 from train.tasks.classification import SentenceClassification
@@ -152,8 +154,11 @@ def test_loss_falls_and_the_metrics_of_dev_and_test_are_reported(
     }
     for split in ("dev", "test"):
         assert set(metrics[split]) == {"intent", "slots", "frame"}
-        assert set(metrics[split]["intent"]) == {"accuracy", "macro_f1", "macro_recall"}
-        assert set(metrics[split]["slots"]) == {"f1", "precision", "recall", "entities_cut_off"}
+        of_tasks = {name: set(metrics[split][name]) for name in ("intent", "slots")}
+        assert of_tasks == {
+            "intent": {"accuracy", "macro_f1", "macro_recall", "loss"},
+            "slots": {"f1", "precision", "recall", "entities_cut_off", "loss"},
+        }
         assert 0 <= metrics[split]["frame"] <= min(1.0, metrics[split]["intent"]["accuracy"])
     assert metrics["test"] == returned
     assert (metrics["steps"], metrics["skipped_steps"], metrics["truncated_sentences"]) == (
@@ -219,14 +224,14 @@ def test_test_sentences_are_predicted_once_and_at_the_end(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    predict = run_module.predict
 
-    def noting(model: Any, tasks: Any, items: Sequence[Item], *rest: Any) -> Any:
+    def noting(model: Any, tasks: Any, items: Sequence[Item], *rest: Any, **more: Any) -> Any:
         (split,) = {re.sub(r".*/(\w+)\.jsonl.*", r"\1", item.example.where) for item in items}
         asked.append(split)
-        return predict(model, tasks, items, *rest)
+        return evaluate(model, tasks, items, *rest, **more)
 
-    monkeypatch.setattr(run_module, "predict", noting)
+    for module in (run_module, fit_module):
+        monkeypatch.setattr(module, "evaluate", noting)
     train(world.settings(epochs=3), tmp_path / "run")
     assert asked == ["dev", "dev", "dev", "dev", "test"]
 
@@ -271,15 +276,15 @@ def test_zero_epochs_only_evaluate(world: World, tmp_path: Path) -> None:
 def spoil(
     monkeypatch: pytest.MonkeyPatch, calls: set[int], how: Callable[[Tensor], Tensor]
 ) -> None:
-    """Change the loss of the slots in these of its calls, counted from 1."""
+    """Change the training loss of the slots in these of its calls, counted from 1."""
     criterion = TokenTagging.criterion
     count = 0
 
     def changed(task: TokenTagging, logits: Tensor, targets: Tensor) -> Tensor:
         nonlocal count
-        count += 1
+        count += logits.requires_grad  # not in an evaluation
         loss = criterion(task, logits, targets)
-        return how(loss) if count in calls else loss
+        return how(loss) if logits.requires_grad and count in calls else loss
 
     monkeypatch.setattr(TokenTagging, "criterion", changed)
 
@@ -296,29 +301,37 @@ SPOILT: dict[str, Callable[[Tensor], Tensor]] = {
 def test_a_step_that_is_not_finite_changes_nothing(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """One step of all sentences: it is skipped, decay and all, and counted."""
+    """One step of all sentences: it is skipped, decay and all, and counted. A run without another
+    step fails."""
     spoil(monkeypatch, {1}, SPOILT[how])
     settings = world.settings(batch_size=44, epochs=1, weight_decay=0.5)
-    train(settings, tmp_path / "run")
-    assert not differing(weights(assemble(settings).model), trained(tmp_path / "run"))
-    metrics = metrics_of(tmp_path / "run")
-    assert (metrics["steps"], metrics["skipped_steps"]) == (1, 1)
+    with pytest.raises(InputError, match="none of the 1 steps had a finite loss and gradient"):
+        train(settings, tmp_path / "run")
+    assert not (tmp_path / "run/metrics.json").exists()
+    assert read_progress(tmp_path / "run", settings).skipped == 1
     (entry,) = [entry for entry in log_of(tmp_path / "run") if "norm" in entry]
     assert entry["norm"] is None
     assert (entry["loss"]["slots"] is None) == (how != "gradient alone")
     last = read_tensors(checkpoints(tmp_path / "run")[-1] / "tensors.safetensors")
     assert not any(name.startswith("optimizer.") for name in last)
+    before = weights(assemble(settings).model)
+    before.pop("bert.embeddings.word.weight")  # a checkpoint holds the rows of the words that occur
+    assert not differing(before, {name: last[f"model.{name}"] for name in before})
 
 
 def test_the_run_goes_on_after_skipped_steps(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Twice two in a row are not three; the skipped steps' losses do not count in the epoch's
-    mean."""
+    mean. The end says how many there were."""
     spoil(monkeypatch, {2, 3, 5, 6}, SPOILT["nan"])
     train(world.settings(), tmp_path / "run")
     metrics = metrics_of(tmp_path / "run")
     assert (metrics["steps"], metrics["skipped_steps"]) == (12, 4)
+    assert "\n4 steps were skipped: " in capsys.readouterr().out
     assert all(0 < entry["loss"]["slots"] < 10 for entry in metrics["history"])
     last = read_tensors(checkpoints(tmp_path / "run")[-1] / "tensors.safetensors")
     assert float(last["optimizer.heads.slots.classifier.bias.step"]) == 8
@@ -332,13 +345,12 @@ def test_three_in_a_row_stop_the_run_and_name_the_batch(
 ) -> None:
     spoil(monkeypatch, {4, 5, 6}, SPOILT["gradient alone"])
     seen: list[list[str]] = []
-    forward_backward = run_module.forward_backward
 
     def noting(batches: Any, *rest: Any) -> Any:
         seen.append([item.example.where for batch in batches for item in batch.items])
         return forward_backward(batches, *rest)
 
-    monkeypatch.setattr(run_module, "forward_backward", noting)
+    monkeypatch.setattr(fit_module, "forward_backward", noting)
     assert main(arguments(world.settings(), tmp_path, "--output", str(tmp_path / "run"))) == 2
     assert len(seen) == 6
     error = capsys.readouterr().err
@@ -358,7 +370,7 @@ def test_three_in_a_row_stop_the_run_and_name_the_batch(
 def scripted(monkeypatch: pytest.MonkeyPatch, values: Sequence[float]) -> None:
     """The monitored metric is what the script says, whatever was learnt."""
     script: Iterator[float] = iter(values)
-    monkeypatch.setattr(run_module, "monitored_value", lambda *_: next(script))
+    monkeypatch.setattr(fit_module, "monitored_value", lambda *_: next(script))
 
 
 @pytest.mark.parametrize(
@@ -459,8 +471,8 @@ def test_an_unknown_metric_is_refused_before_training(
     world: World, tmp_path: Path, monitor: str
 ) -> None:
     message = (
-        f"monitor = '{monitor}': the dev metrics are mean, intent.accuracy, .*, slots.f1, .*, "
-        "frame$"
+        f"monitor = '{monitor}': the dev metrics are mean, loss, intent.accuracy, .*, slots.f1, "
+        ".*, frame$"
     )
     with pytest.raises(InputError, match=message):
         train(world.settings(monitor=monitor), tmp_path / "run")
@@ -469,7 +481,7 @@ def test_an_unknown_metric_is_refused_before_training(
 
 def test_frame_is_no_metric_of_one_task(world: World, tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"monitor = 'frame': the dev metrics are mean, slots\.f1, "
+        InputError, match=r"monitor = 'frame': the dev metrics are mean, loss, slots\.f1, "
     ):
         train(world.settings(monitor="frame", tasks=("slots",)), tmp_path / "run")
 
@@ -672,7 +684,8 @@ def test_compare_single(world: World, tmp_path: Path, capsys: pytest.CaptureFixt
     table = capsys.readouterr().out.split("\n\n")[-1].splitlines()
     assert table[0].split() == ["joint", "single"]
     assert [re.split(r"\s{2,}", line)[0] for line in table[1:]] == [
-        *("intent accuracy", "intent macro_f1", "slots f1", "frame accuracy")
+        *("intent accuracy", "intent macro_f1", "intent loss"),
+        *("slots f1", "slots loss", "frame accuracy"),
     ]
     assert table[-1].endswith("-")  # no single task has frames
 
@@ -726,6 +739,24 @@ def test_settings_alone_drop_what_is_of_other_tasks(world: World) -> None:
     }
     shorter = settings_alone(settings, slots, [intent, slots], 3)
     assert assemble(shorter).plan.thawed == {2: {"head.slots"}, 3: {"layers.0"}}
+
+
+def test_settings_alone_drop_how_other_tasks_read_and_weigh() -> None:
+    settings = Settings(
+        pooling="max, topic=cls, same=mean",
+        pairs="apart, same=together",
+        class_weights="topic=auto, same=yes:2;no:1",
+    )
+    topic, same = (
+        SentenceClassification("topic", ("a", "b")),
+        SentenceClassification("same", ("a",)),
+    )
+    alone = settings_alone(settings, topic, [topic, same], 5)
+    assert (alone.pooling, alone.pairs) == ("max, topic=cls", "apart")
+    assert alone.class_weights == "topic=auto"
+    alone = settings_alone(settings, same, [topic, same], 5)
+    assert (alone.pooling, alone.pairs) == ("max, same=mean", "apart, same=together")
+    assert alone.class_weights == "same=yes:2;no:1"
 
 
 @pytest.mark.parametrize(

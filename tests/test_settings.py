@@ -14,7 +14,8 @@ from minibert.files import write_text
 from train import run
 from train.command_line import RECIPES, command_line, recipe_file
 from train.data.read import OURS
-from train.settings import Settings, parse_number, parse_pairs, read_settings
+from train.parse import parse_number, parse_pairs
+from train.settings import Settings, read_settings
 
 HINTS = get_type_hints(Settings)
 NAMES = [field.name for field in fields(Settings)]
@@ -25,7 +26,9 @@ NESTED = (
 
 
 def parse(*arguments: str) -> tuple[Settings, Path | None]:
-    return command_line(list(arguments), "program", "description")
+    settings, resumed, epochs = command_line(list(arguments), "program", "description")
+    assert epochs is None
+    return settings, resumed
 
 
 def wrong_values(name: str) -> list[Any]:
@@ -176,7 +179,8 @@ def test_a_recipe_that_there_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     for name in ("newsrom", "absent.toml"):
         with pytest.raises(
-            InputError, match=f"there is no recipe '{name}'; there are newsroom, notebook-alpha, "
+            InputError,
+            match=f"there is no recipe '{name}'; there are goemotions, newsroom, notebook",
         ):
             parse("--recipe", name)
 
@@ -304,6 +308,8 @@ def test_resuming_takes_the_runs_own_settings_and_no_others(tmp_path: Path) -> N
     settings = Settings(data=("x",), lr=0.125, seed=9)
     write_text(tmp_path / "settings.toml", settings.toml())
     assert parse("--resume", str(tmp_path)) == (settings, tmp_path)
+    longer = command_line(["--resume", str(tmp_path), "--epochs", "9"], "program", "description")
+    assert longer == (settings, tmp_path, 9)
     for more in (["--lr", "0.125"], ["--recipe", "newsroom"], ["--no-cache"], ["--data", "x"]):
         with pytest.raises(
             InputError, match="--resume goes on with the run's own settings: give it alone"

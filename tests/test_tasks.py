@@ -1,4 +1,4 @@
-"""tasks.py and evaluate.py: the losses are torch's own, batches add up, and words keep their tags.
+"""The kinds of tasks: the losses are torch's own, batches add up, and words keep their tags.
 
 Evidence: each task's loss against `torch.nn.functional` on padded tensors, with class weights and
 label smoothing; gradients of a whole small model, from uneven batches against one; the real word of
@@ -7,15 +7,19 @@ be learnt.
 """
 
 import json
+import random
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,15 +30,19 @@ from tools.parity import shake
 from train.batches import Batch, Item, collate, prepare
 from train.data.examples import DataSet, Example
 from train.data.read import read_folder
-from train.evaluation import measure, predict
+from train.data.reading import Reading
+from train.evaluation import evaluate, measure, predict
 from train.model import JointModel
 from train.settings import Settings
 from train.tasks import build_tasks, check_labels, task_from
 from train.tasks.base import Prediction, Task
-from train.tasks.classification import SentenceClassification, parse_class_weights
+from train.tasks.classification import SentenceClassification
+from train.tasks.multilabel import MultilabelClassification
+from train.tasks.pairs import PairClassification, PairClassificationApart, PairRegression
 from train.tasks.regression import SentenceRegression
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging
+from train.tasks.targets import TargetTask
 
 MOODS = ("bad", "good", "so")
 TAGS = ("O", "B-x", "I-x")
@@ -62,7 +70,7 @@ def small_model(tasks: Sequence[Task]) -> JointModel:
     )
     model = JointModel(Bert(config), tasks).double().eval()
     shake(model.bert, 0.1)
-    for head in model.heads.values():
+    for head in (head for _, head in model.heads.items()):
         for parameter in head.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     return model
@@ -99,8 +107,35 @@ KINDS: dict[str, Callable[[], Task]] = {
     "tokens": lambda: TokenTagging("slots", TAGS),
     "regression": lambda: SentenceRegression("stars"),
     "regression by the maximum": lambda: SentenceRegression("stars", "max"),
+    "regression, scaled": lambda: SentenceRegression("stars", "mean", 2.5, 1.5, (0.0, 5.0)),
     "similarity": lambda: PairSimilarity("likeness"),
+    "similarity, scaled": lambda: PairSimilarity("likeness", "cls", -1.0, 2.0, (-1.0, 1.0)),
+    "pair": lambda: PairClassification("relation", MOODS),
+    "pair by the pooler, weighted": lambda: PairClassification(
+        "relation", MOODS, "pooler", WEIGHTS, 0.1
+    ),
+    "pair apart": lambda: PairClassificationApart("relation", MOODS),
+    "pair apart by the maximum": lambda: PairClassificationApart("relation", MOODS, "max"),
+    "pair regression": lambda: PairRegression("nearness", "mean", 2.5, 1.5, (0.0, 5.0)),
+    "multilabel": lambda: MultilabelClassification("tones", MOODS),
+    "multilabel, weighted": lambda: MultilabelClassification(
+        "tones", MOODS, "pooler", (0.1, 0.4, 0.9), WEIGHTS
+    ),
 }
+
+
+def varied_examples(count: int) -> list[Example]:
+    """Random examples, of which the pairs may have a class and a score too, and the texts several
+    classes."""
+    draw = random.Random(1)
+    result = []
+    for one in random_examples(count):
+        more: dict[str, Any] = {"tones": frozenset(draw.sample(MOODS, draw.randint(0, 3)))}
+        if one.second is not None:
+            more = {"relation": draw.choice(MOODS), "nearness": draw.uniform(0, 5)}
+        kept = {name: label for name, label in more.items() if draw.random() < 0.7}
+        result.append(replace(one, labels={**one.labels, **kept}))
+    return result
 
 
 def mean_loss(
@@ -127,7 +162,7 @@ def test_uneven_batches_add_up_to_one(kind: str, tokenizer: Tokenizer) -> None:
     and gradient as one batch of all."""
     task = KINDS[kind]()
     model = small_model([task])
-    items = [i for i in prepare(random_examples(40), tokenizer, [task]) if i.parts]
+    items = [i for i in prepare(varied_examples(40), tokenizer, [task]) if i.parts]
     parts = [items[:1], items[1:-3], items[-3:]]
     labelled = [sum(task.name in item.example.labels for item in part) for part in parts]
     assert len(set(labelled)) > 1
@@ -207,7 +242,7 @@ def test_words_without_a_piece_or_cut_off_are_o_and_shift_nothing(tokenizer: Tok
 
 def test_the_real_word_without_a_piece(shared: Path) -> None:
     """SNIPS has one such word, and the tag after it must stay the tag of its own word."""
-    examples = read_folder(shared / "data" / "snips")["train"]
+    examples = read_folder(shared / "data" / "snips", Reading())["train"]
     vocabulary = Tokenizer.from_folder(shared / "data" / "bert-base-uncased")
     odd = [
         item
@@ -259,7 +294,12 @@ def test_sentence_predictions_carry_their_probability(tokenizer: Tokenizer) -> N
     prediction = SentenceClassification("mood", MOODS).decode(torch.tensor([[0.0, 2.0, 1.0]]), item)
     assert prediction.label == "good"
     assert prediction.probability == pytest.approx(0.665241, abs=1e-6)
+    assert prediction.scores == pytest.approx(
+        {"bad": 0.090031, "good": 0.665241, "so": 0.244728}, abs=1e-6
+    )
     assert SentenceRegression("stars").decode(torch.tensor([2.5]), item) == Prediction(2.5)
+    scaled = SentenceRegression("stars", offset=10, scale=4).decode(torch.tensor([2.5]), item)
+    assert scaled == Prediction(20)
 
 
 def test_predictions_of_mixed_items_come_in_their_order(tokenizer: Tokenizer) -> None:
@@ -358,6 +398,102 @@ def test_metrics_are_over_the_items_with_the_tasks_label(tokenizer: Tokenizer) -
     assert "frame" not in measure(tasks, items[2:4], found[2:4])
 
 
+@pytest.mark.parametrize("kind", ["sentence", "pair", "pair apart"])
+def test_a_label_that_train_lacks_counts_as_wrong(kind: str, tokenizer: Tokenizer) -> None:
+    """It has no target, and so no part in the loss."""
+    task = KINDS[kind]()
+    model = small_model([task])
+    second = "b c" if task.reads_pairs else None
+    known = [Example("a b", {task.name: mood}, "", second=second) for mood in MOODS]
+    unknown = Example("a b", {task.name: "odd"}, "", second=second)
+    check_labels([unknown], [task])
+    items = prepare([*known, unknown, unknown], tokenizer, [task])
+    found, predictions = evaluate(model, [task], items)
+    expected, _ = evaluate(model, [task], items[:3])
+    assert isinstance(measured := found[task.name], dict)
+    assert isinstance(of_known := expected[task.name], dict)
+    assert measured["loss"] == pytest.approx(of_known["loss"])
+    assert measured["accuracy"] == pytest.approx(of_known["accuracy"] * 3 / 5)
+    assert evaluate(model, [task], items[3:])[0] == {
+        task.name: {"accuracy": 0.0, "macro_f1": 0.0, "macro_recall": 0.0}
+    }
+    predicted = [prediction[task.name] for prediction in predictions]
+    assert task.per_label(items, predicted)["odd"] == {
+        "precision": 0.0,
+        "recall": 0.0,
+        "f1": 0.0,
+        "support": 2,
+    }
+    assert task.error("odd", predicted[-1]) == 1
+
+
+def test_figures_and_mistakes_of_classes(tokenizer: Tokenizer) -> None:
+    task = KINDS["sentence"]()
+    items = prepare([Example("a", {"mood": m}, "") for m in ("so", "so", "bad")], tokenizer, [task])
+    found = [
+        Prediction("so", 0.5, {"bad": 0.2, "good": 0.3, "so": 0.5}),
+        Prediction("bad", 0.6, {"bad": 0.6, "good": 0.3, "so": 0.1}),
+        Prediction("bad", 0.9, {"bad": 0.9, "good": 0.1, "so": 0.0}),
+    ]
+    assert task.per_label(items, found) == {
+        "bad": {"precision": 1 / 2, "recall": 1, "f1": 2 / 3, "support": 1},
+        "so": {"precision": 1, "recall": 1 / 2, "f1": 2 / 3, "support": 2},
+    }
+    assert task.confusions(items, found) == [("so", "so"), ("so", "bad"), ("bad", "bad")]
+    assert task.confidences(items, found) == [(0.5, True), (0.6, False), (0.9, True)]
+    gold = [item.example.labels["mood"] for item in items]
+    errors = [task.error(label, one) for label, one in zip(gold, found, strict=True)]
+    assert errors == [0, 0.9, 0]
+
+
+@pytest.mark.parametrize(
+    "kind", ["sentence", "sentence by the pooler", "regression, scaled", "multilabel, weighted"]
+)
+def test_a_text_in_windows_has_the_mean_of_their_logits(kind: str, tokenizer: Tokenizer) -> None:
+    """Each window as a text of its own gives the logits; texts of one, two and four windows, in one
+    batch or in several."""
+    task = KINDS[kind]()
+    assert task.takes_windows
+    assert isinstance(task, TargetTask)
+    model = small_model([task])
+    short = Tokenizer(tokenizer.backend, max_length=6)
+    label = {"mood": "so", "stars": 4.0, "tones": frozenset(["so"])}[task.name]
+    texts = ["a b", "a b c d e f", "g f e d c b a g f e"]
+    task.overlap = 2
+    examples = [Example(text, {task.name: label}, "") for text in texts]
+    items = prepare(examples, short, [task])
+    assert [len(item.parts) for item in items] == [1, 2, 4]
+    batch = collate(items, [task])
+    logits = task.logits(model, model(batch), batch, batch.positions[task.name])
+
+    task.overlap = None
+    windows = [["a b"], ["a b c d", "c d e f"], ["g f e d", "e d c b", "c b a g", "a g f e"]]
+    for found, own in zip(logits, windows, strict=True):
+        alone = collate(
+            prepare([Example(text, {task.name: label}, "") for text in own], short, [task]), [task]
+        )
+        expected = task.logits(model, model(alone), alone, alone.positions[task.name]).mean(0)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+    task.overlap = 2
+    value, gradients = mean_loss(task, model, [collate([item], [task]) for item in items])
+    wanted, wanted_gradients = mean_loss(task, model, [batch])
+    assert value == pytest.approx(wanted, rel=1e-6)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, wanted_gradients[name], rtol=1e-6, atol=1e-7)
+    assert all(found[task.name].cut == 0 for found in predict(model, [task], items))
+
+
+def test_predictions_say_how_much_was_cut_off(tokenizer: Tokenizer) -> None:
+    task = KINDS["sentence"]()
+    model = small_model([task])
+    short = Tokenizer(tokenizer.backend, max_length=6)
+    examples = [Example(text, {}, "") for text in ("a b", "a b c d e f g")]
+    with pytest.warns(UserWarning, match="1 of 2 texts"):
+        items = prepare(examples, short, [task])
+    assert [found["mood"].cut for found in predict(model, [task], items)] == [0, 3]
+
+
 # Which tasks the data has
 
 
@@ -432,32 +568,18 @@ ERRORS: list[tuple[list[Example], list[Example], str]] = [
         "the task out",
     ),
     ([example("a, line 1", x=("B-",))], [], "a, line 1: the x tag 'B-' is not BIO"),
-    ([example("a, line 1", x=("S-PER",))], [], "a, line 1: the x tag 'S-PER' is not BIO"),
-    ([example("a, line 1", x=("o",))], [], "a, line 1: the x tag 'o' is not BIO"),
+    ([example("a, line 1", x=("o", "I-a"))], [], "a, line 1: the x tag 'o' is not BIO"),
     (
-        [example("", "s", x="a")],
+        [example("a, line 1", "s", x=frozenset("a"))],
         [],
-        "the task x labels pairs with words; pairs can only have a score",
+        "the task x: no kind of task learns frozenset({'a'}) (a, line 1) of a pair",
     ),
-    (
-        [example("", "s", x=1.5)],
-        [],
-        "the task x scores pairs, and a cosine lies in -1 to 1: scale its scores",
-    ),
-    (
-        [example(x="a")],
-        [example("d, line 3", x="b")],
-        "d, line 3: the x label 'b' does not occur in the training data",
-    ),
-    (
-        [example(x=("B-a",))],
-        [example("d, line 3", x=("O", "B-b"))],
-        "d, line 3: the x label 'B-b' does not occur in the training data",
-    ),
+    ([example(x=frozenset())], [], "the task x: none of the training texts has a label"),
+    ([example(x=1e300), example(x=-1e300)], [], "the task x has scores too large to compute with"),
     (
         [example(x=("B-a",))],
         [example("d, line 3", x=("O", "NN"))],
-        "d, line 3: the x label 'NN' does not occur in the training data",
+        "d, line 3: the x tag 'NN' is not BIO, as the tags of the training data are",
     ),
     (
         [example(x="a")],
@@ -500,7 +622,6 @@ ERRORS: list[tuple[list[Example], list[Example], str]] = [
         "d, line 3: x = 'a' of a pair is of another kind",
     ),
     ([Example("w", {"type": "a"}, "")], [], "a task cannot be named 'type': rename it in the data"),
-    ([Example("w", {"a.b": "a"}, "")], [], "a task cannot be named 'a.b': rename it in the data"),
     (
         [Example("w", {"frame": "a"}, "")],
         [],
@@ -522,8 +643,9 @@ def test_a_name_that_is_refused_does_not_trouble_the_other_tasks() -> None:
     source = data(
         [Example("w", {"type": "a", "a.b": "b", "mood": "c", "my label": "d", "stars/5": 0.5}, "")]
     )
-    tasks = tasks_of(source, tasks=["mood", "my label", "stars/5"])
-    assert list(small_model(tasks).heads) == ["mood", "my label", "stars/5"]
+    names = ["a.b", "mood", "my label", "stars/5"]
+    tasks = tasks_of(source, tasks=names)
+    assert [name for name, _ in small_model(tasks).heads.items()] == names
 
 
 def test_an_i_without_its_b_in_train_is_still_a_label() -> None:
@@ -533,13 +655,15 @@ def test_an_i_without_its_b_in_train_is_still_a_label() -> None:
 
 
 def test_class_weights() -> None:
-    counts = {"a": 6, "b": 3, "c": 1}
-    auto = parse_class_weights("auto", ("a", "b", "c"), counts, "x")
-    assert auto == pytest.approx((10 / 18, 10 / 9, 10 / 3))  # as scikit-learn's "balanced"
-    assert sum(
-        weight * count for weight, count in zip(auto, counts.values(), strict=True)
-    ) == pytest.approx(10)
-    assert parse_class_weights("b: 2; a:0.5", ("a", "b", "c"), counts, "x") == (0.5, 2.0, 1.0)
+    letters = "aaaaaabbbc"
+    letter_task = data([example(x=letter) for letter in letters])
+    (task,) = tasks_of(letter_task, class_weights="x=auto")
+    assert isinstance(task, SentenceClassification)
+    balanced = compute_class_weight("balanced", classes=np.array(list("abc")), y=list(letters))
+    assert task.class_weights == pytest.approx(balanced)
+    (task,) = tasks_of(letter_task, class_weights="x=b: 2; a:0.5")
+    assert isinstance(task, SentenceClassification)
+    assert task.class_weights == (0.5, 2.0, 1.0)
     source = data([example(x="a"), example(x="a"), example(x="b", y="c", z=0.5)])
     found = tasks_of(source, class_weights="x=auto, y=c:3", label_smoothing=0.1)
     assert [task.class_weights for task in found if isinstance(task, SentenceClassification)] == [
@@ -626,7 +750,7 @@ def test_a_task_survives_its_description(kind: str, tokenizer: Tokenizer) -> Non
     assert type(again) is type(task)
     assert again.describe() == task.describe()
     assert again.uses_pooler == task.uses_pooler
-    items: list[Item] = prepare(random_examples(9), tokenizer, [task])
+    items: list[Item] = prepare(varied_examples(9), tokenizer, [task])
     model = small_model([task])
     assert predict(model, [again], items) == predict(model, [task], items)
 
@@ -635,7 +759,7 @@ def test_a_task_survives_its_description(kind: str, tokenizer: Tokenizer) -> Non
 def test_a_kind_measures_the_metrics_that_it_names(kind: str, tokenizer: Tokenizer) -> None:
     """`monitor` is checked by the names before anything is trained."""
     task = KINDS[kind]()
-    items = prepare(random_examples(30), tokenizer, [task])
+    items = prepare(varied_examples(30), tokenizer, [task])
     labelled = [item for item in items if task.name in item.example.labels]
     perfect = [Prediction(item.example.labels[task.name]) for item in labelled]
     measured = task.measure(labelled, perfect)

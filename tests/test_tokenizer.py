@@ -497,6 +497,12 @@ def test_half_a_surrogate_pair_is_named_by_its_number(half: str, tokenizer: Toke
         tokenizer.encode(["\U0001f600", half])
     with pytest.raises(InputError, match="sentence number 1, text number 0 "):
         tokenizer.encode_words([["a"], [half]])
+    with pytest.raises(InputError, match="text number 1 "):
+        tokenizer.encode_windows(["a", half], 1, "text")
+    with pytest.raises(InputError, match="sentence number 1, text number 0 "):
+        tokenizer.encode_windows([["a"], [half]], 1, "words")
+    with pytest.raises(InputError, match="pair number 0, text number 1 "):
+        tokenizer.encode_windows([("a", half)], 1, "pair")
 
 
 @pytest.mark.parametrize("wrong", ["ab", ("a",), ("a", "b", "c"), None, 3, {"a", "b"}])

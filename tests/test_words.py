@@ -12,6 +12,7 @@ from torch import nn
 
 from minibert.model import Bert, BertConfig, embedding
 from tests.training import World, make_world, write_json_lines
+from train import fit as fit_module
 from train import run as run_module
 from train.optimizer import BuildOptimizer, adamw
 from train.setup import Parts, assemble
@@ -113,14 +114,16 @@ def test_after_training_any_text_can_be_encoded(
     def fails(*_: Any) -> None:
         raise RuntimeError("in the midst of the run")
 
-    write_json_lines(tmp_path / "data/train.jsonl", [{"text": "[PAD] sing", "x": "a"}] * 4)
+    write_json_lines(
+        tmp_path / "data/train.jsonl", [{"text": "[PAD] sing", "x": x} for x in "abab"]
+    )
     write_json_lines(tmp_path / "data/dev.jsonl", [{"text": "play", "x": "a"}])
     monkeypatch.setattr(run_module, "assemble", keeping)
     settings = world.settings(tmp_path / "data", epochs=1)
     if ends == "well":
         run_module.train(settings, tmp_path / "run")
     else:
-        monkeypatch.setattr(run_module, "save_checkpoint", fails)
+        monkeypatch.setattr(fit_module, "save_checkpoint", fails)
         with pytest.raises(RuntimeError, match="in the midst"):
             run_module.train(settings, tmp_path / "run")
     (parts,) = kept

@@ -58,14 +58,14 @@ from minibert.fast import inference_copy, speed_up
 from minibert.fast.attention import attention as fast_attention
 from minibert.fast.linear import convolution
 from minibert.fast.rows import InRows
-from minibert.heads import POOLINGS, SentenceHead, TokenHead
+from minibert.heads import POOLINGS, SentenceHead, SpanHead, TokenHead
 from minibert.layout import Packed, Padded
 from minibert.model import Bert, BertConfig, attention
 from minibert.pretraining import BertForPreTraining, fill_masks
 from minibert.tokenizer import Tokenizer, Tokens
 from train.batches import Item, collate
 from train.cache import PrefixCache
-from train.data.examples import Example
+from train.data.examples import Answers, Example
 from train.evaluation import predict
 from train.mixing import LossMixer
 from train.model import JointModel
@@ -74,6 +74,10 @@ from train.settings import Settings
 from train.step import forward_backward
 from train.tasks.base import Task
 from train.tasks.classification import SentenceClassification
+from train.tasks.multilabel import MultilabelClassification
+from train.tasks.multiple_choice import MultipleChoice
+from train.tasks.pairs import PairClassificationApart
+from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging
@@ -126,6 +130,7 @@ def exercise_minibert() -> None:
         for input_ids, layout in ((ids, Padded(mask)), (ids[mask], Packed(LENGTHS))):
             hidden = bert.hidden_states(input_ids, layout=layout)[-1]
             TokenHead(CONFIG, SIZES["C"])(hidden)
+            SpanHead(CONFIG)(hidden)
             for pooling in (*POOLINGS, "pooler"):
                 SentenceHead(CONFIG, SIZES["C"], pooling)(hidden, layout, bert.pooler)
             BertForPreTraining(CONFIG)(input_ids, layout=layout)
@@ -161,25 +166,46 @@ def exercise_minibert() -> None:
 def exercise_train() -> None:
     """The training program: a batch of B texts, N tokens in all, with a task of every kind."""
     labels = tuple("abcde")
-    known = {"tags": labels * 4, "topic": "b", "score": 0.5, "cosine": 0.5}
+    tags = ("O", "B-x", "I-x", "B-y", "I-y")
+    known = {
+        "tags": tags * 4,
+        "topic": "b",
+        "topics": frozenset("bd"),
+        "relation": "b",
+        "score": 0.5,
+        "cosine": 0.5,
+        "answer": Answers(("a",), (0,)),
+        "next": "1",
+    }
     classes = [
-        TokenTagging("tags", labels),
+        TokenTagging("tags", tags, valid_tags=True),
         SentenceClassification("topic", labels, class_weights=(1.0,) * len(labels)),
+        MultilabelClassification("topics", labels),
+        PairClassificationApart("relation", labels),
     ]
     numbers = [SentenceRegression("score"), PairSimilarity("cosine")]
-    parts_of = {"tags": (0,), "topic": (0,), "score": (0,), "cosine": (0, 1)}
+    answering = QuestionAnswering("answer")
+    answering.overlap = 2
+    others: list[Task] = [answering, MultipleChoice("next")]
+    two = ("relation", "cosine", "answer", "next")
+    parts_of = dict.fromkeys(known, (0,)) | dict.fromkeys(two, (0, 1))
 
     def tokens(length: int) -> Tokens:
         ids = torch.randint(1, SIZES["V"], (length,)).tolist()
-        return Tokens(ids, [0] * length, [None, *range(length - 2), None], 0)
+        offsets = [(i, i + 1) for i in range(length)]
+        return Tokens(ids, [0] * length, [None, *range(length - 2), None], 0, offsets)
 
     items = [  # two pairs, which are B texts
         Item(Example("", known, "", ("word",) * 20, ""), (tokens(a), tokens(b)), number, parts_of)
         for number, (a, b) in enumerate((LENGTHS[:2], LENGTHS[2:]))
     ]
-    kinds: tuple[tuple[Sequence[Task], int], ...] = ((classes, SIZES["C"]), (numbers, 1))
+    kinds: tuple[tuple[Sequence[Task], int], ...] = (
+        (classes, SIZES["C"]),
+        (numbers, 1),
+        (others, 1),
+    )
     for tasks, num_labels in kinds:
-        with patch.dict(SIZES, C=num_labels):
+        with patch.dict(SIZES, C=num_labels, S=max(LENGTHS)):  # the longest window is S long
             model = JointModel(Bert(CONFIG), tasks).train()
             mixer = LossMixer(tasks, Settings())
             batch = collate(items, tasks)

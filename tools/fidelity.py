@@ -52,9 +52,9 @@ from tools.training_parity import (
     their_course,
     write_small_model,
 )
+from train.load import load_data
 from train.report import table
 from train.settings import Settings
-from train.setup import load_data
 
 if TYPE_CHECKING:
     from transformers import BertModel
@@ -151,7 +151,8 @@ def minilm() -> tuple[Path, SentenceEncoder, Bert, "BertModel"]:
 def texts(count: int = 60) -> list[str]:
     """Sentences of newsroom's test split: every third alone, the others joined to the next 2 to
     12."""
-    sentences = [example.text for example in load_data("newsroom", seed=0).splits["test"]]
+    newsroom = load_data(Settings(), lambda _: None)[0].splits
+    sentences = [example.text for example in newsroom["test"]]
     return [
         sentences[i] if i % 3 == 0 else " ".join(sentences[i : i + 2 + i % 11])
         for i in range(count)
@@ -246,7 +247,9 @@ def wrong_ids() -> float:
 
     folder, ours, _, _ = minilm()
     sentences = [
-        example.text for split in load_data("newsroom", seed=0).splits.values() for example in split
+        example.text
+        for split in load_data(Settings(), lambda _: None)[0].splits.values()
+        for example in split
     ]
     expected = AutoTokenizer.from_pretrained(folder)(sentences)["input_ids"]
     return float(

@@ -1,19 +1,21 @@
-"""python -m tools.finetune --seeds 3 --recipe snips --data snips: fine-tuning beside transformers'
-BertModel, by seed.
+"""python -m tools.finetune --seeds 3 --recipe snips --data snips: fine-tuning beside a plain loop
+with transformers' BertModel, by seed.
 
-For data with one label a sentence and one a word. The other side is the loop that people write:
-BertModel padded to the longest of each batch, linear heads on the masked mean and on first pieces,
-torch.optim.AdamW, transformers' linear schedule; the same settings, order of batches, choice of the
-best epoch and metrics as ours. All options of train.run count. A finished run stays in the output
-folder and is not repeated, so an interrupted comparison goes on.
+For classes of texts and pairs, several labels, scores, tags and answers, alone or jointly, of one
+data set or several. The other side is the loop that people write (tools/joint.py): BertModel padded
+to the longest of each batch, a linear head for each task, torch.optim.AdamW, transformers' linear
+schedule. It has the same token ids, targets, settings, order of batches, choice of the best epoch
+and metrics as ours. All options of train.run count; those that the loop does not have are refused.
+A finished run stays in the output folder and is not repeated, so an interrupted comparison goes on.
 """
 
 import argparse
 import copy
+import math
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -22,20 +24,49 @@ from tqdm import tqdm
 
 from minibert.files import InputError, read_object, write_json
 from minibert.formats.hub import find_model
-from tools.joint import TransformersJoint, padded
+from minibert.program import run_program
+from tools.joint import TransformersJoint, head_for, padded
 from train.batches import Item
 from train.command_line import command_line
-from train.evaluation import Metrics, measure, monitored_value
+from train.evaluation import Metrics, measure, monitored_value, tune
+from train.parse import parse_pairs
 from train.report import table
 from train.run import train
 from train.sampling import plan_steps
 from train.settings import Settings
 from train.setup import assemble
-from train.tasks.base import Prediction, TargetTask
-from train.tasks.classification import SentenceClassification
-from train.tasks.tagging import TokenTagging
+from train.tasks.base import FRAME, LOSS, Prediction, Task
 
 ENGINES = ("minibert", "transformers")
+ROWS = 32  # items of a batch that is only predicted
+NOT_THERE = (  # settings that the plain loop does not have
+    "accumulate",
+    "bf16",
+    "class_weights",
+    "eval_steps",
+    "freeze",
+    "group_lr",
+    "label_smoothing",
+    "layer_decay",
+    "patience",
+    "schedule",
+    "unfreeze",
+)
+
+
+def check_comparable(settings: Settings, tasks: Sequence[Task]) -> None:
+    """Raise InputError for what the plain loop cannot do."""
+    defaults = {field.name: field.default for field in fields(Settings)}
+    own = [name for name in NOT_THERE if getattr(settings, name) != defaults[name]]
+    own += ["loss"] if settings.loss == "uncertainty" else []
+    own += ["monitor"] if settings.monitor.rpartition(".")[2] == LOSS.name else []
+    if own:
+        value = getattr(settings, own[0])
+        raise InputError(
+            f"the plain loop has no {own[0]} = {value!r}: leave it out, or give --engines minibert"
+        )
+    for task in tasks:
+        head_for(task, hidden_size=1)
 
 
 def train_transformers(settings: Settings, run: Path) -> None:
@@ -43,89 +74,77 @@ def train_transformers(settings: Settings, run: Path) -> None:
     from transformers import get_linear_schedule_with_warmup
 
     parts = assemble(settings, announce=lambda _: None)
-    tasks, (items,), dev, test = parts.tasks, parts.sources, parts.dev, parts.test
-    sentence = next(task for task in tasks if isinstance(task, SentenceClassification))
-    tokens = next(task for task in tasks if isinstance(task, TokenTagging))
+    tasks, sources, dev = parts.tasks, parts.sources, parts.dev
     torch.manual_seed(settings.seed)
-    model = TransformersJoint(
-        find_model(settings.model).path, len(sentence.labels), len(tokens.labels)
-    )
+    given = parse_pairs(settings.loss_weights, "loss_weights")
+    weights = {name: float(weight) for name, weight in given.items()}
+    model = TransformersJoint(find_model(settings.model).path, tasks, settings.dropout, weights)
     optimizer = torch.optim.AdamW(
         model.groups(settings.lr, settings.head_lr, settings.weight_decay), fused=True
     )
-    lengths = [[item.num_tokens for item in items]]
-    total = settings.epochs * len(plan_steps([len(items)], settings, 1))
+    sizes = [len(items) for items in sources]
+    lengths = [[item.num_tokens for item in items] for items in sources]
+    total = settings.epochs * len(plan_steps(sizes, settings, 1))
     schedule = get_linear_schedule_with_warmup(optimizer, round(settings.warmup * total), total)
     best, best_value = model, float("-inf")
-    best_metrics: Metrics = {}
     bar = tqdm(total=total, desc=run.name, unit="step", disable=None)
     for epoch in range(1, settings.epochs + 1):
         model.train()
-        for (batch,) in plan_steps([len(items)], settings, epoch, lengths):
-            chosen = [items[i] for _, i in batch]
-            labels = torch.tensor([sentence.targets(item)[0] for item in chosen])
-            loss = model.loss(*padded(chosen, tokens), labels)
+        for (batch,) in plan_steps(sizes, settings, epoch, lengths):
+            loss = model.loss(padded([sources[source][i] for source, i in batch]))
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+            nn.utils.clip_grad_norm_(model.parameters(), settings.clip or math.inf)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
             bar.update()
-        metrics = evaluate(model, sentence, tokens, dev)
-        value = monitored_value(metrics, tasks, settings.monitor)
+        value = monitored_value(evaluate(model, tasks, dev, True), tasks, settings.monitor)
         if value > best_value:
-            best, best_value, best_metrics = copy.deepcopy(model), value, metrics
-    write_json(
-        run / "metrics.json", {"dev": best_metrics, "test": evaluate(best, sentence, tokens, test)}
-    )
+            best, best_value = copy.deepcopy(model), value
+    results = {"dev": evaluate(best, tasks, dev, True)}
+    if parts.test:
+        results["test"] = evaluate(best, tasks, parts.test, False)
+    write_json(run / "metrics.json", results)
 
 
 @torch.no_grad()
 def evaluate(
-    model: TransformersJoint, sentence: TargetTask, tokens: TargetTask, items: Sequence[Item]
+    model: TransformersJoint, tasks: Sequence[Task], items: Sequence[Item], is_dev: bool
 ) -> Metrics:
     """The metrics of one split, by the definitions that ours is measured by."""
     model.eval()
     predictions: list[dict[str, Prediction]] = []
-    for start in range(0, len(items), 32):
-        chosen = items[start : start + 32]
-        input_ids, mask, _ = padded(chosen, tokens)
-        for item, of_sentence, of_tokens in zip(chosen, *model(input_ids, mask), strict=True):
-            positions = list(item.tokens_of(tokens.name)[0].first_pieces.values())
-            of_words = tokens.decode(of_tokens[positions], item)
-            predictions.append(
-                {sentence.name: sentence.decode(of_sentence[None], item), tokens.name: of_words}
-            )
-    return measure([sentence, tokens], items, predictions)
+    for start in range(0, len(items), ROWS):
+        predictions += model.predict(padded(items[start : start + ROWS]))
+    if is_dev:
+        tune(tasks, items, predictions)
+    return measure(tasks, items, predictions)
 
 
-def summary(results: dict[str, list[Metrics]]) -> str:
-    """Mean and, of several seeds, the sample's standard deviation of each engine's main metrics, in
-    percent."""
-    rows: list[Sequence[str]] = [("test", "seeds", "sentence accuracy", "token F1", "both right")]
-    for engine, runs in results.items():
-        values = zip(*(main_metrics(metrics) for metrics in runs), strict=True)
-        rows.append((engine, str(len(runs)), *map(mean_and_spread, values)))
+def summary(tasks: Sequence[Task], results: dict[str, list[Metrics]]) -> str:
+    """Mean and, of several seeds, the sample's standard deviation of each engine's metrics."""
+    rows: list[Sequence[str]] = [("", *(f"{e}, {_counted(runs)}" for e, runs in results.items()))]
+    for task in tasks:
+        for metric in (m for m in task.metrics if m.is_shown):
+            cells = []
+            for runs in results.values():
+                values = [float(run[task.name][metric.name]) for run in runs]  # type: ignore[index]
+                spread = f" ± {metric.text(statistics.stdev(values))}" if len(values) > 1 else ""
+                cells.append(metric.text(statistics.mean(values)) + spread)
+            rows.append((f"{task.name} {metric.name}", *cells))
+    frames = {e: [r[FRAME.name] for r in runs if FRAME.name in r] for e, runs in results.items()}
+    if all(frames.values()):
+        means = [statistics.mean(map(float, values)) for values in frames.values()]  # type: ignore[arg-type]
+        rows.append(("frame accuracy", *map(FRAME.text, means)))
     return table(rows)
 
 
-def main_metrics(metrics: Metrics) -> tuple[float, float, float]:
-    parts = [values for values in metrics.values() if isinstance(values, dict)]
-    accuracy = next(values["accuracy"] for values in parts if "accuracy" in values)
-    f1 = next(values["f1"] for values in parts if "f1" in values)
-    frame = metrics["frame"]
-    assert isinstance(frame, float)
-    return accuracy, f1, frame
+def _counted(runs: Sequence[Metrics]) -> str:
+    return "1 seed" if len(runs) == 1 else f"{len(runs)} seeds"
 
 
-def mean_and_spread(values: Sequence[float]) -> str:
-    spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{100 * statistics.mean(values):.2f}{spread}"
-
-
-def main() -> int:
-    """Train what is not trained yet, and print; the exit status is 0, or 2 for input that cannot be
-    used."""
+def main(arguments: list[str] | None = None) -> int:
+    """Train what is not trained yet, and print. Returns the exit status, as `run_program`."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.finetune", description=__doc__, allow_abbrev=False
     )
@@ -135,27 +154,26 @@ def main() -> int:
     parser.add_argument(
         "--engines", nargs="+", choices=ENGINES, default=ENGINES, help="both, or one of them"
     )
-    options, rest = parser.parse_known_args()
-    results: dict[str, list[Metrics]] = {}
-    try:
-        settings, _ = command_line(rest, "python -m tools.finetune", "")
+    options, rest = parser.parse_known_args(arguments)
+
+    def program() -> None:
+        settings, *_ = command_line(rest, "python -m tools.finetune", "")
         folder = Path(settings.output or f"runs/finetune-{Path(settings.data[0]).name}")
+        tasks = assemble(settings, announce=lambda _: None).tasks
+        if "transformers" in options.engines:
+            check_comparable(settings, tasks)
+        results: dict[str, list[Metrics]] = {}
         for engine in options.engines:
             for seed in range(settings.seed, settings.seed + options.seeds):
                 run = folder / f"{engine}-{seed}"
                 if not (run / "metrics.json").exists():
-                    program = train if engine == "minibert" else train_transformers
-                    program(replace(settings, seed=seed, output=str(run)), run)
-                metrics = read_object(run / "metrics.json")["test"]
-                results.setdefault(engine, []).append(metrics)
-                print(
-                    run.name, *(f"{100 * value:.2f}" for value in main_metrics(metrics)), flush=True
-                )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(summary(results))
-    return 0
+                    one = train if engine == "minibert" else train_transformers
+                    one(replace(settings, seed=seed, output=str(run)), run)
+                content = read_object(run / "metrics.json")
+                results.setdefault(engine, []).append(content.get("test", content["dev"]))
+        print(summary(tasks, results))
+
+    return run_program(program)
 
 
 if __name__ == "__main__":

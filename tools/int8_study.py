@@ -24,9 +24,10 @@ from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
 from train.batches import prepare
 from train.evaluation import measure, predict
+from train.load import load_data
 from train.report import shown, table
 from train.saved import load_run
-from train.setup import load_data
+from train.settings import Settings
 
 
 class DynamicLinear(nn.Module):
@@ -134,7 +135,7 @@ def metrics(folder: Path, data: str) -> str:
         run = load_run(folder)
         if by_token is not None:
             replace_linears(run.model.bert, by_token)
-        examples = load_data(data, 0, lambda _: None).splits["test"]
+        examples = load_data(Settings(data=(data,)), lambda _: None)[0].splits["test"]
         items = prepare(examples, run.encoder.tokenizer, run.tasks)
         found = measure(run.tasks, items, predict(run.model, run.tasks, items))
         lines.append(f"{name:<18} {shown(found, run.tasks)}")
@@ -151,7 +152,7 @@ def main() -> int:
     parser.add_argument("--run", type=Path, help="a finished run of that data")
     options = parser.parse_args()
     try:
-        splits = load_data(options.data, 0, lambda _: None).splits
+        splits = load_data(Settings(data=(options.data,)), lambda _: None)[0].splits
         texts = [example.text for split in splits.values() for example in split][-options.count :]
         threads = torch.get_num_threads()
         print(

@@ -21,7 +21,8 @@ from minibert.layout import Packed
 from minibert.model import ACTIVATIONS, Bert, BertConfig
 from minibert.pretraining import BertForPreTraining
 from minibert.tokenizer import Tokenizer
-from train.setup import load_data
+from train.load import load_data
+from train.settings import Settings
 
 if TYPE_CHECKING:
     from transformers import BertModel
@@ -142,7 +143,7 @@ def half_precision_errors(
 
 def newsroom_batch(tokenizer: Tokenizer, count: int) -> Batch:
     """The first sentences of newsroom's test split, which have from 8 to about 60 tokens."""
-    examples = load_data("newsroom", seed=0).splits["test"][:count]
+    examples = load_data(Settings(), lambda _: None)[0].splits["test"][:count]
     return Batch(
         [
             torch.tensor(tokens.ids)

@@ -25,11 +25,12 @@ from minibert.model import Bert, BertConfig
 from tools.parity import shake, worst
 from train.batches import Batch
 from train.data.examples import DataSet, Example
+from train.load import load_data
 from train.model import JointModel
 from train.optimizer import adamw, build_optimizer, rate_factor, set_rates
 from train.sampling import plan_steps
 from train.settings import Settings
-from train.setup import Parts, assemble, load_data
+from train.setup import Parts, assemble
 from train.step import Forward, forward_backward
 from train.words import used_words_only
 
@@ -69,7 +70,8 @@ class Course:
 def newsroom(count: int) -> list[Example]:
     """The shortest sentences of newsroom's train split."""
     return sorted(
-        load_data("newsroom", seed=0).splits["train"], key=lambda example: len(example.text)
+        load_data(Settings(), lambda _: None)[0].splits["train"],
+        key=lambda example: len(example.text),
     )[:count]
 
 

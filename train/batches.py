@@ -12,16 +12,32 @@ import torch
 from torch import Tensor
 
 from minibert.layout import Packed
-from minibert.tokenizer import Tokenizer, Tokens
+from minibert.tokenizer import Form, Tokenizer, Tokens
 from train.data.examples import Example
 
 
 @dataclass(frozen=True)
 class Input:
-    """One sequence that a task reads: [CLS] text [SEP], or [CLS] text [SEP] second [SEP]."""
+    """What a task reads: [CLS] text [SEP], or [CLS] text [SEP] second [SEP].
+
+    It is one sequence, cut off at the model's limit; or, where `overlap` is given, as many windows
+    as it needs, as in `Tokenizer.encode_windows`.
+    """
 
     text: str | tuple[str, ...]  # a tuple holds the words of a text that is split already
     second: str | None = None
+    overlap: int | None = None  # how many tokens a window shares with the one before
+
+    @property
+    def form(self) -> Form:
+        if self.second is not None:
+            return "pair"
+        return "words" if isinstance(self.text, tuple) else "text"
+
+    @property
+    def content(self) -> Any:
+        """As the tokenizer takes it."""
+        return self.text if self.second is None else (self.text, self.second)
 
 
 class Reader(Protocol):
@@ -30,7 +46,7 @@ class Reader(Protocol):
     name: str
 
     def inputs(self, example: Example) -> tuple[Input, ...]:
-        """The sequences that the task reads of an example; none if it has nothing to say of it."""
+        """What the task reads of an example; nothing if it has nothing to say of it."""
 
     def add_targets(self, batch: "Batch") -> None:
         """Put the task's targets into a batch."""
@@ -66,9 +82,9 @@ class Batch:
     sequences: list[tuple[int, int]]  # for each of the layout's: its item, and which part it is
     rows: list[tuple[int, ...]]  # for each item: where its parts stand in the layout
     starts: list[int]  # for each sequence of the layout: its first token
-    # for each task that has targets here:
-    positions: dict[str, Tensor] = field(default_factory=dict)  # where they stand, (K) or (K, 2)
-    targets: dict[str, Tensor] = field(default_factory=dict)  # what they are, (K)
+    # for each task that has targets here: where they stand, (K) or (K, ...), and what they are
+    positions: dict[str, Tensor] = field(default_factory=dict)
+    targets: dict[str, Tensor] = field(default_factory=dict)
 
     def rows_of(self, task: str, i: int) -> list[int]:
         """Where the sequences that a task reads of item i stand in the layout."""
@@ -83,47 +99,61 @@ def prepare(
 ) -> list[Item]:
     """Tokenize examples, as the tasks read them, with a warning if some are too long.
 
-    A sequence that several tasks read is one part of the item.
+    What several tasks read is there once. An input that is read in windows is several parts.
     """
     inputs: list[list[Input]] = []
-    parts_of: list[dict[str, tuple[int, ...]]] = []
+    asked: list[dict[str, list[int]]] = []  # each task -> which of the example's inputs it reads
     for example in examples:
-        # An input and how often the same task asked for it before -> its part. A task that wants a
-        # text twice gets two parts, since dropout makes two vectors of them.
-        parts: dict[tuple[Input, int], int] = {}
+        # An input and how often the same task asked for it before -> its number. A task that wants
+        # a text twice gets two parts, since dropout makes two vectors of them.
+        numbers: dict[tuple[Input, int], int] = {}
         wanted = {task.name: task.inputs(example) for task in tasks}
-        parts_of.append(
+        asked.append(
             {
-                name: tuple(
-                    parts.setdefault((one, own[:k].count(one)), len(parts))
+                name: [
+                    numbers.setdefault((one, own[:k].count(one)), len(numbers))
                     for k, one in enumerate(own)
-                )
+                ]
                 for name, own in wanted.items()
                 if own
             }
         )
-        inputs.append([one for one, _ in parts])
-    tokens = iter(_encode([one for of_example in inputs for one in of_example], tokenizer))
-    return [
-        Item(example, tuple(next(tokens) for _ in own), first_number + i, parts)
-        for i, (example, own, parts) in enumerate(zip(examples, inputs, parts_of, strict=True))
-    ]
+        inputs.append([one for one, _ in numbers])
+    sequences = iter(_encode([one for of_example in inputs for one in of_example], tokenizer))
+    items: list[Item] = []
+    for example, own, tasks_inputs in zip(examples, inputs, asked, strict=True):
+        found = [next(sequences) for _ in own]
+        ends = list(accumulate(len(windows) for windows in found))
+        numbers_of = [
+            range(end - len(windows), end) for end, windows in zip(ends, found, strict=True)
+        ]
+        parts_of = {
+            name: tuple(part for number in chosen for part in numbers_of[number])
+            for name, chosen in tasks_inputs.items()
+        }
+        parts = tuple(part for windows in found for part in windows)
+        items.append(Item(example, parts, first_number + len(items), parts_of))
+    return items
 
 
-def _encode(inputs: Sequence[Input], tokenizer: Tokenizer) -> list[Tokens]:
-    """The tokens of each input, by one call for each form of input that there is."""
-    words = {i: one.text for i, one in enumerate(inputs) if isinstance(one.text, tuple)}
-    pairs = {i: (one.text, one.second) for i, one in enumerate(inputs) if one.second is not None}
-    texts = {i: one.text for i, one in enumerate(inputs) if i not in words and i not in pairs}
-    forms: list[tuple[Callable[[list[Any]], list[Tokens]], Mapping[int, Any]]] = [
-        (tokenizer.encode_words, words),
-        (tokenizer.encode, texts),
-        (tokenizer.encode_pairs, pairs),
-    ]
-    found: dict[int, Tokens] = {}
-    for encode, chosen in forms:
-        if chosen:
-            found |= dict(zip(chosen, encode(list(chosen.values())), strict=True))
+def _encode(inputs: Sequence[Input], tokenizer: Tokenizer) -> list[list[Tokens]]:
+    """The sequences of each input, by one call for each way of reading that there is."""
+    ways: dict[tuple[Form, int | None], list[int]] = {}
+    for i, one in enumerate(inputs):
+        ways.setdefault((one.form, one.overlap), []).append(i)
+    whole: dict[Form, Callable[[list[Any]], list[Tokens]]] = {
+        "words": tokenizer.encode_words,
+        "text": tokenizer.encode,
+        "pair": tokenizer.encode_pairs,
+    }
+    found: dict[int, list[Tokens]] = {}
+    for (form, overlap), chosen in ways.items():
+        contents = [inputs[i].content for i in chosen]
+        if overlap is None:
+            sequences = [[tokens] for tokens in whole[form](contents)]
+        else:
+            sequences = tokenizer.encode_windows(contents, overlap, form)
+        found |= dict(zip(chosen, sequences, strict=True))
     return [found[i] for i in range(len(inputs))]
 
 

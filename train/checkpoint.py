@@ -7,14 +7,14 @@ is never half written.
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minibert.files import InputError, read_object, write_json
+from minibert.files import InputError, read_object, write_json, write_text
 from minibert.formats.tensors import read_tensors, save_tensors
 from train.settings import Settings
 
@@ -26,6 +26,7 @@ class Progress:
     step: int = 0  # steps taken
     epoch: int = 1  # counted from 1
     position: int = 0  # steps taken in this epoch
+    is_due: bool = False  # whether the last step's evaluation has still to come
     best: float | None = None  # the monitored metric's highest value
     best_step: int = 0
     evaluations_since_best: int = 0
@@ -48,9 +49,23 @@ class Progress:
         self.skipped += 1
         self.skipped_in_a_row += 1
 
+    def took_step(self, steps: int, settings: Settings) -> None:
+        """Note a step, taken or left out, and whether dev is to be evaluated after it. steps: how
+        many the epoch has."""
+        self.step += 1
+        self.position += 1
+        self.is_due = self.position == steps or (
+            settings.eval_steps > 0 and self.step % settings.eval_steps == 0
+        )
+
+    def begin_epoch(self) -> None:
+        """Note that an epoch has ended."""
+        self.epoch, self.position, self.losses = self.epoch + 1, 0, {}
+
     def evaluated(self, metrics: Mapping[str, Any], monitored: float) -> None:
         """Note an evaluation, the training losses of this epoch so far, and whether it is the best
         evaluation yet."""
+        self.is_due = False
         self.evaluations_since_best += 1
         if self.best is None or monitored > self.best:
             self.best, self.best_step, self.evaluations_since_best = monitored, self.step, 0
@@ -72,11 +87,13 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     settings: Settings,
+    data: Mapping[str, Any],
 ) -> None:
     """Write RUN/checkpoints/step-N, and remove all but the last `settings.keep`. Raises InputError
     if the disk refuses.
 
-    best: the parameters' values at the best evaluation so far; empty before the first.
+    best: the parameters' values at the best evaluation so far; empty before the first. data: the
+    fingerprint of what is trained on.
     """
     names = {id(parameter): name for name, parameter in parameters.items()}
     tensors: dict[str, Tensor] = {
@@ -91,14 +108,17 @@ def save_checkpoint(
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     folder = run / "checkpoints" / f"step-{progress.step:08}"
+    state = {"settings": asdict(settings), "progress": asdict(progress), "data": data}
     beside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
+    # A checkpoint of the same step differs only in an evaluation that has come since, which would
+    # find the same again. So its files can be replaced one after the other.
+    target = folder if folder.exists() else beside
     try:
-        save_tensors(tensors, beside / "tensors.safetensors")
-        write_json(
-            beside / "state.json", {"settings": asdict(settings), "progress": asdict(progress)}
-        )
-        os.replace(beside, folder)
+        save_tensors(tensors, target / "tensors.safetensors")
+        write_json(target / "state.json", state)
+        if target is beside:
+            os.replace(beside, folder)
     except OSError as error:
         raise InputError(
             f"cannot write {folder}: {error.strerror}; the checkpoint before it is whole"
@@ -120,16 +140,14 @@ def read_progress(run: Path, settings: Settings) -> Progress:
     Raises InputError if the run is finished, if there is no checkpoint, or if it is of other
     settings.
     """
-    if (run / "metrics.json").exists():
-        raise InputError(f"{run} is finished: its metrics stand in {run / 'metrics.json'}")
-    found = checkpoints(run)
-    if not found:
-        raise InputError(
-            f"{run} has no checkpoint to go on from (one is written every save_steps steps, and "
-            "when a run is interrupted): start anew, in another folder or after removing this one"
-        )
-    file = found[-1] / "state.json"
-    content = read_object(file)
+    has_metrics = (run / "metrics.json").exists()
+    finished = InputError(
+        f"{run} is finished: its metrics stand in {run / 'metrics.json'}. To train it longer, give "
+        "--epochs too"
+    )
+    if has_metrics and not checkpoints(run):  # nothing was learnt
+        raise finished
+    file, content = _read_state(run)
     try:
         noted = dict(content["progress"])
         if "worse" in noted:  # what earlier versions called it
@@ -140,11 +158,87 @@ def read_progress(run: Path, settings: Settings) -> Progress:
     for key, value in asdict(saved).items():
         if value != getattr(settings, key):
             raise InputError(
-                f"{run / 'settings.toml'} is not what the checkpoint {found[-1].name} was made "
+                f"{run / 'settings.toml'} is not what the checkpoint {file.parent.name} was made "
                 f"with: {key} was {value!r} and is {getattr(settings, key)!r}. Put it back, or "
                 "start a new run"
             )
+    if has_metrics and progress.is_over(settings):
+        raise finished
     return progress
+
+
+def _read_state(run: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint's state.json, and its content. Raises InputError if there is none."""
+    found = checkpoints(run)
+    if not found:
+        raise InputError(
+            f"{run} has no checkpoint to go on from (one is written every save_steps steps, and "
+            "when a run is interrupted): start anew, in another folder or after removing this one"
+        )
+    return found[-1] / "state.json", read_object(found[-1] / "state.json")
+
+
+def prolong(run: Path, settings: Settings, epochs: int) -> Settings:
+    """Give a run, finished or not, more epochs: returns its settings with them, which stand in
+    settings.toml and in the newest checkpoint from then on.
+
+    The learning rates of all steps to come are those of a schedule over that many epochs: after a
+    finished run, they rise at once to where that schedule stands. Raises InputError if it has as
+    many epochs already, and for what is no run.
+    """
+    file, content = _read_state(run)
+    try:
+        old, progress = content["settings"]["epochs"], content["progress"]
+        step, waited = progress["step"], progress.get("evaluations_since_best", 0)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{file} is no state of a run: {error}") from error
+    if epochs <= old:
+        raise InputError(
+            f"--epochs {epochs}: {run} has {old} already; give more to train longer, or leave "
+            "--epochs out to go on with what is left of these"
+        )
+    longer = replace(settings, epochs=epochs)
+    if 0 < settings.patience <= waited:  # it had stopped early, and gets as much patience again
+        progress["evaluations_since_best"] = 0
+    content["settings"]["epochs"] = epochs
+    write_text(run / "settings.toml", longer.toml())
+    write_json(file, content)
+    print(
+        f"{run} has taken {step} steps with epochs = {old}. It goes on with epochs = {epochs}: the "
+        f"learning rates are those of the {settings.schedule} schedule over {epochs} epochs"
+    )
+    return longer
+
+
+def check_data(run: Path, data: Mapping[str, Any]) -> None:
+    """Raise InputError, naming what has changed, if the newest checkpoint is of other data. Earlier
+    versions did not note it.
+
+    data: the fingerprint of the data that the run would go on with.
+    """
+    before = _read_state(run)[1].get("data")
+    if before is None or before == data:
+        return
+    changes = [
+        f"the labels of {name} were {', '.join(then)} and are {', '.join(now)}"
+        for name in sorted(before["labels"].keys() | data["labels"].keys())
+        if (then := before["labels"].get(name, ["none"]))
+        != (now := data["labels"].get(name, ["none"]))
+    ]
+    if len(before["sets"]) != len(data["sets"]):
+        changes.append(f"there were {len(before['sets'])} data sets, and now {len(data['sets'])}")
+    for old, new in zip(before["sets"], data["sets"], strict=False):
+        for split in sorted(old["splits"].keys() | new["splits"].keys()):
+            then, now = ({"examples": 0} | one["splits"].get(split, {}) for one in (old, new))
+            place = f"the {split} split of {new['name']}"
+            if then["examples"] != now["examples"]:
+                changes.append(f"{place} had {then['examples']} examples and has {now['examples']}")
+            elif then != now:
+                changes.append(f"{place} has other texts or labels")
+    raise InputError(
+        f"the data is not what {run} was trained on: {'; '.join(changes)}. Put it back, or start a "
+        "new run"
+    )
 
 
 def load_checkpoint(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from minibert.files import InputError, locked
+from train.data.read import name_of
 from train.settings import Settings, read_settings
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -15,17 +16,19 @@ RECIPES = Path(__file__).parent / "recipes"
 
 def command_line(
     arguments: list[str] | None, program: str, description: str
-) -> tuple[Settings, Path | None]:
-    """The settings that the command line asks for, over those of its recipe; and the run folder to
-    resume, if any."""
+) -> tuple[Settings, Path | None, int | None]:
+    """The settings that the command line asks for, over those of its recipe; the run folder to
+    resume, if any; and how many epochs that run is to have, if others than it has."""
     parser = argparse.ArgumentParser(
         prog=program, description=description, argument_default=argparse.SUPPRESS
     )
     help = "settings to start from, a name or a TOML file; newsroom, where there is no --data"
     parser.add_argument("--recipe", default=None, metavar="NAME", help=help)
-    parser.add_argument(
-        "--resume", default=None, type=Path, metavar="RUN", help="go on with an interrupted run"
+    help = (
+        "go on with an interrupted run; with --epochs N, train it longer, finished or not: the "
+        "steps to come have the learning rates of a schedule over N epochs"
     )
+    parser.add_argument("--resume", default=None, type=Path, metavar="RUN", help=help)
     hints = get_type_hints(Settings)
     for f in fields(Settings):
         flag, wanted = f"--{f.name.replace('_', '-')}", hints[f.name]
@@ -42,13 +45,17 @@ def command_line(
     given = vars(parser.parse_args(arguments))
     recipe, resume = given.pop("recipe"), given.pop("resume")
     if resume is not None:
+        epochs = given.pop("epochs", None)
         if given or recipe:
-            raise InputError("--resume goes on with the run's own settings: give it alone")
-        return Settings(**read_settings(resume / "settings.toml")), resume
+            raise InputError(
+                "--resume goes on with the run's own settings: give it alone, or with --epochs to "
+                "train longer"
+            )
+        return Settings(**read_settings(resume / "settings.toml")), resume, epochs
     if recipe is None and "data" not in given:
         recipe = "newsroom"
     base = read_settings(recipe_file(recipe)) if recipe else {}
-    return Settings(**(base | given)), None
+    return Settings(**(base | given)), None, None
 
 
 def recipe_file(name: str) -> Path:
@@ -99,7 +106,8 @@ def new_folder(settings: Settings) -> Path:
         folder = Path(settings.output)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
-    first = folder = Path("runs") / Path(settings.data[0]).name
+    name, source = name_of(settings.data[0])
+    first = folder = Path("runs") / (name or Path(source).name)
     number = 1
     while True:
         try:

@@ -8,10 +8,10 @@ from pathlib import Path
 from minibert.files import write_json
 from train.data.examples import DataSet
 from train.evaluation import Metrics
+from train.load import load_data
 from train.report import final_table
 from train.sampling import plan_steps
 from train.settings import Settings
-from train.setup import load_data
 from train.tasks import KINDS, Kinds, build_tasks
 from train.tasks.base import Task
 
@@ -25,7 +25,7 @@ def compare_single(
 ) -> None:
     """Train each task alone, and print joint against single. train: that of train/run.py."""
     results: dict[str, Metrics] = {"joint": joint}
-    sets = [load_data(name, settings.seed, lambda _: None, kinds) for name in settings.data]
+    sets = load_data(settings, lambda _: None, kinds)
     tasks = build_tasks(sets, settings, kinds)
     for task in tasks:
         epochs = epochs_alone(settings, sets, tasks, task)
@@ -59,13 +59,12 @@ def epochs_alone(
 
 def settings_alone(settings: Settings, task: Task, tasks: Sequence[Task], epochs: int) -> Settings:
     """The settings by which one of several tasks is trained alone, for so many epochs: the same,
-    less what names another task's head, or an epoch that does not come."""
-    others = [f"head.{other.name}" for other in tasks if other is not task]
+    less what names another task or its head, or an epoch that does not come."""
+    others = [name for t in tasks if t is not task for name in (t.name, f"head.{t.name}")]
 
     def without_others(text: str) -> str:
-        return ", ".join(
-            word for word in text.split(",") if word.partition("=")[0].strip() not in others
-        ).strip()
+        words = [word.strip() for word in text.split(",")]
+        return ", ".join(word for word in words if word.partition("=")[0].strip() not in others)
 
     parts = [part.partition(":") for part in settings.unfreeze.split(";") if part.strip()]
     schedule = [(epoch, without_others(text)) for epoch, _, text in parts if int(epoch) <= epochs]
@@ -77,6 +76,9 @@ def settings_alone(settings: Settings, task: Task, tasks: Sequence[Task], epochs
         group_lr=without_others(settings.group_lr),
         freeze=without_others(settings.freeze),
         unfreeze="; ".join(f"{epoch}: {kept}" for epoch, kept in schedule if kept),
+        pooling=without_others(settings.pooling),
+        pairs=without_others(settings.pairs),
+        class_weights=without_others(settings.class_weights),
         loss="sum",
         loss_weights="",
         monitor="mean",

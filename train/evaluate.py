@@ -1,57 +1,97 @@
-"""python -m train.evaluate RUN --data PATH: the metrics of a finished run on any data with its
-labels."""
+"""python -m train.evaluate RUN --data PATH: how good a finished run is on any data with its
+labels, and where it is wrong."""
 
 import argparse
 import json
 import sys
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from minibert.files import InputError
 from minibert.program import run_program
+from train.analysis import Analysis, analyse
 from train.batches import prepare
-from train.data.read import read_source
-from train.evaluation import Metrics, measure, predict
-from train.saved import load_run
-from train.tasks import KINDS, Kinds, check_labels, clean_labels
+from train.evaluation import Metrics
+from train.evaluation import evaluate as measured
+from train.load import load_split
+from train.report import report_sections
+from train.saved import open_run
+from train.tasks import KINDS, Kinds
+from train.tasks.base import Task
 
 
-def evaluate(folder: Path, data: str, split: str, kinds: Kinds = KINDS) -> Metrics:
-    """The metrics of a finished run on one split of some data; a single file is its own split.
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found out: each task's metrics, and what is behind them."""
 
-    Raises InputError for a folder that is no run, and for data that the run has no label of.
+    split: str
+    tasks: list[Task]
+    metrics: Metrics
+    analyses: Mapping[str, Analysis]
+
+    def as_record(self) -> dict[str, Any]:
+        """All of it as JSON holds it: the metrics, and beside each task's its analysis."""
+        behind = {
+            task.name: self.analyses[task.name].as_record(task)
+            for task in self.tasks
+            if task.name in self.analyses
+        }
+        return {
+            name: {**values, **behind[name]} if isinstance(values, dict) else values
+            for name, values in self.metrics.items()
+        }
+
+    def as_text(self) -> str:
+        """The same for people: what a run's report.md has."""
+        sections = report_sections({self.split: self.metrics}, self.tasks, self.analyses)
+        return "\n\n".join(f"{heading}\n\n{text}" for heading, text in sections)
+
+
+def evaluate(name: str, data: str, split: str, kinds: Kinds = KINDS) -> Evaluation:
+    """Evaluate a finished run on one split of some data; a single file is its own split.
+
+    name: as `open_run` takes it. Raises InputError for a folder that is no run, and for data that
+    the run has no label of.
     """
-    run = load_run(folder, kinds)
-    splits, _ = read_source(data, [task.name for task in run.tasks if task.is_number])
-    split = "train" if Path(data).is_file() else split
-    if split not in splits:
-        raise InputError(f"{data} has no {split} split; it has {', '.join(splits)}")
-    examples = clean_labels(
-        splits[split], f"{data}, {split}", lambda text: print(text, file=sys.stderr), kinds
+    run = open_run(name, kinds)
+    examples = load_split(
+        data,
+        split,
+        run.settings,
+        run.tasks,
+        lambda text: print(text, file=sys.stderr),
+        kinds,
+        is_run=run.is_run,
     )
-    names = [task.name for task in run.tasks]
-    if not any(name in example.labels for example in examples for name in names):
-        raise InputError(f"{data} has no label of {', '.join(names)}")
-    check_labels(examples, run.tasks)
     items = prepare(examples, run.encoder.tokenizer, run.tasks)
-    return measure(run.tasks, items, predict(run.model, run.tasks, items))
+    metrics, predictions = measured(run.model, run.tasks, items)
+    return Evaluation(split, run.tasks, metrics, analyse(run.tasks, items, predictions))
 
 
 def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:
-    """Print a run's metrics. Returns the exit status, as `run_program`."""
+    """Print how good a run is. Returns the exit status, as `run_program`."""
     parser = argparse.ArgumentParser(prog="python -m train.evaluate", description=__doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
+    parser.add_argument(
+        "run", metavar="RUN", help="a finished run, or a folder or Hub id with a fine-tuned head"
+    )
     parser.add_argument(
         "--data", required=True, metavar="PATH", help="as of train.run: a data folder, a file ..."
     )
     parser.add_argument(
         "--split", default="test", help="train, dev or test (the default); a single file is train"
     )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(arguments)
-    return run_program(
-        lambda: print(
-            json.dumps(evaluate(options.run, options.data, options.split, kinds), indent=2)
+
+    def program() -> None:
+        found = evaluate(options.run, options.data, options.split, kinds)
+        print(
+            json.dumps(found.as_record(), indent=2, ensure_ascii=False, allow_nan=False)
+            if options.json
+            else found.as_text()
         )
-    )
+
+    return run_program(program)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Predictions, metrics, and the one number by which the best weights are chosen."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -9,7 +11,7 @@ from minibert.files import InputError
 from train.batches import Item, collate
 from train.model import JointModel
 from train.step import Forward
-from train.tasks.base import FRAME, Prediction, Task
+from train.tasks.base import FRAME, LOSS, Prediction, Task
 
 BATCH_TOKENS = 2048  # most of a batch that is only predicted
 Metrics = dict[str, dict[str, float] | float]
@@ -27,19 +29,101 @@ def predict(
     The model computes in eval mode, and is left in the mode that it was in. forward: how a batch
     becomes its last hidden state, if not by the whole model.
     """
+    return _passed(model, tasks, items, device, forward, (), lambda: None)[0]
+
+
+def evaluate(
+    model: JointModel,
+    tasks: Sequence[Task],
+    items: Sequence[Item],
+    device: torch.device | str = "cpu",
+    forward: Forward | None = None,
+    *,
+    is_tuning: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> tuple[Metrics, list[dict[str, Prediction]]]:
+    """The metrics of labelled items, with each task's loss; and the predictions, as of `predict`.
+
+    is_tuning: whether `tune` comes before measuring. check: called before each batch; what it
+    raises ends the evaluation.
+    """
+    predictions, losses = _passed(model, tasks, items, device, forward, tasks, check)
+    if is_tuning:
+        tune(tasks, items, predictions)
+    metrics = measure(tasks, items, predictions)
+    for name, loss in losses.items():
+        if isinstance(found := metrics.get(name), dict):
+            found[LOSS.name] = loss
+    return metrics, predictions
+
+
+def _passed(
+    model: JointModel,
+    tasks: Sequence[Task],
+    items: Sequence[Item],
+    device: torch.device | str,
+    forward: Forward | None,
+    with_loss: Sequence[Task],
+    check: Callable[[], None],
+) -> tuple[list[dict[str, Prediction]], dict[str, float]]:
+    """Each item's predictions, and the mean loss of some tasks."""
     was_training = model.training
     model.eval()
     found: dict[int, dict[str, Prediction]] = {item.number: {} for item in items}
-    with torch.no_grad():
-        readable = [item for item in items if item.parts]
-        for numbers in batches([item.num_tokens for item in readable], BATCH_TOKENS):
-            batch = collate([readable[i] for i in numbers], (), device)
-            states = (forward or model)(batch)  # (*, D)
-            for task in tasks:
-                for i, prediction in task.predict(model, states, batch).items():
-                    found[batch.items[i].number][task.name] = prediction
-    model.train(was_training)
-    return [found[item.number] for item in items]
+    sums = {task.name: 0.0 for task in with_loss}
+    counts = dict(sums)
+    try:
+        with torch.no_grad():
+            readable = [item for item in items if item.parts]
+            for numbers in batches([item.num_tokens for item in readable], BATCH_TOKENS):
+                check()
+                batch = collate([readable[i] for i in numbers], with_loss, device)
+                states = (forward or model)(batch)  # (*, D)
+                for task in tasks:
+                    for i, prediction in task.predict(model, states, batch).items():
+                        _check_finite(task, batch.items[i], prediction)
+                        found[batch.items[i].number][task.name] = prediction
+                for task in with_loss:
+                    if count := task.count(batch):
+                        sums[task.name] += float(task.loss(model, states, batch))
+                        counts[task.name] += count
+    finally:
+        model.train(was_training)
+    losses = {name: sums[name] / count for name, count in counts.items() if count}
+    if odd := [name for name, loss in losses.items() if not math.isfinite(loss)]:
+        raise InputError(f"the loss of {odd[0]} on {len(items)} examples is not a finite number")
+    return [found[item.number] for item in items], losses
+
+
+def tune(
+    tasks: Sequence[Task], items: Sequence[Item], predictions: Sequence[dict[str, Prediction]]
+) -> None:
+    """Let the tasks choose on labelled items what is not learnt. The predictions become those with
+    what was chosen."""
+    for task in tasks:
+        labelled = [i for i, item in enumerate(items) if task.name in item.example.labels]
+        tuned = task.tune(
+            [items[i] for i in labelled], [predictions[i][task.name] for i in labelled]
+        )
+        for i, prediction in zip(labelled, tuned, strict=True):
+            predictions[i][task.name] = prediction
+
+
+def _check_finite(task: Task, item: Item, prediction: Prediction) -> None:
+    if not _is_finite((prediction.label, prediction.probability, prediction.scores)):
+        raise InputError(
+            f"{item.example.where}: what {task.name} predicts is not a finite number: the weights "
+            "hold values that are none, or too large to compute with"
+        )
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether all numbers in it are."""
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, tuple | list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def measure(
@@ -76,9 +160,11 @@ def frame_parts(item: Item, tasks: Sequence[Task]) -> list[Task]:
 def monitored_value(metrics: Metrics, tasks: Sequence[Task], monitor: str) -> float:
     """One number to choose the best weights by, the higher the better.
 
-    monitor: a task's metric ("slots.f1"), "frame", or "mean" for the mean of the tasks' first
-    metrics.
+    monitor: a task's metric ("slots.f1") or loss ("slots.loss"), "frame", "loss" for the sum of all
+    losses, or "mean" for the mean of the tasks' first metrics.
     """
+    if monitor == LOSS.name:
+        return -sum(values[LOSS.name] for values in metrics.values() if isinstance(values, dict))
     if monitor == "mean":
         main = [
             task.metrics[0].sign * values[task.metrics[0].name]
@@ -91,7 +177,7 @@ def monitored_value(metrics: Metrics, tasks: Sequence[Task], monitor: str) -> fl
     if not isinstance(found, dict):
         return found
     (kind_metrics,) = (task.metrics for task in tasks if task.name == name)
-    (metric,) = (metric for metric in kind_metrics if metric.name == metric_name)
+    (metric,) = (metric for metric in (*kind_metrics, LOSS) if metric.name == metric_name)
     return metric.sign * found[metric_name]
 
 
@@ -99,7 +185,8 @@ def check_monitor(tasks: Sequence[Task], dev: Sequence[Item], monitor: str) -> N
     """Raise InputError if the metrics of dev will not have `monitor` among them."""
     labels = {name for item in dev for name in item.example.labels}
     there = [task for task in tasks if task.name in labels]
-    names = ["mean", *(f"{task.name}.{metric.name}" for task in there for metric in task.metrics)]
+    names = ["mean", LOSS.name]
+    names += [f"{task.name}.{metric.name}" for task in there for metric in (*task.metrics, LOSS)]
     if any(frame_parts(item, tasks) for item in dev):
         names.append(FRAME.name)
     if monitor not in names:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from minibert.files import InputError
-from train.settings import Settings, parse_number, parse_pairs
+from train.parse import parse_number, parse_pairs
+from train.settings import Settings
 from train.tasks.base import Task
 
 
@@ -42,26 +43,29 @@ class LossMixer(nn.Module):
         }
         # what the negative log-likelihood has of each loss
         self.shares = {task.name: 0.5 if task.is_squared_error else 1.0 for task in tasks}
+        # a parameter's name cannot have a dot, as in "reviews.label"
+        self.parts = {name: name.replace(".", ":") for name in names}
         self.log_variances = nn.ParameterDict()
         if settings.loss == "uncertainty":
             for name, share in self.shares.items():
-                self.log_variances[name] = nn.Parameter(torch.tensor(math.log(share)))
+                self.log_variances[self.parts[name]] = nn.Parameter(torch.tensor(math.log(share)))
 
     def forward(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The sum of some tasks' losses, each times its factor: () each -> ()."""
         factors: Mapping[str, Tensor | float] = self.fixed
         if self.log_variances:
             factors = {
-                name: (-s).exp() * self.shares[name] for name, s in self.log_variances.items()
+                name: (-self.log_variances[self.parts[name]]).exp() * share
+                for name, share in self.shares.items()
             }
         return torch.stack([loss * factors[name] for name, loss in losses.items()]).sum()
 
     def add_penalty_gradient(self, names: Iterable[str]) -> None:
         """Add the gradient of s / 2, which keeps the variances from growing, for each task of a
         step, once a step."""
-        for name in names:
-            if name in self.log_variances:
-                (self.log_variances[name] / 2).backward()
+        for part in (self.parts[name] for name in names):
+            if part in self.log_variances:
+                (self.log_variances[part] / 2).backward()
 
 
 def add_gradients(

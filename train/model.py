@@ -3,7 +3,7 @@
 Shapes: D hidden. `*` stands for the tokens of a batch, (N) packed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -20,22 +20,50 @@ class HasHead(Protocol):
 
     name: str
     uses_pooler: bool
+    uses_token_types: bool
 
     def build_head(self, config: BertConfig) -> nn.Module:
         """The parameters of this task alone."""
 
 
+class Heads(nn.Module):
+    """A head for each task, by the tasks' names.
+
+    A module's name cannot have a dot, which stands in the names of tasks of several data sets
+    ("reviews.label"): parameters are named with a colon there ("reviews:label.classifier.weight").
+    """
+
+    def __init__(self, heads: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.names = tuple(heads)
+        for name, head in heads.items():
+            self.add_module(name.replace(".", ":"), head)
+
+    def __getitem__(self, name: str) -> nn.Module:
+        return self.get_submodule(name.replace(".", ":"))
+
+    def items(self) -> list[tuple[str, nn.Module]]:
+        """Each task's name and its head."""
+        return [(name, self[name]) for name in self.names]
+
+
 class JointModel(nn.Module):
-    """One encoder, and a head for each task. Raises InputError if a task pools by a pooler that the
-    encoder lacks."""
+    """One encoder, and a head for each task. Raises InputError if a task needs a pooler or token
+    types, and the encoder has none."""
 
     def __init__(self, bert: Bert, tasks: Sequence[HasHead]) -> None:
         super().__init__()
         self.bert = bert
-        self.heads = nn.ModuleDict({task.name: task.build_head(bert.config) for task in tasks})
+        self.heads = Heads({task.name: task.build_head(bert.config) for task in tasks})
         if any(task.uses_pooler for task in tasks) and bert.pooler is None:
             raise InputError(
                 "pooling by the pooler was asked for, and this model's files have none"
+            )
+        in_pairs = [task.name for task in tasks if task.uses_token_types]
+        if in_pairs and bert.config.type_vocab_size < 2:
+            raise InputError(
+                f"the task {in_pairs[0]} reads two texts in one sequence, and this model has no "
+                "token type for the second"
             )
 
     def units(self) -> dict[str, nn.Module]:

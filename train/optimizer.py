@@ -9,7 +9,8 @@ from torch import nn
 
 from train.freezing import select
 from train.model import JointModel
-from train.settings import Settings, parse_number, parse_pairs
+from train.parse import parse_number, parse_pairs
+from train.settings import Settings
 
 BuildOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 

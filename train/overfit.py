@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from minibert.files import InputError
 from train.batches import Item
+from train.report import text_of
 from train.tasks.base import Prediction, Task
 
 
@@ -14,7 +15,7 @@ def check_memorised(
     wrong = total = 0
     for item, predicted in zip(items, predictions, strict=True):
         example = item.example
-        print(example.text if example.second is None else f"{example.text} | {example.second}")
+        print(text_of(example))
         for task in tasks:
             if task.name not in example.labels:
                 continue

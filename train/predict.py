@@ -2,85 +2,283 @@
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
+from minibert.batching import WINDOW_CHARACTERS
 from minibert.files import InputError
 from minibert.program import run_program
-from minibert.texts import read_texts
+from minibert.texts import count_lines, lazy_texts
+from minibert.tokenizer import TruncationWarning
 from train.batches import prepare
-from train.data.examples import Example
-from train.data.words import split_text
 from train.evaluation import predict
-from train.saved import load_run
+from train.parse import parse_pairs
+from train.report import texts_of
+from train.saved import Run, load_run, open_run
 from train.tasks import KINDS, Kinds
 from train.tasks.base import Prediction, Task
+from train.unlabelled import Unlabelled, from_json_lines, from_lines, from_pairs
 
 
-def to_examples(texts: Iterable[str], splitting: str, tasks: Sequence[Task]) -> list[Example]:
-    """Texts as examples without labels, split into words as the training data was.
+def stream(
+    run: Run, unlabelled: Iterable[Unlabelled]
+) -> Iterator[tuple[Unlabelled, dict[str, Prediction]]]:
+    """What a run's tasks say of any number of examples, in their order and in flat memory.
 
-    If a task reads pairs, a tab separates the two texts. Raises InputError, naming the text's
-    number, for a blank one, and for a single text if the tasks only read pairs.
+    Raises InputError for what cannot be read, after the predictions of what came before it.
     """
-    reads_pairs = any(task.reads_pairs for task in tasks)
-    result = []
-    for i, line in enumerate(texts, start=1):
-        text, tab, second = line.partition("\t") if reads_pairs else (line, "", "")
-        if not text.strip() or (tab and not second.strip()):
-            raise InputError(f"text {i} is blank")
-        words = tuple(split_text(text, splitting))
-        example = Example(text, {}, f"text {i}", words, second if tab else None)
-        if not tab and not any(task.inputs(example) for task in tasks):
-            raise InputError(f"text {i} is one text, and this run compares two: TEXT, a tab, TEXT")
-        result.append(example)
-    return result
+    for window in _windows(unlabelled):
+        with warnings.catch_warnings():  # what was cut off is said of each text
+            warnings.simplefilter("ignore", TruncationWarning)
+            items = prepare([one.example for one in window], run.encoder.tokenizer, run.tasks)
+        yield from zip(window, predict(run.model, run.tasks, items), strict=True)
+
+
+def predict_texts(
+    run: Run, texts: Sequence[str] | Sequence[tuple[str, str]]
+) -> list[dict[str, Any]]:
+    """What a run's tasks say of texts, or of pairs of texts, as `--json` prints it. Raises
+    InputError for a blank text, and for one that no task reads."""
+    pairs = [text for text in texts if isinstance(text, tuple)]
+    single = [text for text in texts if isinstance(text, str)]
+    if pairs and single:
+        raise InputError("give texts or pairs of texts, not both")
+    if pairs:
+        given = from_pairs(pairs, run.splitting, run.tasks)
+    else:
+        given = from_lines(single, run.splitting, run.tasks)
+    return [as_record(one, found, run.tasks) for one, found in stream(run, given)]
+
+
+def _windows(unlabelled: Iterable[Unlabelled]) -> Iterator[list[Unlabelled]]:
+    """Lists of about WINDOW_CHARACTERS characters, which are computed together."""
+    window: list[Unlabelled] = []
+    room = WINDOW_CHARACTERS
+    try:
+        for one in unlabelled:
+            window.append(one)
+            room -= 8 + sum(map(len, texts_of(one.example)))
+            if room <= 0:
+                yield window
+                window, room = [], WINDOW_CHARACTERS
+    except InputError:
+        if window:
+            yield window
+        raise
+    if window:
+        yield window
+
+
+def cut_off(predictions: Mapping[str, Prediction]) -> int:
+    """How many tokens were not seen, by the task that saw fewest."""
+    return max(prediction.cut for prediction in predictions.values())
+
+
+def likeliest(scores: Mapping[str, float], top: int | None) -> list[str]:
+    """The classes with the highest scores, the highest first."""
+    return sorted(scores, key=lambda label: -scores[label])[:top]
 
 
 def as_record(
-    example: Example, predictions: dict[str, Prediction], tasks: Sequence[Task]
+    given: Unlabelled,
+    predictions: Mapping[str, Prediction],
+    tasks: Sequence[Task],
+    top: int | None = None,
 ) -> dict[str, Any]:
-    """One text's predictions, ready for JSON."""
-    record: dict[str, Any] = {"text": example.text}
-    if example.second is not None:
-        record["second"] = example.second
+    """One example's predictions, ready for JSON, after the fields that it came with. A field that
+    has a task's name gives way to the prediction."""
+    record = dict(given.fields)
     for task in tasks:
-        if task.name in predictions:
-            record[task.name] = task.as_record(predictions[task.name], example)
-    return record
+        if (prediction := predictions.get(task.name)) is None:
+            continue
+        record[task.name] = task.as_record(prediction, given.example)
+        if top is not None and (scores := prediction.scores) is not None:
+            kept = likeliest(scores, top)
+            record[task.name]["scores"] = {k: score for k, score in scores.items() if k in kept}
+    return record | {"cut": cut} if (cut := cut_off(predictions)) else record
 
 
-def as_lines(example: Example, predictions: dict[str, Prediction], tasks: Sequence[Task]) -> str:
+def as_lines(
+    given: Unlabelled,
+    predictions: Mapping[str, Prediction],
+    tasks: Sequence[Task],
+    top: int | None = None,
+) -> str:
     """The same for people."""
+    example = given.example
     lines = [example.text] if example.second is None else [example.text, example.second]
     for task in tasks:
-        if task.name in predictions:
-            lines.append(f"  {task.name}: {task.as_text(predictions[task.name], example)}")
+        if (prediction := predictions.get(task.name)) is None:
+            continue
+        lines.append(f"  {task.name}: {task.as_text(prediction, example)}")
+        if top is not None and (scores := prediction.scores) is not None:
+            kept = likeliest(scores, top)
+            width = max(map(len, kept))
+            lines += [f"    {label:<{width}}  {scores[label]:.4f}" for label in kept]
+    if cut := cut_off(predictions):
+        lines.append(f"  cut: {cut} tokens not seen")
     return "\n".join(lines)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(
+        prog="python -m train.predict",
+        usage="%(prog)s (RUN | --model MODEL) [TEXT ...] [options]",
+        description=__doc__,
+    )
+    made.add_argument(
+        "names",
+        nargs="*",
+        metavar="RUN TEXT",
+        help="the folder of a finished run (but not after --model), and texts, if there are no "
+        "other inputs; a tab separates a pair",
+    )
+    made.add_argument("--model", help="in place of RUN: a folder or Hub id with a fine-tuned head")
+    made.add_argument("--revision", help="a branch, tag or commit of --model on the Hub")
+    made.add_argument(
+        "--input",
+        metavar="FILE",
+        help="texts, one a line; or JSON lines, if its name ends in .jsonl; - for standard input",
+    )
+    made.add_argument(
+        "--json-lines", action="store_true", help="the input is JSON lines, whatever its name"
+    )
+    made.add_argument(
+        "--pair", nargs=2, action="append", metavar="TEXT", help="two texts; may be repeated"
+    )
+    made.add_argument("--question", help="a question about --context")
+    made.add_argument("--context", metavar="TEXT", help="the text in which the answer stands")
+    made.add_argument(
+        "--choice",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="what may follow each text; repeated for each choice",
+    )
+    made.add_argument(
+        "--words", action="store_true", help="texts are split into words already, by spaces"
+    )
+    made.add_argument(
+        "--stride",
+        type=int,
+        metavar="N",
+        help="read texts over the limit in windows that overlap by N tokens; if left out, as "
+        "in training",
+    )
+    made.add_argument("--json", action="store_true", help="print JSON lines")
+    which = made.add_mutually_exclusive_group()
+    which.add_argument(
+        "--top", type=int, metavar="K", help="show the probabilities of the K likeliest classes"
+    )
+    which.add_argument(
+        "--all",
+        dest="top",
+        action="store_const",
+        const=sys.maxsize,
+        help="show the probabilities of all classes, as JSON lines do in any case",
+    )
+    return made
+
+
+def open_asked(options: argparse.Namespace, kinds: Kinds) -> Run:
+    """The run or model that the options name; the texts among the names are left in them. Raises
+    InputError unless there is one."""
+    if options.model is not None:
+        if options.names and os.path.exists(os.path.join(options.names[0], "tasks.json")):
+            raise InputError(
+                f"give the run {options.names[0]} or --model {options.model}, not both"
+            )
+        run = open_run(options.model, kinds, options.revision)
+    elif options.revision is not None:
+        raise InputError("--revision is of --model, and there is none")
+    elif not options.names:
+        raise InputError("nothing to predict with: name the folder of a finished run, or --model")
+    else:
+        folder = Path(options.names.pop(0))
+        if os.path.exists(folder / "config.json"):  # False also for a text, too long for a name
+            raise InputError(
+                f"{folder} is a model, not a run: python -m train.predict --model {folder}"
+            )
+        run = load_run(folder, kinds)
+    if options.stride is not None:
+        set_stride(run.tasks, options.stride)
+    return run
+
+
+def set_stride(tasks: Sequence[Task], stride: int) -> None:
+    """Have the tasks that can read long texts in windows. Raises InputError if none can."""
+    able = [task for task in tasks if task.takes_windows]
+    if stride < 1 or not able:
+        why = "must be at least 1" if able else "no task here reads windows"
+        raise InputError(f"--stride {stride}: {why}")
+    for task in able:
+        task.overlap = stride
+
+
+def read_asked(options: argparse.Namespace, run: Run) -> tuple[Iterator[Unlabelled], int | None]:
+    """What the options give to predict, and how much that is, where it is known. Raises InputError
+    for two inputs at once, or none."""
+    splitting = "whitespace" if options.words else run.splitting
+    if (options.question is None) != (options.context is None):
+        raise InputError("a question needs both --question and --context")
+    pairs = [*(options.pair or ())]
+    if options.question is not None:
+        pairs.append((options.question, options.context))
+    if pairs:
+        if options.names or options.input is not None or options.choice:
+            raise InputError("give texts, --input, or pairs and questions: only one of them")
+        return from_pairs(pairs, splitting, run.tasks), len(pairs)
+    lines = lazy_texts(options.names, options.input)
+    source = "standard input" if options.input in (None, "-") else options.input
+    total = len(options.names) or None
+    if options.input is not None and os.path.isfile(options.input):
+        total = count_lines(Path(options.input))
+    if options.json_lines or (options.input or "").endswith(".jsonl"):
+        if options.names or options.choice or options.words:
+            raise InputError("JSON lines hold their own texts, words and choices")
+        columns = tuple(parse_pairs(run.settings.columns, "columns").items())
+        return from_json_lines(lines, source, splitting, run.tasks, columns), total
+    place = "text" if options.names else f"{source}, line"
+    return from_lines(lines, splitting, run.tasks, options.choice, place), total
 
 
 def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:
     """Print predictions. Returns the exit status, as `run_program`."""
-    parser = argparse.ArgumentParser(prog="python -m train.predict", description=__doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text (a tab separates a pair)")
-    parser.add_argument("--input", metavar="FILE", help="texts, one a line; - for standard input")
-    parser.add_argument("--json", action="store_true", help="JSON lines")
-    options = parser.parse_args(arguments)
+    options = parser().parse_intermixed_args(arguments)
 
     def program() -> None:
-        texts = read_texts(options.texts, options.input)
-        run = load_run(options.run, kinds)
-        examples = to_examples(texts, run.splitting, run.tasks)
-        items = prepare(examples, run.encoder.tokenizer, run.tasks)
-        for item, found in zip(items, predict(run.model, run.tasks, items), strict=True):
-            if options.json:
-                record = as_record(item.example, found, run.tasks)
-                print(json.dumps(record, ensure_ascii=False))
-            else:
-                print(as_lines(item.example, found, run.tasks))
+        if options.top is not None and options.top < 1:
+            raise InputError(f"--top {options.top}: must be at least 1")
+        run = open_asked(options, kinds)
+        unlabelled, total = read_asked(options, run)
+        # Where the predictions are seen, they show themselves how far it is.
+        silent = True if sys.stdout.isatty() else None
+        count = cut = 0
+        with tqdm(total=total, unit="text", disable=silent, leave=False) as bar:
+            for given, predictions in stream(run, unlabelled):
+                count += 1
+                cut += cut_off(predictions) > 0
+                if options.json:
+                    record = as_record(given, predictions, run.tasks, options.top)
+                    print(json.dumps(record, ensure_ascii=False, allow_nan=False))
+                else:
+                    print(as_lines(given, predictions, run.tasks, options.top))
+                bar.update()
+        if cut:
+            limit = run.encoder.tokenizer.max_length
+            warnings.warn(
+                f"{cut} of {count} texts are longer than {limit} tokens, and were cut off: "
+                "--stride N reads them in windows",
+                TruncationWarning,
+                stacklevel=1,
+            )
 
     return run_program(program)
 

@@ -1,21 +1,28 @@
-"""What a run shows on screen, and the pictures and predictions that it leaves."""
+"""What a run shows on screen, and the report and predictions that it leaves."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minibert.files import replacing, write_text
+from minibert.files import write_text
 from minibert.formats.hub import hub_id
+from train.analysis import Analysis, Calibration, Confusion, example_fields
 from train.batches import Item
+from train.data.examples import Example
+from train.data.read import name_of
 from train.evaluation import Metrics
 from train.freezing import FreezingPlan
 from train.model import JointModel
 from train.optimizer import learning_rates, no_decay
 from train.settings import Settings
 from train.setup import Parts
-from train.tasks.base import FRAME, Prediction, Task
+from train.tasks.base import FRAME, LOSS, Metric, Prediction, Task
 from train.words import UsedWords
+
+FEW = 12  # labels, of which each has its place on the screen
+MOST_CHARACTERS = 300  # of a text in the report; predictions.jsonl has the whole text
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -81,12 +88,17 @@ def groups_table(model: JointModel, plan: FreezingPlan, settings: Settings) -> s
     return table(rows)
 
 
+def shown_metrics(task: Task, values: Mapping[str, float]) -> list[Metric]:
+    """Which of a task's metrics people look at: its kind's, and the loss where it is known."""
+    return [m for m in (*task.metrics, LOSS) if m.is_shown or (m is LOSS and m.name in values)]
+
+
 def shown(metrics: Metrics, tasks: Sequence[Task]) -> str:
     """The metrics that people look at, on one line."""
     parts = []
     for task in tasks:
         if isinstance(values := metrics.get(task.name), dict):
-            found = [f"{m.name} {m.text(values[m.name])}" for m in task.metrics if m.is_shown]
+            found = [f"{m.name} {m.text(values[m.name])}" for m in shown_metrics(task, values)]
             parts.append(f"{task.name} {' '.join(found)}")
     if isinstance(frame := metrics.get(FRAME.name), float):
         parts.append(f"{FRAME.name} {FRAME.text(frame)}")
@@ -97,14 +109,15 @@ def final_table(results: Mapping[str, Metrics], tasks: Sequence[Task]) -> str:
     """The metrics of several runs or splits side by side."""
     rows: list[Sequence[str]] = [("", *results)]
     for task in tasks:
-        columns = [result.get(task.name) for result in results.values()]
-        for metric in task.metrics:
-            if metric.is_shown:
-                cells = (
-                    metric.text(values[metric.name]) if isinstance(values, dict) else "-"
-                    for values in columns
-                )
-                rows.append((f"{task.name} {metric.name}", *cells))
+        found = (result.get(task.name) for result in results.values())
+        columns = [values if isinstance(values, dict) else {} for values in found]
+        known = {name: value for values in columns for name, value in values.items()}
+        for metric in shown_metrics(task, known) if known else ():
+            cells = (
+                metric.text(values[metric.name]) if metric.name in values else "-"
+                for values in columns
+            )
+            rows.append((f"{task.name} {metric.name}", *cells))
     frames = [result.get(FRAME.name) for result in results.values()]
     if any(frame is not None for frame in frames):
         cells = (FRAME.text(frame) if isinstance(frame, float) else "-" for frame in frames)
@@ -122,9 +135,10 @@ def model_card(
     """
     base = hub_id(settings.model)
     # OWNER/NAME, without a CONFIG
-    sets = ["/".join(name[4:].split("/")[:2]) for name in settings.data if name.startswith("hub:")]
+    sources = [name_of(name)[1] for name in settings.data]
+    sets = ["/".join(name[4:].split("/")[:2]) for name in sources if name.startswith("hub:")]
     facts = ({"base_model": base} if base else {}) | ({"datasets": sets} if sets else {})
-    data = ", ".join(name if name.startswith("hub:") else Path(name).name for name in settings.data)
+    data = ", ".join(name if name.startswith("hub:") else Path(name).name for name in sources)
     names = ", ".join(task.summary() for task in tasks)
     chosen = settings.toml(without=("data", "model", "output", "device"))
     return facts, (
@@ -134,53 +148,124 @@ def model_card(
     )
 
 
+def label_table(name: str, figures: Mapping[str, Mapping[str, float]]) -> str:
+    """The figures of each label of a task: what `Task.per_label` returns."""
+    columns = list(dict.fromkeys(column for of_label in figures.values() for column in of_label))
+    rows: list[Sequence[str]] = [(name, *columns)]
+    for label, values in figures.items():
+        cells = (
+            f"{values[column]:.0f}" if column == "support" else f"{values[column] * 100:.2f}"
+            for column in columns
+        )
+        rows.append((label, *cells))
+    return table(rows)
+
+
+def label_tables(analyses: Mapping[str, Analysis]) -> list[str]:
+    """The figures of each label, of the tasks that have few: what the screen has room for."""
+    return [
+        label_table(name, analysis.per_label)
+        for name, analysis in analyses.items()
+        if 0 < len(analysis.per_label) <= FEW
+    ]
+
+
+def confusion_table(confusion: Confusion) -> str:
+    """A row for each right class, a column for each predicted one; of many classes, only the
+    commonest mistakes."""
+    if len(confusion.labels) <= FEW:
+        counts = (map(str, row) for row in confusion.counts)
+        rows = [(label, *row) for label, row in zip(confusion.labels, counts, strict=True)]
+        return table([("right \\ predicted", *confusion.labels), *rows])
+    mistakes = confusion.commonest()[:FEW]
+    return table([("right", "predicted", "times"), *((g, p, f"{n}") for g, p, n in mistakes)])
+
+
+def calibration_table(calibration: Calibration) -> str:
+    """The expected calibration error, and the bins that it is the mean of."""
+    rows: list[Sequence[str]] = [("probability", "predictions", "mean probability", "right")]
+    for b in calibration.bins:
+        means = (f"{b.probability * 100:.2f}", f"{b.accuracy * 100:.2f}")
+        rows.append((f"{b.low:.2f} to {b.high:.2f}", str(b.count), *means))
+    return f"expected calibration error {calibration.expected_error * 100:.2f}\n\n{table(rows)}"
+
+
+def mistakes_list(task: Task, mistakes: Sequence[tuple[Item, Prediction]]) -> str:
+    """The text, what is right, what was predicted, and where the text stands in the data, for each
+    of some mistakes."""
+    entries = []
+    for i, (item, prediction) in enumerate(mistakes, start=1):
+        example = item.example
+        entries.append(
+            f"{i:2}. {text_of(example, MOST_CHARACTERS)}\n"
+            f"    right      {task.readable(example.labels[task.name], example)}\n"
+            f"    predicted  {task.as_text(prediction, example)}\n"
+            f"    from       {example.where}"
+        )
+    return "\n".join(entries)
+
+
+def texts_of(example: Example) -> list[str]:
+    """All texts of an example."""
+    second = () if example.second is None else (example.second,)
+    return [example.text, *second, *(example.choices or ())]
+
+
+def text_of(example: Example, most: int | None = None) -> str:
+    """All texts of an example on one line, each of at most so many characters."""
+    texts = (" ".join(text.split()) for text in texts_of(example))
+    return " | ".join(t if most is None or len(t) <= most else f"{t[:most]} ..." for t in texts)
+
+
+def report_sections(
+    results: Mapping[str, Metrics], tasks: Sequence[Task], analyses: Mapping[str, Analysis]
+) -> list[tuple[str, str]]:
+    """The whole report as headings and texts. analyses: of the last of the results."""
+    last = list(results)[-1]
+    sections = [("metrics", final_table(results, tasks))]
+    for task in tasks:
+        if (analysis := analyses.get(task.name)) is None:
+            continue
+        labels, confusion = analysis.per_label, analysis.confusion
+        calibration = analysis.calibration
+        parts = {
+            "labels": label_table("", labels) if labels else "",
+            "confusions": confusion_table(confusion) if confusion else "",
+            "calibration": calibration_table(calibration) if calibration else "",
+            "the worst mistakes": mistakes_list(task, analysis.worst),
+        }
+        sections += [(f"{task.name}, {last}: {name}", text) for name, text in parts.items() if text]
+    return sections
+
+
+def write_report(
+    file: Path, sections: Sequence[tuple[str, str]], pictures: Sequence[str] = ()
+) -> None:
+    """Write a report in Markdown: its sections, then the pictures beside it."""
+    parts = ["# Report\n"]
+    for heading, text in sections:
+        # A fence of backticks must be longer than any in the text.
+        fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text) or [""]))
+        parts.append(f"## {heading}\n\n{fence}\n{text}\n{fence}\n")
+    parts += [f"![{Path(name).stem}]({name})\n" for name in pictures]
+    write_text(file, "\n".join(parts))
+
+
 def write_predictions(
     file: Path,
     tasks: Sequence[Task],
     items: Sequence[Item],
     predictions: Sequence[Mapping[str, Prediction]],
 ) -> None:
-    """Write a JSON object a line: an item's text, and for each of its labels what is right and what
-    was predicted."""
+    """Write a JSON object a line: an item's text, and for each of its labels what is right, what
+    was predicted, and the probability of each class."""
     lines = []
     for item, predicted in zip(items, predictions, strict=True):
-        record: dict[str, Any] = {"text": item.example.text}
-        if item.example.second is not None:
-            record["second"] = item.example.second
-        if item.example.words is not None:
-            record["words"] = item.example.words
+        record = example_fields(item)
         for task in tasks:
             if task.name in item.example.labels:
-                gold = item.example.labels[task.name]
-                record[task.name] = task.beside_gold(gold, predicted[task.name])
+                gold, found = item.example.labels[task.name], predicted[task.name]
+                scores = {} if found.scores is None else {"scores": found.scores}
+                record[task.name] = task.beside_gold(gold, found) | scores
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
     write_text(file, "".join(lines))
-
-
-def draw_curves(run: Path, history: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> bool:
-    """RUN/curves.png: each task's training loss and main dev metric. False where matplotlib is not
-    installed, or nothing was trained."""
-    if not history:
-        return False
-    try:
-        import matplotlib.figure  # not pyplot, which sets a backend for the whole process
-    except ImportError:
-        return False
-    figure = matplotlib.figure.Figure(figsize=(9, 3.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for task in tasks:
-        main = task.metrics[0].name
-        losses = [(e["step"], e["loss"][task.name]) for e in history if task.name in e["loss"]]
-        values = [(e["step"], e["dev"][task.name][main]) for e in history if task.name in e["dev"]]
-        if losses:
-            left.plot(*zip(*losses, strict=True), marker="o", label=task.name)
-        if values:
-            right.plot(*zip(*values, strict=True), marker="o", label=f"{task.name} {main}")
-    left.set(title="training loss", xlabel="step")
-    right.set(title="dev", xlabel="step")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.legend()
-    with replacing(run / "curves.png") as beside:
-        figure.savefig(beside, format="png", dpi=120)
-    return True

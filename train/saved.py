@@ -9,16 +9,16 @@ from typing import Any
 import torch
 
 from minibert.encoder import SentenceEncoder
-from minibert.files import InputError, read_json, write_json
+from minibert.files import InputError, write_json
 from minibert.formats.cards import write_card
 from minibert.formats.checkpoint import save_model
 from minibert.formats.names import checkpoint_name
-from minibert.formats.tensors import read_tensors, save_tensors
+from minibert.formats.tensors import save_tensors
 from minibert.tokenizer import Tokenizer
-from train.checkpoint import fill
 from train.model import JointModel, make_fast
-from train.settings import Settings, read_settings
-from train.tasks import KINDS, Kinds, task_from
+from train.settings import Settings
+from train.start import Start, open_run_folder, open_start
+from train.tasks import KINDS, Kinds
 from train.tasks.base import Task
 
 
@@ -40,12 +40,7 @@ def save_run(
         if task.vector_pooling is not None:
             encoder.settings = replace(encoder.settings, pooling=task.vector_pooling)
     encoder.save_pretrained(run / "model", facts=facts, training=training)
-    heads = {
-        f"{name}.{key}": p
-        for name, head in model.heads.items()
-        for key, p in head.named_parameters()
-    }
-    save_tensors(heads, run / "heads.safetensors")
+    save_tensors(dict(model.heads.named_parameters()), run / "heads.safetensors")
     write_json(
         run / "tasks.json",
         {"split_words": splitting, "tasks": [task.describe() for task in tasks]},
@@ -84,7 +79,7 @@ def save_for_transformers(
         save_model(
             counterpart.architecture,
             model.bert.config,
-            encoder | dict(model.heads[task.name].named_parameters()),
+            encoder | task.export(model.heads[task.name]),
             folder,
             id2label={str(i): label for i, label in enumerate(counterpart.labels)},
             label2id={label: i for i, label in enumerate(counterpart.labels)},
@@ -108,25 +103,46 @@ class Run:
     tasks: list[Task]
     splitting: str  # how a text becomes words, as `split_text` takes it
     settings: Settings
+    is_run: bool = True  # if not, the head was learnt elsewhere, and no data has its task's name
+
+
+def open_run(
+    name: str,
+    kinds: Kinds = KINDS,
+    revision: str | None = None,
+    device: torch.device | str = "cpu",
+) -> Run:
+    """Open what predicts, in eval mode: a finished run's folder; or a folder or Hub id with a head
+    of `transformers`, or of a CrossEncoder of sentence-transformers, as one task.
+
+    A head of texts is also one of pairs: its task reads an example as it is, one text or two.
+    Raises InputError if there is no such model, it has no head, or the head is of no kind.
+    """
+    start = open_start(name, kinds, revision, device=device)
+    if start.unread:
+        raise InputError(f"{name} has a head ({start.unread}) that is for no kind of task here")
+    if not start.tasks:
+        raise InputError(
+            f"{name} is an encoder without a head for a task: train one first, with "
+            f"python -m train.run --model {name} --data ..."
+        )
+    return _opened(start, device)
 
 
 def load_run(run: Path, kinds: Kinds = KINDS, device: torch.device | str = "cpu") -> Run:
     """Open a finished run, in eval mode. Raises InputError if the folder is none, or is damaged."""
-    if not (run / "tasks.json").exists():
-        raise InputError(f"{run} is no finished run: it has no tasks.json")
-    content = read_json(run / "tasks.json")
-    try:
-        tasks = [task_from(description, kinds) for description in content["tasks"]]
-        splitting = str(content["split_words"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{run / 'tasks.json'} does not describe tasks: {error!r}") from error
-    encoder = SentenceEncoder.from_pretrained(run / "model", device=device)
-    model = JointModel(encoder.bert, tasks)
+    return _opened(open_run_folder(run, kinds, device=device), device)
+
+
+def _opened(start: Start, device: torch.device | str) -> Run:
+    model = JointModel(start.encoder.bert, start.tasks)
+    model.heads = start.heads
     make_fast(model)
-    fill(
-        dict(model.heads.named_parameters()),
-        read_tensors(run / "heads.safetensors"),
-        f"{run / 'heads.safetensors'}",
+    return Run(
+        model.to(device).eval(),
+        start.encoder,
+        start.tasks,
+        start.splitting,
+        start.settings,
+        start.is_run,
     )
-    settings = Settings(**read_settings(run / "settings.toml"))
-    return Run(model.to(device).eval(), encoder, tasks, splitting, settings)

@@ -34,9 +34,31 @@ class Settings:
     """One run. Raises InputError, naming the setting, for a value that it cannot have."""
 
     data: tuple[str, ...] = option(
-        ("newsroom",), "a data folder, a file, newsroom, or hub:OWNER/NAME; may be repeated"
+        ("newsroom",),
+        "a data folder, a file, newsroom, or hub:OWNER/NAME; NAME=PATH names it; may be repeated",
     )
     tasks: tuple[str, ...] = option((), "train only these of the data's tasks; may be repeated")
+    columns: str = option(
+        "",
+        'which columns are what: "text=tweet, label=sentiment, id=number"; in a file without a '
+        "header, columns are numbered from 1",
+    )
+    delimiter: str | None = option(
+        None, "what separates a table's columns: one character, or tab; if absent, by the suffix"
+    )
+    quoted: bool = option(True, "whether a table's texts may stand in quotation marks")
+    header: bool = option(True, "whether a table's first line names its columns")
+    encoding: str = option("utf-8", "the encoding of the data's files")
+    classes: tuple[str, ...] = option((), "labels whose numbers are classes; may be repeated")
+    score: tuple[str, ...] = option((), "labels whose numbers are scores; may be repeated")
+    multilabel: tuple[str, ...] = option(
+        (),
+        "labels of which a text may have several, separated by ; or , in a table's cell; or "
+        "several columns of 0 and 1 as one task, NAME=A,B,C; may be repeated",
+    )
+    share: tuple[str, ...] = option(
+        (), "labels that several data sets have in common, as one task; may be repeated"
+    )
     model: str = option("minilm", "what to start from: a folder, minilm, or a Hub id")
     revision: str | None = option(None, "a branch, tag or commit on the Hub")
     output: str | None = option(
@@ -51,6 +73,12 @@ class Settings:
     accumulate: int = option(1, "batches whose gradients make one step", above=0)
     max_length: int | None = option(
         None, "the most tokens of a sentence, [CLS] and [SEP] included", above=2
+    )
+    stride: int = option(
+        0,
+        "read texts over the limit in windows that overlap by so many tokens; 0: cut them off (but "
+        "what answers a question is always read in windows, by 128)",
+        least=0,
     )
     seed: int = option(
         0, "random seed: first weights of the heads, dropout, order of the batches", least=0
@@ -83,8 +111,22 @@ class Settings:
     )
 
     pooling: str = option(
-        "mean",
-        f'how sentence heads pool, {"|".join(POOLINGS)}|pooler, or by task: "mean, emotion=cls"',
+        "",
+        f'how sentence heads pool, {"|".join(POOLINGS)}|pooler, or by task: "mean, emotion=cls". '
+        "If absent, as the head that the run starts from, or else by the mean",
+    )
+    pairs: str = option(
+        "",
+        'how a task reads two texts: "together" in one sequence, or "apart"; or by task: '
+        '"together, score=apart". If absent, classes together and scores apart',
+    )
+    threshold: str = option(
+        "0.5",
+        'of several labels, those are predicted whose probability is at least this; "best": for '
+        "each label, what is best on dev",
+    )
+    valid_tags: bool = option(
+        False, "predict only valid sequences of tags: no entity goes on that has not begun"
     )
     class_weights: str = option(
         "", 'weights of a sentence task\'s labels: "emotion=auto", or "emotion=anger:2;joy:1"'
@@ -209,44 +251,6 @@ def _check_bounds(name: str, value: Any, bounds: Mapping[str, Any]) -> None:
     if least is not None and not least <= value < (below or float("inf")):
         limit = f" and below {below}" if below else ""
         raise InputError(f"{name} = {value!r}: must be at least {least}{limit}")
-
-
-def parse_by_task(text: str, setting: str) -> tuple[str | None, dict[str, str]]:
-    """ "mean, emotion=cls" -> the word for all tasks, if there is one, and those for single tasks.
-    Raises InputError, naming the setting, for two words for all."""
-    parts = [part.strip() for part in text.split(",")]
-    words = [part for part in parts if "=" not in part]
-    if len(words) > 1:
-        raise InputError(
-            f"{setting} = {text!r}: both {words[0]!r} and {words[1]!r} are for all tasks"
-        )
-    default = words[0] if words else None
-    return default, parse_pairs(",".join(part for part in parts if "=" in part), setting)
-
-
-def parse_pairs(text: str, setting: str) -> dict[str, str]:
-    """ "a=1, b=2" -> {"a": "1", "b": "2"}. Raises InputError, naming the setting, for anything
-    else."""
-    pairs = {}
-    for part in filter(None, map(str.strip, text.split(","))):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not (key and equals and value) or key in pairs:
-            raise InputError(
-                f"{setting} = {text!r}: {part!r} should read name=value, each name once"
-            )
-        pairs[key] = value
-    return pairs
-
-
-def parse_number(text: str, setting: str) -> float:
-    """A finite number of at least 0. Raises InputError, naming the setting."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < float("inf"):
-        raise InputError(f"{setting}: {text!r} is no number of at least 0")
-    return number
 
 
 def _type_name(wanted: Any) -> str:

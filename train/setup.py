@@ -1,27 +1,26 @@
 """The set-up of a run: data, tasks, model, and what learns."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
-from minibert.formats.hub import PoolingWarning
 from train.batches import Batch, Item, collate, prepare
 from train.data.examples import DataSet
-from train.data.read import read_source
-from train.data.splits import cut_dev
+from train.data.fingerprint import fingerprint
 from train.data.words import word_splitting
 from train.evaluation import check_monitor
 from train.freezing import FreezingPlan
+from train.load import load_data
 from train.mixing import LossMixer
 from train.model import JointModel, make_fast, set_dropout
 from train.settings import Settings
-from train.tasks import KINDS, Kinds, build_tasks, classes_of, clean_labels
+from train.start import open_start, take_heads
+from train.tasks import KINDS, Kinds, build_tasks
 from train.tasks.base import Task
 
 
@@ -40,6 +39,7 @@ class Parts:
     sources: list[list[Item]]  # of each source of training data
     dev: list[Item]
     test: list[Item]
+    data: dict[str, Any]  # its fingerprint
 
     def items(self) -> list[Item]:
         """All items of all splits."""
@@ -76,21 +76,23 @@ def assemble(
     torch.manual_seed(settings.seed)
     device = choose_device(settings.device)
     if sets is None:
-        sets = [load_data(name, settings.seed, announce, kinds) for name in settings.data]
+        sets = load_data(settings, announce, kinds)
     if settings.overfit_batch:
         sets = [first_examples(sets[0], settings.overfit_batch)]
     tasks = build_tasks(sets, settings, kinds)
-    with warnings.catch_warnings():  # the tasks say how they pool, whatever the model's files say
-        warnings.simplefilter("ignore", PoolingWarning)
-        encoder = SentenceEncoder.from_pretrained(
-            settings.model,
-            revision=settings.revision,
-            max_length=settings.max_length,
-            device=device,
-            dtype=dtype,
-        )
+    start = open_start(
+        settings.model,
+        kinds,
+        settings.revision,
+        max_length=settings.max_length,
+        device=device,
+        dtype=dtype,
+    )
+    encoder = start.encoder
+    chosen = {task.name: start.head_for(task, settings) for task in tasks}
     sources, dev, test = tokenize(sets, tasks, encoder)
     model = JointModel(encoder.bert, tasks).to(device, dtype)
+    take_heads(model, tasks, start, chosen, announce)
     make_fast(model)
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)
@@ -116,45 +118,8 @@ def assemble(
         sources=sources,
         dev=dev,
         test=test,
+        data=fingerprint(sets),
     )
-
-
-def load_data(
-    name: str, seed: int, announce: Callable[[str], None] = print, kinds: Kinds = KINDS
-) -> DataSet:
-    """The examples of one `--data`: whatever `read_source` reads, with a train and a dev split,
-    none of them empty.
-
-    A missing dev split is cut from train, and `announce` is told; so it is of labels that a kind of
-    task had to clean. Raises InputError, naming file and line, for what cannot be read or makes no
-    sense.
-    """
-    splits, source = read_source(name)
-    splits = {
-        split: clean_labels(examples, f"{name}, {split}", announce, kinds)
-        for split, examples in splits.items()
-    }
-    for split, examples in splits.items():
-        if not examples:
-            raise InputError(f"--data {name}: its {split} split is empty")
-    if "train" not in splits:
-        raise InputError(f"--data {name}: no train split; it has {', '.join(splits)}")
-    if "dev" not in splits:
-        whole = splits["train"]
-        classes = partial(classes_of, kinds=kinds)
-        splits["train"], splits["dev"] = cut_dev(whole, seed, classes)
-        size = len(splits["dev"])
-        if not size:
-            raise InputError(
-                f"--data {name}: there is no dev split, and none can be cut from train: it has "
-                f"{len(whole)} examples, and each of them is the last with one of its labels. "
-                "Give more, or a dev split"
-            )
-        announce(
-            f"{name}: no dev split, so {size} of the {len(whole)} train examples are cut off for "
-            f"it (seed {seed})"
-        )
-    return DataSet(source, splits)
 
 
 def first_examples(data: DataSet, count: int) -> DataSet:

@@ -1,6 +1,7 @@
 """A folder of config.json and safetensors <-> a model, with a report of every tensor."""
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -10,12 +11,34 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from minibert.files import InputError, write_json
+from minibert.files import InputError, read_object, write_json
 from minibert.formats.config import AnyConfig, Config, read_config
 from minibert.formats.names import ENCODER_PARTS, TIES, checkpoint_name, model_name
-from minibert.formats.tensors import open_safetensors, save_tensors, tensor_names, weight_files
+from minibert.formats.tensors import (
+    open_safetensors,
+    read_tensors,
+    save_tensors,
+    tensor_names,
+    weight_files,
+)
 
 Model = TypeVar("Model", bound=nn.Module)
+
+PRETRAINING = "cls."  # what the names of the masked-word and next-sentence heads begin with
+# The classes of transformers that put a head for a task on a BERT.
+HEADS = tuple(
+    f"BertFor{task}"
+    for task in (
+        "SequenceClassification",
+        "TokenClassification",
+        "QuestionAnswering",
+        "MultipleChoice",
+    )
+)
+
+
+class HeadWarning(UserWarning):
+    """A folder holds a trained head beside its encoder, and only the encoder is used."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +62,10 @@ class LoadReport:
     @property
     def counts(self) -> Counter[str]:
         return Counter(entry.status for entry in self.entries)
+
+    def head(self) -> list[str]:
+        """The names of the tensors of a fine-tuned head."""
+        return [entry.name for entry in self.entries if is_of_head(entry.name)]
 
     def raise_for_problems(self) -> None:
         """Raise InputError, naming each tensor, if something is missing, unexpected or of a wrong
@@ -174,6 +201,40 @@ def load_model(
     report.raise_for_problems()
     model.load_state_dict({known_as[key]: tensor for key, tensor in state.items()}, assign=True)
     return model.eval(), report
+
+
+def is_of_head(name: str) -> bool:
+    """Whether a tensor of a checkpoint is neither the encoder's nor a pre-training head's."""
+    return not name.startswith(("bert.", PRETRAINING, *ENCODER_PARTS))
+
+
+def read_head(folder: Path) -> dict[str, Tensor]:
+    """The tensors of the fine-tuned head in a model's folder, in float32; none if there is no head.
+    Raises InputError if a file is no safetensors file."""
+    return {
+        name: tensor.float()
+        for file in weight_files(folder)
+        if any(map(is_of_head, tensor_names(file)))
+        for name, tensor in read_tensors(file).items()
+        if is_of_head(name)
+    }
+
+
+def warn_of_head(folder: Path, report: LoadReport, stacklevel: int) -> None:
+    """Warn if a fine-tuned head in a folder was left aside. stacklevel: as of `warnings.warn`."""
+    if not (names := report.head()):
+        return
+    config = read_object(folder / "config.json")
+    architecture = ", ".join(map(str, config.get("architectures") or ["of a class unknown"]))
+    labels = config.get("id2label")
+    count = f", {len(labels)} labels" if isinstance(labels, dict) else ""
+    parts = ", ".join(f"{part}.*" for part in dict.fromkeys(name.split(".")[0] for name in names))
+    hint = f": python -m train.predict --model {folder} opens it" if architecture in HEADS else ""
+    warnings.warn(
+        f"{report.files[0]}: the head {parts} ({architecture}{count}) is left aside{hint}",
+        HeadWarning,
+        stacklevel=stacklevel + 1,
+    )
 
 
 def save_model(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from minibert.formats.checkpoint import LoadReport, load_model, save_model
+from minibert.formats.checkpoint import LoadReport, load_model, save_model, warn_of_head
 from minibert.formats.hub import find_model
 from minibert.formats.names import checkpoint_name
 
@@ -52,9 +52,13 @@ class Pretrained(nn.Module, ABC):
         """The model of a checkpoint, in eval mode, with its weights in `dtype`.
 
         name: a folder, "minilm", or a Hub id (with the branch, tag or commit `revision`).
-        Raises InputError, naming file and tensor, if it cannot be had or is no complete BERT.
+        Raises InputError, naming file and tensor, if it cannot be had or is no complete BERT. Warns
+        if the folder has a fine-tuned head too, which is left aside.
         """
-        return cls.from_folder(find_model(name, revision).path, dtype)[0]
+        folder = find_model(name, revision).path
+        model, report = cls.from_folder(folder, dtype)
+        warn_of_head(folder, report, stacklevel=2)
+        return model
 
     @classmethod
     def from_folder(

@@ -77,6 +77,11 @@ def read_encoder_folder(folder: Path) -> EncoderFolder:
     ):
         raise InputError(f"{file}: must be a list of objects with a path and a type")
     kinds = [_kind(str(entry["type"])) for entry in entries]
+    if kinds == ["Transformer"]:
+        raise InputError(
+            f"{file}: a Transformer without a Pooling gives no sentence vectors. A CrossEncoder, "
+            f"which scores pairs of texts, opens with python -m train.predict --model {folder}"
+        )
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise InputError(
             f"{file}: the modules are {', '.join(kinds)}; "

@@ -24,8 +24,13 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         return (single,)
     if not index.exists():
         pickles = sorted(file.name for file in folder.glob("*.bin"))
-        hint = f" ({', '.join(pickles)} is a pickle, which is never opened here)" if pickles else ""
-        raise InputError(f"{folder} has no model.safetensors and no {index.name}{hint}")
+        hint = (
+            f": {', '.join(pickles)} is a pickle, which is never opened here. If you trust it, "
+            "load the folder with transformers, and write it with save_pretrained"
+        )
+        raise InputError(
+            f"{folder} has no model.safetensors and no {index.name}{hint if pickles else ''}"
+        )
     weight_map = read_object(index).get("weight_map")
     if (
         not isinstance(weight_map, dict)

@@ -8,12 +8,13 @@ recorded. Our tokenizer is built twice, from tokenizer.json and from vocab.txt a
 
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
-from minibert.tokenizer import Tokenizer, Tokens
+from minibert.tokenizer import Form, Tokenizer, Tokens
 from tools.golden import PAIR_IDS, TOKEN_IDS
 
 HARD = [
@@ -195,3 +196,48 @@ def test_words_that_are_split_already(
     assert [tokens.words for tokens in found] == [expected.word_ids(i) for i in range(len(texts))]
     assert {0, 2, 3}.isdisjoint(found[-1].words)
     assert {1, 4, 5, 6} <= set(found[-1].words)
+
+
+@pytest.mark.parametrize(("limit", "overlap"), [(48, 16), (32, 0), (12, 6), (512, 128)])
+@pytest.mark.parametrize("form", ["text", "words", "pair"])
+def test_windows(
+    ours: Tokenizer,
+    theirs: PreTrainedTokenizerBase,
+    sentences: list[str],
+    form: Form,
+    limit: int,
+    overlap: int,
+) -> None:
+    """Ids, types, words and offsets of each window; and all windows together are the whole text."""
+    texts = [" ".join(sentences[i : i + 1 + i % 4]) for i in range(40)] + HARD[3:6]
+    texts = [" ".join(text.split()) for text in texts]
+    inputs: list[Any] = list(texts)
+    options: dict[str, Any] = {"text": texts, "truncation": True}
+    if form == "words":
+        inputs = [text.split(" ") for text in texts]
+        options = {"text": inputs, "is_split_into_words": True, "truncation": True}
+    elif form == "pair":
+        inputs = [("Who?", text) for text in texts]
+        options = {"text": ["Who?"] * len(texts), "text_pair": texts, "truncation": "only_second"}
+    expected = theirs(
+        **options,
+        max_length=limit,
+        stride=overlap,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
+    found = Tokenizer(ours.backend, limit).encode_windows(inputs, overlap, form)
+    windows = [window for of_text in found for window in of_text]
+    assert max(map(len, found)) > 1 or limit == 512
+    assert [window.ids for window in windows] == expected["input_ids"]
+    assert [window.type_ids for window in windows] == expected["token_type_ids"]
+    assert [window.offsets for window in windows] == expected["offset_mapping"]
+    assert [window.words for window in windows] == [
+        expected.word_ids(i) for i in range(len(windows))
+    ]
+    before = 4 if form == "pair" else 1  # [CLS] who ? [SEP]
+    whole = Tokenizer(ours.backend).encode_windows(inputs, 0, form)
+    for of_text, (all_of_it,) in zip(found, whole, strict=True):
+        parts = [window.ids[before:-1] for window in of_text]
+        merged = parts[0] + [number for part in parts[1:] for number in part[overlap:]]
+        assert merged == all_of_it.ids[before:-1]

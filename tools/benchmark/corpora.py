@@ -8,7 +8,8 @@ from pathlib import Path
 
 from minibert.files import read_lines
 from minibert.tokenizer import Tokenizer
-from train.setup import load_data
+from train.load import load_data
+from train.settings import Settings
 
 SIZES = {"short": 2000, "tweets": 1500, "mixed": 400}
 SHORT, TWEET, MIXED = (5, 20), (8, 42), (4, 256)  # tokens, the least and the most
@@ -49,7 +50,7 @@ def sentences(tokenizer: Tokenizer, count: int) -> list[str]:
 
 
 def newsroom() -> list[str]:
-    splits = load_data("newsroom", seed=0).splits
+    splits = load_data(Settings(), lambda _: None)[0].splits
     return [example.text for split in splits.values() for example in split]
 
 

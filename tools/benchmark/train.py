@@ -23,8 +23,6 @@ from train.sampling import plan_steps
 from train.settings import Settings
 from train.setup import Parts, assemble
 from train.step import Forward, forward_backward
-from train.tasks.classification import SentenceClassification
-from train.tasks.tagging import TokenTagging
 from train.words import UsedWords
 
 BATCH = 32
@@ -143,12 +141,8 @@ def train_transformers(data: str, count: int, padding: str, device: str = "cpu")
     parts = training_parts(data, device=device)
     items = parts.sources[0][:count]
     flop = training_flop(parts.encoder, items)
-    sentence = next(t for t in parts.tasks if isinstance(t, SentenceClassification))
-    tokens_task = next(t for t in parts.tasks if isinstance(t, TokenTagging))
     torch.manual_seed(0)
-    model = TransformersJoint(
-        find_model("minilm").path, len(sentence.labels), len(tokens_task.labels)
-    ).to(device)
+    model = TransformersJoint(find_model("minilm").path, parts.tasks).to(device)
     optimizer = torch.optim.AdamW(model.groups(LR, HEAD_LR, 0.01), fused=True)
     parameters = list(model.parameters())
     model.train()
@@ -158,11 +152,10 @@ def train_transformers(data: str, count: int, padding: str, device: str = "cpu")
         count = 0
         for numbers in batches:
             chosen = [items[i] for i in numbers]
-            input_ids, mask, tags = padded(chosen, tokens_task, 50 if padding == "50" else None)
-            count += int(mask.sum())
-            labels = torch.tensor([sentence.targets(item)[0] for item in chosen])
+            rows = padded(chosen, device, 50 if padding == "50" else None)
+            count += int(rows.mask.sum())
             with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-                loss = model.loss(*(x.to(device) for x in (input_ids, mask, tags, labels)))
+                loss = model.loss(rows)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, CLIP)
             optimizer.step()

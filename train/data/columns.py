@@ -1,64 +1,168 @@
-"""Named fields -> an example: what tables, JSON lines and the Hub's columns share.
+"""Named fields -> an example: what tables, JSON lines and the Hub's columns share."""
 
-A field of whole numbers alone holds the names of classes, as 0 and 1 mostly are. If at least one of
-its numbers has a decimal point, all are scores.
-"""
-
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from minibert.files import InputError
-from train.data.examples import Example
-from train.data.spans import locate, span_tags
-from train.data.words import WORD
+from train.data.examples import Answers, Example
+from train.data.labelstudio import ABOUT_THE_WORK, is_about_the_work
+from train.data.reading import Reading
+from train.data.spans import as_span
 
-TEXT_KEYS = ("text", "words", "text_a", "text_b")
+# What is read, by our names. Every other field but the id is a label.
+INPUTS = ("text", "words", "text_a", "text_b", "question", "context", "answers", "choices")
+
+# The names that other people's files have for them; the first that is there is taken, where none
+# of ours is. Upper and lower case are the same.
+PAIRS = (
+    ("sentence1", "sentence2"),
+    ("sentence_a", "sentence_b"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("text1", "text2"),
+    ("#1 string", "#2 string"),
+)
+TEXTS = (
+    *("sentence", "tweet", "review", "comment", "comment_text", "message", "utterance", "post"),
+    *("content", "body", "document", "data", "headline", "question"),
+)
+WORDS = ("tokens",)
+CHOICES = re.compile("(ending|choice|option)_?([0-9])")  # SWAG's ending0, ending1 ...
+STEMS = ("text", "sent1", "question", "context")  # what the choices may follow
+NEEDED = "text, or words, or text_a and text_b"
 
 
-def from_fields(record: Mapping[str, Any], where: str) -> Example:
-    """An example from named fields: text, words, or text_a and text_b; every other field is a
-    label.
+def from_fields(record: Mapping[str, Any], where: str, reading: Reading | None = None) -> Example:
+    """An example from named fields: text, words, or text_a and text_b; question and context, with
+    answers; or text and choices. Every other field but the id is a label.
 
-    A string is a text's label, a number a label or a score, a list of strings as long as `words`
-    the words' tags, and a list of [start, end, type] the entities of `text`, in characters. What is
+    A string or a boolean is a text's label, a number a label or a score, a list of strings as long
+    as `words` the words' tags, and a list of [start, end, type] the entities of `text`, in
+    characters. Another list of strings or whole numbers holds several labels of the text. What is
     null or blank is no label. Raises InputError, naming the field, for anything else. `settle` has
     to follow, when all examples are read.
     """
-    record = {name: value for name, value in record.items() if value is not None}
+    reading = reading or Reading()
+    record = {name: value for name, value in record.items() if value is not None and value != {}}
+    if is_about_the_work(tuple(record)):
+        reading.announce(f"left out, as Label Studio's own: {', '.join(ABOUT_THE_WORK)}")
+        record = {name: value for name, value in record.items() if name not in ABOUT_THE_WORK}
+    names, told = _naming(tuple(record), _lists(record), reading.columns)
+    for text in told:
+        reading.announce(text)
+    record = {names[name]: value for name, value in record.items()}
+    name_of_example = record.get("id")
+    if not isinstance(name_of_example, str | int) or isinstance(name_of_example, bool):
+        name_of_example = None
+    if "choices" in record or sum(map(bool, map(CHOICES.fullmatch, record))) > 1:
+        return _choice(record, where, name_of_example)
+    if "text" not in record and {"question", "context"} <= record.keys():
+        if "answers" in record:
+            return _question(record, where, name_of_example)
+        record["text_a"], record["text_b"] = record.pop("question"), record.pop("context")
     text, second, words = _texts(record, where)
+    several = dict(reading.multilabel)
     labels: dict[str, Any] = {}
     for name, value in record.items():
-        if name in TEXT_KEYS or name == "id" or (isinstance(value, str) and not value.strip()):
-            continue
-        if isinstance(value, bool) or not isinstance(value, str | int | float | list):
-            raise InputError(
-                f"{where}: {name} = {value!r} is no label: a string, a number or a list is one"
-            )
-        if isinstance(value, str):
-            labels[name] = value.strip()
-        elif not isinstance(value, list):
-            if not abs(value) < 1e300:  # NaN too
-                raise InputError(f"{where}: {name} = {value!r:.40} is not a finite number")
-            labels[name] = value
-        elif all(isinstance(tag, str) for tag in value) and (value or "text" not in record):
-            labels[name] = _tags(value, words, where, name)
-        elif "text" not in record:
-            raise InputError(
-                f"{where}: {name} holds spans, which count characters of a text; "
-                "here is no field text"
-            )
-        else:
-            labels[name] = value  # spans, or an empty list: `settle` knows when it has seen all
-    return Example(text, labels, where, None if words is None else tuple(words), second)
+        if name not in (*INPUTS, "id"):
+            tagged = None if name in several else words
+            try:
+                label = _label(value, name, tagged, "text" in record, where)
+            except InputError as error:
+                if reading.is_wanted(name):
+                    hint = "" if reading.tasks else "; --tasks NAME reads the named labels alone"
+                    raise InputError(f"{error}{hint}") from error
+                continue
+            if label is not None:
+                labels[name] = label
+    return Example(
+        text, labels, where, None if words is None else tuple(words), second, id=name_of_example
+    )
+
+
+def _lists(record: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(name for name, value in record.items() if isinstance(value, list))
+
+
+@lru_cache(maxsize=1024)
+def _naming(
+    names: tuple[str, ...], lists: tuple[str, ...], columns: tuple[tuple[str, str], ...]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What each of a record's fields is called here, and what to tell the user of it. lists: the
+    fields that are lists, as words must be."""
+    chosen = {theirs: ours for ours, theirs in columns}
+    naming = {name: chosen.get(name, name) for name in names}
+    if {"text", "text_b"} <= set(chosen.values()):
+        naming = {name: "text_a" if ours == "text" else ours for name, ours in naming.items()}
+    for name in names:  # a field of the file gives way to the one that the user calls so
+        if name not in chosen and name in chosen.values():
+            naming[name] = f"{name} (the file's)"
+    lower = {name.casefold(): name for name in names if name not in chosen}
+    told = {}
+
+    def take(theirs: str, ours: str) -> None:
+        naming[lower[theirs]] = ours
+        if lower[theirs] != ours:
+            told[lower[theirs]] = ours
+
+    have = set(naming.values())
+    if "words" not in have:
+        for theirs in (name for name in WORDS if lower.get(name) in lists):
+            take(theirs, "words")
+            have.add("words")
+    is_swag = {"sent1", "sent2", "ending0"} <= have
+    is_question = {"question", "context"} <= have
+    if not (have & {"text", "words", "text_a"} or is_question or is_swag):
+        pair = next((pair for pair in PAIRS if set(pair) <= lower.keys()), None)
+        if "text" in lower:
+            take("text", "text")
+        elif pair is not None:
+            take(pair[0], "text_a")
+            take(pair[1], "text_b")
+        elif (text := next((name for name in TEXTS if name in lower), None)) is not None:
+            take(text, "text_a" if "text_b" in have else "text")
+    return naming, tuple(f"{theirs} is read as {ours}" for theirs, ours in told.items())
+
+
+def inputs_of(
+    record: Mapping[str, Any], columns: tuple[tuple[str, str], ...] = ()
+) -> dict[str, Any]:
+    """The fields of a record that are read, and its id: all but the labels."""
+    given = tuple(name for name, value in record.items() if value is not None)
+    names, _ = _naming(given, _lists(record), columns)
+    return {
+        name: record[name] for name, ours in names.items() if ours != "answers" and is_read(ours)
+    }
+
+
+def is_read(name: str) -> bool:
+    """Whether a field, by our name for it, is read or is the id, and is no label."""
+    return name in (*INPUTS, *STEMS, "sent2", "id") or CHOICES.fullmatch(name) is not None
+
+
+def texts_among(names: Sequence[str], reading: Reading) -> set[str]:
+    """Those fields whose values are texts, though they may look like numbers."""
+    naming, _ = _naming(tuple(names), (), reading.columns)
+    texts = {*INPUTS, *STEMS, "sent2"} - {"words", "answers", "choices"}
+    return {name for name, ours in naming.items() if ours in texts or CHOICES.fullmatch(ours)}
+
+
+def has_text(names: Sequence[str], reading: Reading) -> bool:
+    """Whether a record with these fields has something to read."""
+    have = set(_naming(tuple(names), tuple(names), reading.columns)[0].values())
+    pairs = ({"text_a", "text_b"}, {"question", "context"})
+    return bool(have & {"text", "words", "sent1"}) or any(pair <= have for pair in pairs)
 
 
 def _texts(record: Mapping[str, Any], where: str) -> tuple[str, str | None, list[str] | None]:
     """The text, the second text and the words of a record."""
     if not ("text" in record or "words" in record or {"text_a", "text_b"} <= record.keys()):
         raise InputError(
-            f"{where}: needs text, or words, or text_a and text_b; it has "
-            f"{', '.join(record) or 'nothing'}"
+            f"{where}: needs {NEEDED}; it has {', '.join(record) or 'nothing'}"
+            + ('. Say which field is the text: --columns "text=FIELD"' if record else "")
         )
     words = record.get("words")
     if words is not None and (
@@ -70,12 +174,46 @@ def _texts(record: Mapping[str, Any], where: str) -> tuple[str, str | None, list
     text = record["text_a"] if "text_a" in record else record.get("text", " ".join(words or ()))
     second = record.get("text_b")
     for part in (text, second) if "text_b" in record else (text,):
-        if not isinstance(part, str) or not part.strip():
-            raise InputError(f"{where}: a text must be a string that is not blank, not {part!r}")
+        _check_text(part, where)
     return text, second, words
 
 
-def _tags(value: Sequence[str], words: Sequence[str] | None, where: str, name: str) -> tuple:
+def _check_text(text: Any, where: str) -> None:
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"{where}: a text must be a string that is not blank, not {text!r}")
+
+
+def _label(
+    value: Any, name: str, words: Sequence[str] | None, has_own_text: bool, where: str
+) -> Any:
+    """A field's value as a label; None if it is none."""
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, int | float | list):
+        raise InputError(
+            f"{where}: {name} = {value!r} is no label: a string, a number or a list is one"
+        )
+    if not isinstance(value, list):
+        if not abs(value) < 1e300:  # NaN too
+            raise InputError(f"{where}: {name} = {value!r:.40} is not a finite number")
+        return value
+    if words is not None and all(isinstance(tag, str) for tag in value):
+        return as_tags(value, words, where, name) if value or not has_own_text else value
+    if len(value) > 1 and all(isinstance(one, int | float) and one in (0, 1) for one in value):
+        value = [int(one) for one in value]  # of several labels, as true and false or 1.0 and 0.0
+    if all(isinstance(one, str) for one in value) or all(type(one) is int for one in value):
+        return value  # `settle` knows what they are when it has seen all
+    if not has_own_text:
+        raise InputError(
+            f"{where}: {name} holds spans, which count characters of a text; here is no field text"
+        )
+    return [as_span(one, where, name) for one in value]
+
+
+def as_tags(value: Sequence[str], words: Sequence[str] | None, where: str, name: str) -> tuple:
+    """A list as the tags of words."""
     if words is None:
         raise InputError(
             f"{where}: {name} is a list of texts; tags need words beside them, as many"
@@ -85,38 +223,55 @@ def _tags(value: Sequence[str], words: Sequence[str] | None, where: str, name: s
     return tuple(value)
 
 
-def settle(
-    splits: Mapping[str, Sequence[Example]], scores: Collection[str] = ()
-) -> dict[str, list[Example]]:
-    """Decide what only a whole field tells: whether whole numbers are scores, and whether an empty
-    list means "no entity" or "no tags".
+def _question(record: Mapping[str, Any], where: str, name: str | int | None) -> Example:
+    """A question, the text that answers it, and the answers as SQuAD has them."""
+    question, context, answers = (record[key] for key in ("question", "context", "answers"))
+    if isinstance(answers, list) and all(isinstance(answer, dict) for answer in answers):
+        keys = ("text", "answer_start")
+        answers = {key: [answer.get(key) for answer in answers] for key in keys}
+    _check_text(question, where)
+    _check_text(context, where)
+    texts, starts = (
+        answers.get(key) if isinstance(answers, dict) else None for key in ("text", "answer_start")
+    )
+    if (
+        not isinstance(texts, list)
+        or not isinstance(starts, list)
+        or len(texts) != len(starts)
+        or not all(isinstance(text, str) for text in texts)
+        or not all(type(start) is int for start in starts)
+    ):
+        raise InputError(
+            f'{where}: answers should read {{"text": [...], "answer_start": [...]}}, as many texts '
+            "as numbers"
+        )
+    for text, start in zip(texts, starts, strict=True):
+        if not text or start < 0 or context[start : start + len(text)] != text:
+            raise InputError(
+                f"{where}: the answer {text!r} does not stand at character {start} of the context"
+            )
+    answer = Answers(tuple(texts), tuple(starts))
+    return Example(question, {"answer": answer}, where, second=context, id=name)
 
-    scores: fields whose whole numbers are scores in any case. Spans become BIO tags. Raises
-    InputError, naming file and line, for spans that are not of their text.
-    """
-    examples = [example for split in splits.values() for example in split]
-    labels = [item for example in examples for item in example.labels.items()]
-    fractions = {*scores, *(name for name, value in labels if isinstance(value, float))}
-    tagged = {name for name, value in labels if isinstance(value, tuple)}
-    return {
-        split: [_settled(example, fractions, tagged) for example in examples]
-        for split, examples in splits.items()
-    }
 
-
-def _settled(example: Example, fractions: Collection[str], tagged: Collection[str]) -> Example:
-    labels = dict(example.labels)
-    words = example.words
-    for name, value in example.labels.items():
-        if isinstance(value, int):
-            labels[name] = float(value) if name in fractions else str(value)
-        elif value == [] and name in tagged:
-            labels[name] = _tags(value, words, example.where, name)
-        elif isinstance(value, list):
-            if example.words is None:
-                places = [match.span() for match in WORD.finditer(example.text)]
-            else:
-                places = locate(example.words, example.text, example.where)
-            words = tuple(example.text[start:end] for start, end in places)
-            labels[name] = span_tags(example.text, places, value, example.where, name)
-    return replace(example, labels=labels, words=words)
+def _choice(record: Mapping[str, Any], where: str, name: str | int | None) -> Example:
+    """A text and what may follow it, of which one is right: `choices`, or SWAG's columns."""
+    numbered = sorted((found[2], key) for key in record if (found := CHOICES.fullmatch(key)))
+    choices = record.get("choices", [record[key] for _, key in numbered])
+    text: Any = next((record[key] for key in STEMS if key in record), None)
+    _check_text(text, where)
+    if "sent2" in record and "choices" not in record:  # SWAG: the second sentence's beginning
+        choices = [f"{record['sent2']} {choice}" for choice in choices]
+    if not isinstance(choices, list) or len(choices) < 2:
+        raise InputError(f"{where}: choices must be a list of at least two texts")
+    for choice in choices:
+        _check_text(choice, where)
+    labels = {}
+    if (right := record.get("label")) is not None:
+        if str(right) not in map(str, range(len(choices))):
+            raise InputError(
+                f"{where}: label = {right!r} must be the right choice's number, 0 to "
+                f"{len(choices) - 1}"
+            )
+        labels["label"] = str(right)
+    return Example(text, labels, where, choices=tuple(choices), id=name)

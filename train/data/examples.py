@@ -1,7 +1,8 @@
 """An example and a data set: what every format is read into."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 # each split's names in files and on the Hub
@@ -12,15 +13,47 @@ SPLITS = {"train": ("train",), "dev": ("dev", "val", "valid", "validation"), "te
 class Example:
     """One text, or a pair of texts, with the labels that its source gives.
 
-    labels: each field's value as it was read: a text, a number, a tuple with a tag for each word,
-    or what else a format reads. What a value means is known to the kinds of tasks alone.
+    labels: each field's value as it was read: a text, a number, a tuple with a tag for each word, a
+    frozenset of several labels, the Answers to a question, or what else a format reads. What a
+    value means is known to the kinds of tasks alone.
     """
 
     text: str
     labels: Mapping[str, Any]
     where: str  # "file, line 7": for messages
     words: tuple[str, ...] | None = None  # where the labels are of words
-    second: str | None = None  # the other text of a pair
+    second: str | None = None  # the other text of a pair; of a question, the text that answers it
+    choices: tuple[str, ...] | None = None  # what may follow the text, of which one is right
+    id: str | int | None = None  # the source's own name of the example
+
+    @cached_property
+    def word_spans(self) -> tuple[tuple[int, int], ...] | None:
+        """Where each word stands in the text, (start, end) in characters; None if there are no
+        words, or not all of them stand there in this order."""
+        spans: list[tuple[int, int]] = []
+        for word in self.words or ():
+            start = self.text.find(word, spans[-1][1] if spans else 0)
+            if start < 0:
+                return None
+            spans.append((start, start + len(word)))
+        return tuple(spans) or None
+
+    @property
+    def content(self) -> Hashable:
+        """What two copies of an example share. Questions about one text count as copies, since
+        their answers stand in the same words."""
+        if any(isinstance(value, Answers) for value in self.labels.values()):
+            return self.second
+        return self.text, self.second, self.choices
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The right answers to a question: slices of the example's second text. None of them, if it has
+    no answer there (as SQuAD 2.0 has)."""
+
+    texts: tuple[str, ...]
+    starts: tuple[int, ...]  # in characters
 
 
 @dataclass(frozen=True)
@@ -29,3 +62,22 @@ class DataSet:
 
     name: str
     splits: Mapping[str, Sequence[Example]]  # "train", "dev", "test"
+    label_names: tuple[str, ...] = ()  # of the numbers 0, 1 ..., where a file beside the data says
+
+
+def names_in(value: Any) -> Collection[str]:
+    """The names that a label holds: of a class, of several labels, or the tags of words."""
+    if isinstance(value, str):
+        return (value,)
+    return value if isinstance(value, tuple | frozenset) else ()
+
+
+def examples_of(*sets: DataSet) -> Iterator[Example]:
+    """All examples of all splits."""
+    return (example for data in sets for split in data.splits.values() for example in split)
+
+
+def mapped(data: DataSet, change: Callable[[Example], Example]) -> DataSet:
+    """A data set with every example changed."""
+    splits = {split: [change(e) for e in examples] for split, examples in data.splits.items()}
+    return replace(data, splits=splits)

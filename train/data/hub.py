@@ -6,11 +6,12 @@ from typing import Any
 from minibert.files import InputError
 from train.data.columns import from_fields
 from train.data.examples import SPLITS, Example
+from train.data.reading import Reading
 
-RENAMED = {"tokens": "words", "sentence": "text", "sentence1": "text_a", "sentence2": "text_b"}
+MATCHED = {"dev": "validation_matched", "test": "test_matched"}  # MNLI's
 
 
-def read_hub(name: str) -> dict[str, list[Example]]:
+def read_hub(name: str, reading: Reading) -> dict[str, list[Example]]:
     """The splits of OWNER/NAME, of OWNER/NAME/CONFIG, or of a local folder that the `datasets`
     library reads.
 
@@ -42,16 +43,15 @@ def read_hub(name: str) -> dict[str, list[Example]]:
 
     splits = {}
     for split, names in SPLITS.items():
+        names = (*names, MATCHED.get(split, split))
         rows = next((loaded[n] for n in names if n in loaded), None)
         if rows is None:
             continue
         splits[split] = [
             from_fields(
-                {
-                    RENAMED.get(k, k): with_names(rows.features[k], value)
-                    for k, value in row.items()
-                },
+                {k: with_names(rows.features[k], value) for k, value in row.items()},
                 f"hub:{name}, {split}, row {i}",
+                reading,
             )
             for i, row in enumerate(rows)
         ]

@@ -3,15 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from minibert.files import InputError, read_lines
+from minibert.files import InputError
 from train.data.conll import COLUMN
 from train.data.examples import Example
+from train.data.reading import Reading
 
 
-def read_snips(folder: Path) -> Iterator[Example]:
+def read_snips(folder: Path, reading: Reading) -> Iterator[Example]:
     """Three files with a sentence a line: seq.in (words), seq.out (tags), label (intent)."""
     sentences, tag_lines, labels = (
-        read_lines(folder / name) for name in ("seq.in", "seq.out", "label")
+        reading.lines(folder / name) for name in ("seq.in", "seq.out", "label")
     )
     if not len(sentences) == len(tag_lines) == len(labels):
         raise InputError(

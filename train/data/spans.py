@@ -1,8 +1,29 @@
 """Entities given as characters of a text -> BIO tags of its words."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from minibert.files import InputError
+
+# What tools call the parts of a span: ours as a list; doccano's, Label Studio's and spaCy's.
+STARTS, ENDS = ("start_offset", "start"), ("end_offset", "end")
+TYPES = ("label", "labels", "type")
+
+
+def as_span(span: Any, where: str, name: str) -> list[Any]:
+    """One entity as [start, end, type]. Raises InputError for what is none."""
+    given = span
+    if isinstance(span, dict):
+        span = [
+            next((span[key] for key in keys if key in span), None) for keys in (STARTS, ENDS, TYPES)
+        ]
+        if isinstance(span[2], list) and len(span[2]) == 1:  # Label Studio's "labels"
+            span[2] = span[2][0]
+    if not (
+        isinstance(span, list) and [type(x) for x in span] == [int, int, str] and span[2].strip()
+    ):
+        raise InputError(f"{where}: {name} has {given!r}, which should read [start, end, type]")
+    return span
 
 
 def locate(words: Sequence[str], text: str, where: str) -> list[tuple[int, int]]:
@@ -27,13 +48,7 @@ def span_tags(
     text. Raises InputError for an entity that is none."""
     tags = ["O"] * len(words)
     for span in spans:
-        if not (
-            isinstance(span, list)
-            and [type(x) for x in span] == [int, int, str]
-            and span[2].strip()
-        ):
-            raise InputError(f"{where}: {name} has {span!r}, which should read [start, end, type]")
-        start, end, kind = span
+        start, end, kind = as_span(span, where, name)
         if not 0 <= start < end <= len(text):
             raise InputError(
                 f"{where}: {name} has {span!r}, which is no part of a text of "

@@ -8,22 +8,40 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
-
 from minibert.files import InputError
 from train.data.examples import DataSet, Example
-from train.settings import Settings, parse_by_task, parse_pairs
-from train.tasks.base import FRAME, Metric, Prediction, TargetTask, Task
+from train.model import Heads
+from train.parse import parse_by_task, parse_pairs
+from train.settings import Settings
+from train.tasks.base import FRAME, Metric, Prediction, Task
 from train.tasks.classification import SentenceClassification
+from train.tasks.multilabel import MultilabelClassification
+from train.tasks.multiple_choice import MultipleChoice
+from train.tasks.pairs import PairClassification, PairClassificationApart, PairRegression
+from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging
+from train.tasks.targets import TargetTask
+from train.tasks.words import WordTagging
 
 __all__ = ["FRAME", "KINDS", "Kinds", "Metric", "Prediction", "TargetTask", "Task"]
 
 Kinds = Sequence[type[Task]]
-# The first whose `fits` says yes has a field.
-KINDS: Kinds = (TokenTagging, PairSimilarity, SentenceRegression, SentenceClassification)
+# The first that fits a field, and is wanted for it, has it.
+KINDS: Kinds = (
+    TokenTagging,
+    WordTagging,
+    QuestionAnswering,
+    MultipleChoice,
+    PairSimilarity,
+    PairRegression,
+    SentenceRegression,
+    PairClassification,
+    PairClassificationApart,
+    MultilabelClassification,
+    SentenceClassification,
+)
 
 
 def kind_of(name: str, examples: Sequence[Example], kinds: Kinds) -> type[Task] | None:
@@ -50,13 +68,14 @@ def clean_labels(
     return result
 
 
-def classes_of(example: Example, kinds: Kinds = KINDS) -> set[tuple[str, str]]:
-    """The classes that an example's labels name, each with its field's name."""
+def classes_of(example: Example, kinds: Mapping[str, type[Task]]) -> set[tuple[str, str]]:
+    """The classes that an example's labels name, each with its field's name. kinds: each field's,
+    of the fields that count."""
     return {
         (name, found)
-        for name, value in example.labels.items()
-        if (kind := kind_of(name, [example], kinds)) is not None
-        for found in kind.classes(value)
+        for name, kind in kinds.items()
+        if name in example.labels
+        for found in kind.classes(example.labels[name])
     }
 
 
@@ -64,8 +83,8 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
     """The tasks are the labels that the training data has; `settings.tasks` keeps some of them.
 
     Labels of one name are one task, whichever sources they are from: their values are taken
-    together. Raises InputError, naming file and line, for a label in dev or test that train lacks,
-    labels of mixed kinds, what a kind cannot learn, or a name that no task can have.
+    together. Raises InputError, naming file and line, for labels of mixed kinds, what a kind cannot
+    learn, or a name that no task can have.
     """
     found: dict[str, list[Example]] = {}
     for example in (example for data in sets for example in data.splits["train"]):
@@ -79,18 +98,22 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
     for name, examples in found.items():
         if settings.tasks and name not in settings.tasks:
             continue
-        # ModuleDict, which holds the heads, cannot have a key that is one of its own attributes.
-        if "." in name or name == FRAME.name or hasattr(nn.ModuleDict(), name):
+        # A head is an attribute of a module, and cannot have the name of another attribute.
+        if name == FRAME.name or hasattr(Heads({}), name):
             raise InputError(
                 f"a task cannot be named {name!r}: rename it in the data, or leave it out with "
                 "--tasks"
             )
-        kind = kind_of(name, examples, kinds)
+        wanted = [kind for kind in kinds if kind.is_wanted(name, settings)]
+        kind = kind_of(name, examples, wanted)
         if kind is None:
             raise _no_kind(name, examples, kinds)
         kind_by_name[name] = kind
     _check_names_in(settings, found, kind_by_name)
     tasks = [kind.from_examples(name, found[name], settings) for name, kind in kind_by_name.items()]
+    for task in tasks:
+        if task.takes_windows and settings.stride:
+            task.overlap = settings.stride
     others = (split for data in sets for name, split in data.splits.items() if name != "train")
     check_labels((example for split in others for example in split), tasks)
     return tasks
@@ -107,6 +130,13 @@ def _check_names_in(
             raise InputError(
                 f"pooling = {settings.pooling!r}: there is no task {name!r}; the tasks are {known}"
             )
+    for name in parse_by_task(settings.pairs, "pairs")[1]:
+        if name not in names:
+            raise InputError(
+                f"pairs = {settings.pairs!r}: there is no task {name!r}; the tasks are {known}"
+            )
+        if name in kinds and not kinds[name].reads_pairs:
+            raise InputError(f"pairs = {settings.pairs!r}: the task {name} has single texts")
     for name in parse_pairs(settings.class_weights, "class_weights"):
         if name not in names:
             raise InputError(f"class_weights: there is no task {name!r}; the tasks are {known}")
@@ -127,17 +157,13 @@ def _no_kind(name: str, examples: Sequence[Example], kinds: Kinds) -> InputError
                 f"the task {name} has labels of several kinds: {shown(examples[0])}, but "
                 f"{shown(example)}"
             )
-    if first is None and examples[0].second is not None:
-        return InputError(
-            f"the task {name} labels pairs with words; pairs can only have a score, a number in "
-            "-1 to 1"
-        )
-    return InputError(f"the task {name}: no kind of task learns {shown(examples[0])}")
+    of = "a text" if examples[0].second is None else "a pair"
+    return InputError(f"the task {name}: no kind of task learns {shown(examples[0])} of {of}")
 
 
 def check_labels(examples: Iterable[Example], tasks: Sequence[Task]) -> None:
-    """Raise InputError, naming file, line and value, for a label that the tasks cannot have been
-    trained on."""
+    """Raise InputError, naming file, line and value, for a label of another kind than the tasks
+    were trained on. A label of the same kind that train lacked passes, and counts as an error."""
     for example in examples:
         for task in tasks:
             if task.name in example.labels:
@@ -148,5 +174,7 @@ def task_from(description: Mapping[str, Any], kinds: Kinds = KINDS) -> Task:
     """The task that `Task.describe` described. Raises ValueError for a kind that there is not."""
     for kind in kinds:
         if kind.kind == description["kind"]:
-            return kind.from_description(description)
+            task = kind.from_description(description)
+            task.overlap = description.get("overlap")
+            return task
     raise ValueError(f"there is no kind of task {description['kind']!r}")

@@ -1,11 +1,10 @@
-"""What the program asks of every kind of task, and what most kinds share.
+"""What the program asks of every kind of task.
 
 A kind is a class derived from `Task`, in a file of its own, and one entry in a tuple of kinds. Most
-derive from `TargetTask`, which knows how a loss adds up over targets. CONTRIBUTING.md shows a whole
-one.
+derive from `TargetTask` of targets.py, which knows how a loss adds up over targets. CONTRIBUTING.md
+shows a whole one.
 
-Shapes: B sequences of a batch, D hidden, C labels, K targets in a batch. `*` stands for the tokens,
-(N) packed.
+Shapes: D hidden. `*` stands for the tokens, (N) packed.
 """
 
 from abc import ABC, abstractmethod
@@ -13,24 +12,28 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from minibert.files import InputError
-from minibert.heads import POOLINGS
 from minibert.model import BertConfig
 from train.batches import Batch, Input, Item
 from train.data.examples import Example
 from train.model import JointModel
-from train.settings import Settings, parse_by_task
+from train.settings import Settings
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a task says of one item, and how sure it is."""
+    """What a task says of one item, and how sure it is.
+
+    scores: what the label was chosen from, for kinds that have classes: the probability of each.
+    cut: how many tokens were cut off, and so not seen; of several sequences, where it was most.
+    """
 
     label: Any
     probability: Any = None
+    scores: Mapping[str, float] | None = None
+    cut: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Metric:
         return f"{value * 100:.2f}" if self.is_percent else f"{value:.4f}"
 
 
+LOSS = Metric("loss", sign=-1)  # what every kind has: the mean loss, as in training
 # Of the texts that have both tags and a class: the share in which all are right.
 FRAME = Metric("frame", is_shown=True, is_percent=True)
 
@@ -74,12 +78,16 @@ class Task(ABC):
     metrics: ClassVar[tuple[Metric, ...]]  # what `measure` returns; the first chooses the best step
     is_number: ClassVar[bool] = False  # labels are numbers, which no prediction hits exactly
     is_squared_error: ClassVar[bool] = False  # the loss; see train/mixing.py
+    has_several: ClassVar[bool] = False  # a label is several names, or none
     labels_words: ClassVar[bool] = False  # a label for each word
     reads_pairs: ClassVar[bool] = False  # of texts; in `train.predict` a tab separates them
     takes_class_weights: ClassVar[bool] = False  # whether `class_weights` may name it
+    takes_windows: ClassVar[bool] = False  # whether it can read a long text in windows
 
+    overlap: int | None = None  # of the windows in which it reads long texts; None: they are cut
     vector_pooling: str | None = None  # how what it trains as sentence vectors is pooled
     uses_pooler: bool = False  # BERT's own
+    uses_token_types: bool = False  # whether a sequence can have two texts, of different types
 
     def __init__(self, name: str, labels: tuple[str, ...] = ()) -> None:
         self.name = name
@@ -91,6 +99,11 @@ class Task(ABC):
     @abstractmethod
     def fits(cls, name: str, examples: Sequence[Example]) -> bool:
         """Whether the field `name` of these examples, which all have it, is for this kind."""
+
+    @classmethod
+    def is_wanted(cls, name: str, settings: Settings) -> bool:
+        """Whether the settings let this kind have a field that it fits."""
+        return True
 
     @classmethod
     @abstractmethod
@@ -119,14 +132,45 @@ class Task(ABC):
                 "the training data"
             )
 
+    def unknown(self, example: Example) -> Collection[str]:
+        """The labels of an example that the training data lacked. They count as errors, and have no
+        target."""
+        found = self.classes(example.labels[self.name])
+        return [label for label in found if self.labels and label not in self.labels]
+
     def describe(self) -> dict[str, Any]:
         """What tasks.json keeps: enough to predict with the task."""
-        return {"kind": self.kind, "name": self.name, "labels": self.labels}
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "labels": self.labels,
+            "overlap": self.overlap,
+        }
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> "Task":
         """The task that `describe` described."""
         return cls(description["name"], tuple(description["labels"]))
+
+    @classmethod
+    def from_transformers(
+        cls, architecture: str, labels: tuple[str, ...], config: Mapping[str, Any]
+    ) -> "Task | None":
+        """The task that a head of `transformers` is for; None if it is of another kind.
+
+        labels: those of id2label, in order. config: the rest of config.json; its "activation_fn" is
+        that of a CrossEncoder's files, if there is one. The files do not say whether a head reads
+        one text or two, so the task reads an example as it is.
+        """
+        return None
+
+    def goes_on_from(self, other: "Task", settings: Settings) -> bool:
+        """Whether the head of another task can give this one its first weights.
+
+        If so, what the settings leave open becomes as it is there: how to pool, say.
+        """
+        known = set(self.labels) & set(other.labels)
+        return isinstance(self, type(other)) and (bool(known) or not self.labels)
 
     def summary(self) -> str:
         """The task in a few words."""
@@ -135,9 +179,9 @@ class Task(ABC):
     # What it reads and computes
 
     def inputs(self, example: Example) -> tuple[Input, ...]:
-        """The sequences that the task reads of an example, whether it has a label or not; none if
-        the task has nothing to say of it."""
-        return (Input(example.words or example.text),)
+        """What the task reads of an example, whether it has a label or not; nothing if the task has
+        nothing to say of it."""
+        return (Input(example.words or example.text, overlap=self.overlap),)
 
     @abstractmethod
     def build_head(self, config: BertConfig) -> nn.Module:
@@ -172,13 +216,51 @@ class Task(ABC):
         """Whether a predicted label is the right one."""
         return gold == predicted
 
+    def error(self, gold: Any, prediction: Prediction) -> float:
+        """How wrong a prediction is: 0 if it is right, and the more, the worse. The report's worst
+        mistakes are the highest."""
+        return 0.0 if self.is_right(gold, prediction.label) else 1.0
+
+    def per_label(
+        self, items: Sequence[Item], predictions: Sequence[Prediction]
+    ) -> Mapping[str, Mapping[str, float]]:
+        """Each label's figures, as "precision", "recall", "f1" and "support" (how many items or
+        entities have it); empty for a kind without labels."""
+        return {}
+
+    def confusions(
+        self, items: Sequence[Item], predictions: Sequence[Prediction]
+    ) -> list[tuple[str, str]]:
+        """Each gold class with the one predicted in its place; empty for a kind in which an item
+        has no class, or can have several."""
+        return []
+
+    def confidences(
+        self, items: Sequence[Item], predictions: Sequence[Prediction]
+    ) -> list[tuple[float, bool]]:
+        """How sure each prediction was, 0 to 1, and whether it was right: what calibration is
+        measured on. Empty for a kind without probabilities."""
+        return [
+            (found.probability, self.is_right(item.example.labels[self.name], found.label))
+            for item, found in zip(items, predictions, strict=True)
+            if found.probability is not None
+        ]
+
+    def tune(
+        self, items: Sequence[Item], predictions: Sequence[Prediction]
+    ) -> Sequence[Prediction]:
+        """Choose on dev what is not learnt, such as thresholds. Returns the predictions as they are
+        with what was chosen. items: those that have this task's label, with their predictions."""
+        return predictions
+
     def readable(self, label: Any, example: Example) -> str:
         """A label for people."""
         return str(label)
 
     def as_record(self, prediction: Prediction, example: Example) -> Any:
         """A prediction as `train.predict --json` writes it."""
-        return {"label": prediction.label, "probability": prediction.probability}
+        record = {"label": prediction.label, "probability": prediction.probability}
+        return record if prediction.scores is None else record | {"scores": prediction.scores}
 
     def as_text(self, prediction: Prediction, example: Example) -> str:
         """A prediction as `train.predict` prints it."""
@@ -193,89 +275,10 @@ class Task(ABC):
         is one."""
         return None
 
+    def export(self, head: nn.Module) -> dict[str, Tensor]:
+        """The head's parameters as that class has them, by its names."""
+        return dict(head.named_parameters())
 
-class TargetTask(Task):
-    """A kind whose loss is a sum over targets, which stand at positions of the batch: a sequence, a
-    token, a pair."""
-
-    @abstractmethod
-    def targets(self, item: Item) -> Sequence[Any]:
-        """An item's targets, as numbers."""
-
-    @abstractmethod
-    def positions(self, batch: Batch, i: int) -> Sequence[Any]:
-        """Where the targets of item i stand."""
-
-    @abstractmethod
-    def logits(self, model: JointModel, states: Tensor, batch: Batch, positions: Tensor) -> Tensor:
-        """What the head says at the positions: (*, D) -> (K, C), or (K) for numbers."""
-
-    @abstractmethod
-    def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The losses of the targets, summed: (K, C), (K) -> ()."""
-
-    @abstractmethod
-    def decode(self, logits: Tensor, item: Item) -> Prediction:
-        """One item's logits as a prediction."""
-
-    def add_targets(self, batch: Batch) -> None:
-        labelled = [i for i, item in enumerate(batch.items) if self.name in item.example.labels]
-        positions = [p for i in labelled for p in self.positions(batch, i)]
-        targets = [t for i in labelled for t in self.targets(batch.items[i])]
-        if positions:
-            device = batch.input_ids.device
-            batch.positions[self.name] = torch.tensor(positions, device=device)
-            batch.targets[self.name] = torch.tensor(targets, device=device)
-
-    def loss(self, model: JointModel, states: Tensor, batch: Batch) -> Tensor:
-        logits = self.logits(model, states, batch, batch.positions[self.name])
-        return self.criterion(logits, batch.targets[self.name])
-
-    def count(self, batch: Batch) -> float:
-        """How many targets a batch has."""
-        return float(len(batch.targets.get(self.name, ())))
-
-    def predict(self, model: JointModel, states: Tensor, batch: Batch) -> dict[int, Prediction]:
-        chosen = [i for i, item in enumerate(batch.items) if self.name in item.parts_of]
-        if not chosen:
-            return {}
-        positions = [self.positions(batch, i) for i in chosen]
-        flat = torch.tensor([p for own in positions for p in own], dtype=torch.long)
-        logits = self.logits(model, states, batch, flat.to(states.device)).float().cpu()
-        parts = logits.split([len(own) for own in positions])
-        return {i: self.decode(part, batch.items[i]) for i, part in zip(chosen, parts, strict=True)}
-
-
-class SentenceTask(TargetTask):
-    """What the tasks share that look at one pooled vector of a text.
-
-    pooling: one of `minibert.heads.POOLINGS`, or "pooler".
-    """
-
-    poolings: ClassVar[tuple[str, ...]] = (*POOLINGS, "pooler")
-
-    def __init__(self, name: str, labels: tuple[str, ...] = (), pooling: str = "mean") -> None:
-        super().__init__(name, labels)
-        self.pooling = pooling
-        self.uses_pooler = pooling == "pooler"
-
-    @classmethod
-    def pooling_of(cls, name: str, settings: Settings) -> str:
-        """The pooling that the settings ask for. Raises InputError for one that there is not."""
-        default, given = parse_by_task(settings.pooling, "pooling")
-        pooling = given.get(name, default or "mean")
-        if pooling not in cls.poolings:
-            raise InputError(
-                f"pooling of {name}: {pooling!r} is not one of {', '.join(cls.poolings)}"
-            )
-        return pooling
-
-    def describe(self) -> dict[str, Any]:
-        return super().describe() | {"pooling": self.pooling}
-
-    def positions(self, batch: Batch, i: int) -> Sequence[Any]:
-        return batch.rows_of(self.name, i)
-
-    def logits(self, model: JointModel, states: Tensor, batch: Batch, positions: Tensor) -> Tensor:
-        head = model.heads[self.name]
-        return head(states, batch.layout, model.bert.pooler)[positions]  # (*, D) -> (K, C)
+    def import_head(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The head's parameters from those of that class: what `export` did, undone."""
+        return dict(tensors)

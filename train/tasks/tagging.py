@@ -1,31 +1,25 @@
-"""A tag for each word of a text."""
+"""Entities of a text, written as tags of its words."""
 
-import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from minibert.files import InputError
-from minibert.heads import TokenHead
-from minibert.model import BertConfig
-from train import metrics
-from train.batches import Batch, Input, Item
+from train.batches import Item
 from train.data.examples import Example
-from train.model import JointModel
 from train.settings import Settings
-from train.tasks.base import Counterpart, Metric, Prediction, TargetTask
+from train.span_metrics import entity_scores
+from train.tags import BIO, OUTSIDE, SCHEMES, Entity, best_valid, recognise, types_of
+from train.tasks.base import Metric, Prediction
+from train.tasks.words import WordTagging
 
-BIO = re.compile("O|[BI]-.+")  # outside; begins an entity of a type, or is inside one
 
+class TokenTagging(WordTagging):
+    """Entities of several words, written as tags.
 
-class TokenTagging(TargetTask):
-    """A BIO tag for each word, by cross-entropy.
-
-    A word's first piece is labelled and predicted; its other pieces carry no loss (Devlin et al.
-    2019, section 5.3). A word without a piece, or cut off, is predicted O and still counted in the
-    metrics.
+    scheme: a key of `train.tags.SCHEMES`. valid_tags: predict the most probable sequence that the
+    scheme allows, in place of the most probable tag of each word.
     """
 
     kind = "tokens"
@@ -35,143 +29,150 @@ class TokenTagging(TargetTask):
         Metric("recall", is_percent=True),
         Metric("entities_cut_off", sign=-1),
     )
-    labels_words = True
 
-    def __init__(self, name: str, labels: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        name: str,
+        labels: tuple[str, ...],
+        scheme: str = BIO.name,
+        valid_tags: bool = False,
+    ) -> None:
         super().__init__(name, labels)
-        self.numbers = {label: number for number, label in enumerate(labels)}
+        self.scheme = SCHEMES[scheme]
+        self.valid_tags = valid_tags
 
     @classmethod
     def fits(cls, name: str, examples: Sequence[Example]) -> bool:
-        return all(isinstance(example.labels[name], tuple) for example in examples)
+        texts = [example.labels[name] for example in examples]
+        if not all(isinstance(tags, tuple) for tags in texts):
+            return False
+        try:
+            return recognise(texts) is not None
+        except ValueError:  # which `from_examples` tells the user of
+            return True
 
     @classmethod
     def from_examples(
         cls, name: str, examples: Sequence[Example], settings: Settings
     ) -> "TokenTagging":
-        types: set[str] = set()
-        for example in examples:
-            for tag in example.labels[name]:
-                if not BIO.fullmatch(tag):
-                    raise InputError(
-                        f"{example.where}: the {name} tag {tag!r} is not BIO: O, B-type or I-type. "
-                        "Convert the tags, or leave the task out with --tasks"
-                    )
-            types.update(cls.classes(example.labels[name]))
-        return cls(name, ("O", *(f"{prefix}-{kind}" for kind in sorted(types) for prefix in "BI")))
+        texts = [example.labels[name] for example in examples]
+        try:
+            scheme = recognise(texts)
+        except ValueError as error:
+            odd = str(error)
+            where = next(e.where for e in examples if odd in e.labels[name])
+            raise InputError(
+                f"{where}: the {name} tag {odd!r} is not BIO: O, B-type or I-type. Convert the "
+                "tags, or leave the task out with --tasks"
+            ) from error
+        assert scheme is not None  # `fits`
+        labels = scheme.labels({tag for tags in texts for tag in tags})
+        return cls(name, labels, scheme.name, settings.valid_tags)
+
+    @classmethod
+    def from_transformers(
+        cls, architecture: str, labels: tuple[str, ...], config: Mapping[str, Any]
+    ) -> "TokenTagging | None":
+        """The scheme is that of the labels, each of which can be a text's only tag."""
+        if architecture != "BertForTokenClassification":
+            return None
+        try:
+            scheme = recognise([(label,) for label in labels])
+        except ValueError:
+            return None
+        return None if scheme is None else cls("tags", labels, scheme.name)
 
     @classmethod
     def clean(cls, name: str, values: Sequence[Any]) -> tuple[Sequence[Any], str]:
-        """Every I- that continues nothing of its type becomes the B- that it means.
+        """Of BIO tags, every I- that continues nothing of its type becomes the B- that it means.
 
-        Tags that are not BIO (parts of speech, say) stay as they are; `from_examples` refuses them.
+        Tags that break the rules of another scheme stay, and are counted.
         """
-        cleaned = [
-            tuple(_repaired(tags)) if all(map(BIO.fullmatch, tags)) else tags for tags in values
-        ]
+        try:
+            scheme = recognise(values)
+        except ValueError:
+            return values, ""
+        if scheme is None:
+            return values, ""
+        if scheme.tells_ends:
+            outside = sum(
+                sum(tag != OUTSIDE for tag in tags)
+                - sum(end - start for _, start, end in scheme.entities(tags))
+                for tags in values
+            )
+            told = f"{outside} {name} tags are part of no whole entity by {scheme.name}"
+            return values, told if outside else ""
+        if not scheme.name.endswith(BIO.name):
+            return values, ""
+        cleaned = [tuple(scheme.cleaned(tags)) for tags in values]
         count = sum(
             old != new
             for tags, others in zip(values, cleaned, strict=True)
             for old, new in zip(tags, others, strict=True)
         )
-        told = f"{count} {name} tags I- that continued nothing were read as B-" if count else ""
+        told = f"{name}: {count} tags I- that continued nothing were read as B-" if count else ""
         return cleaned, told
 
     @classmethod
     def classes(cls, value: Any) -> Collection[str]:
-        return {tag[2:] for tag in value if tag != "O"}
+        return types_of(value)
+
+    def unknown(self, example: Example) -> Collection[str]:
+        return types_of(example.labels[self.name]) - types_of(self.labels)
 
     def check(self, example: Example) -> None:
-        super().check(example)
-        for tag in example.labels[self.name]:
-            if tag not in self.numbers:
+        tags = example.labels[self.name]
+        if not isinstance(tags, tuple):
+            super().check(example)
+        for tag in tags:
+            if not self.scheme.reads(tag):
                 raise InputError(
-                    f"{example.where}: the {self.name} label {tag!r} does not occur in the "
-                    "training data"
+                    f"{example.where}: the {self.name} tag {tag!r} is not {self.scheme.name}, as "
+                    "the tags of the training data are"
                 )
 
-    def inputs(self, example: Example) -> tuple[Input, ...]:
-        return () if example.words is None else (Input(example.words),)
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {"scheme": self.scheme.name, "valid_tags": self.valid_tags}
 
-    def build_head(self, config: BertConfig) -> nn.Module:
-        return TokenHead(config, len(self.labels))
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> "TokenTagging":
+        # the first versions knew BIO only, and did not say so
+        scheme = description.get("scheme", BIO.name)
+        labels = tuple(description["labels"])
+        return cls(description["name"], labels, scheme, description.get("valid_tags", False))
 
-    def positions(self, batch: Batch, i: int) -> Sequence[int]:
-        (row,) = batch.rows_of(self.name, i)
-        (tokens,) = batch.items[i].tokens_of(self.name)
-        return [batch.starts[row] + position for position in tokens.first_pieces.values()]
+    def summary(self) -> str:
+        return f"{self.name} ({self.kind}, {len(self.labels)} labels, {self.scheme.name})"
 
-    def targets(self, item: Item) -> Sequence[int]:
-        tags = item.example.labels[self.name]
-        (tokens,) = item.tokens_of(self.name)
-        return [self.numbers[tags[word]] for word in tokens.first_pieces]
+    def choose(self, logits: Tensor, item: Item) -> Sequence[int]:
+        if not self.valid_tags:
+            return super().choose(logits, item)
+        seen = list(self.first_pieces(item))
+        outside = self.numbers[OUTSIDE]
+        # words that the model does not see are O, for what stands beside them too
+        whole = logits.new_full((len(item.example.words or ()), len(self.labels)), -1e9)  # (T, C)
+        whole[:, outside] = 0
+        whole[seen] = logits
+        path = best_valid(whole, self.labels, self.scheme)
+        return [path[word] for word in seen]
 
-    def logits(self, model: JointModel, states: Tensor, batch: Batch, positions: Tensor) -> Tensor:
-        return model.heads[self.name](states[positions])  # (*, D) -> (K, C)
-
-    def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(logits, targets, reduction="sum")
-
-    def decode(self, logits: Tensor, item: Item) -> Prediction:
-        words = item.example.words or ()
-        tags, probabilities = ["O"] * len(words), [1.0] * len(words)
-        (tokens,) = item.tokens_of(self.name)
-        best = logits.softmax(-1).max(-1)  # (K, C) -> (K)
-        for word, label, probability in zip(
-            tokens.first_pieces, best.indices.tolist(), best.values.tolist(), strict=True
-        ):
-            tags[word], probabilities[word] = self.labels[label], probability
-        return Prediction(tuple(tags), tuple(probabilities))
+    def marked(self, tags: Sequence[str]) -> set[Entity]:
+        # where there are no types, an entity is of what the task looks for
+        return {(kind or self.name, i, end) for kind, i, end in self.scheme.entities(tags)}
 
     def measure(self, items: Sequence[Item], predictions: Sequence[Prediction]) -> dict[str, float]:
-        gold = [item.example.labels[self.name] for item in items]
-        predicted = [prediction.label for prediction in predictions]
-        precision, recall, f1 = metrics.entity_scores(gold, predicted)
+        gold, predicted = self.both_marked(items, predictions)
+        precision, recall, f1 = entity_scores(gold, predicted)
         cut_off = 0
-        for item, tags in zip(items, gold, strict=True):
-            (tokens,) = item.tokens_of(self.name)
+        for item, entities in zip(items, gold, strict=True):
+            tokens = item.tokens_of(self.name)[0]
             last = max((word for word in tokens.words if word is not None), default=-1)
             if tokens.lost:
-                cut_off += sum(end > last + 1 for _, _, end in metrics.entities(tags))
+                cut_off += sum(end > last + 1 for _, _, end in entities)
         return {"f1": f1, "precision": precision, "recall": recall, "entities_cut_off": cut_off}
 
-    def readable(self, label: Any, example: Example) -> str:
-        """The entities with their words."""
-        words = example.words or ()
-        found = [f"{kind} = {' '.join(words[i:end])}" for kind, i, end in _in_order(label)]
-        return "; ".join(found) or "nothing"
-
-    def as_record(self, prediction: Prediction, example: Example) -> list[dict[str, Any]]:
-        """The entities; the probability of one is that of its least sure word."""
-        words, sure = example.words or (), prediction.probability
-        return [
-            {
-                "type": kind,
-                "text": " ".join(words[start:end]),
-                "probability": min(sure[start:end]),
-                "words": [start, end],
-            }
-            for kind, start, end in _in_order(prediction.label)
-        ]
-
-    def as_text(self, prediction: Prediction, example: Example) -> str:
-        entities = self.as_record(prediction, example)
-        shown = [f"{e['type']}: {e['text']} ({e['probability']:.2f})" for e in entities]
-        return "; ".join(shown) or "none"
-
-    def counterpart(self) -> Counterpart:
-        return Counterpart("BertForTokenClassification", "token-classification", self.labels)
-
-
-def _in_order(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """The entities of a text as (type, first word, word after the last), in the text's order."""
-    return sorted(metrics.entities(tags), key=lambda entity: entity[1])
-
-
-def _repaired(tags: Sequence[str]) -> Iterator[str]:
-    previous = "O"
-    for tag in tags:
-        if tag.startswith("I-") and previous[2:] != tag[2:]:
-            tag = "B-" + tag[2:]
-        yield tag
-        previous = tag
+    def confusions(
+        self, items: Sequence[Item], predictions: Sequence[Prediction]
+    ) -> list[tuple[str, str]]:
+        """None: where the words differ, no right entity belongs to a predicted one."""
+        return []

@@ -1,0 +1,121 @@
+"""The training loop: steps, evaluations, checkpoints."""
+
+import math
+import time
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from minibert.files import InputError, signals, write_text
+from minibert.program import Interrupted
+from train.cache import PrefixCache
+from train.checkpoint import Progress, fill, load_checkpoint, save_checkpoint
+from train.evaluation import evaluate, monitored_value
+from train.journal import Journal, cut_log
+from train.optimizer import BuildOptimizer, build_optimizer, new_groups, rate_factor, set_rates
+from train.sampling import plan_steps
+from train.setup import Parts
+from train.step import Forward, forward_backward, not_finite
+
+MOST_SKIPPED = 3  # steps in a row without a finite gradient, after which a run stops
+
+
+def fit(
+    parts: Parts, run: Path, progress: Progress, started: float, resume: bool, build: BuildOptimizer
+) -> None:
+    """Train from where `progress` stands to the end; the best weights by dev are then in the model.
+
+    started: when the run would have begun, by `time.perf_counter`, if nothing had interrupted it.
+    """
+    settings, tasks, model, sources = parts.settings, parts.tasks, parts.model, parts.sources
+    parameters = parts.parameters()
+    parts.plan.apply(progress.epoch)  # on resuming, what had been unfrozen by then is so again
+    optimizer = build_optimizer(model, parts.mixer, settings, build)
+    journal = Journal(run, settings, tasks, progress)
+    best: dict[str, Tensor] = {}  # the parameters' values at the best evaluation
+    if resume:
+        best = load_checkpoint(run, parameters, optimizer)
+        cut_log(run, progress.step)
+        (run / "metrics.json").unlink(missing_ok=True)  # of fewer epochs
+    else:
+        write_text(run / "settings.toml", settings.toml())
+
+    def save() -> None:
+        progress.seconds = time.perf_counter() - started
+        save_checkpoint(run, parameters, best, optimizer, progress, settings, parts.data)
+
+    def stop_if_asked() -> None:
+        if stop_asked():
+            save()
+            raise Interrupted(
+                f"stopped after step {progress.step}; to go on: python -m train.run --resume {run}"
+            )
+
+    sizes = [len(source) for source in sources]
+    lengths = [[item.num_tokens for item in source] for source in sources]
+    total_steps = settings.epochs * len(plan_steps(sizes, settings, epoch=1))
+    cache: PrefixCache | None = None
+    with signals() as stop_asked, closing(journal):
+        while not progress.is_over(settings):
+            parts.plan.apply(progress.epoch)
+            for group in new_groups(model, settings, optimizer):
+                optimizer.add_param_group(group)
+            if not any(p.requires_grad for p in model.parameters()):
+                print("everything is frozen: nothing is trained, only evaluated")
+                break
+            prefix = parts.plan.prefix(progress.epoch) if settings.cache else 0
+            if prefix != (cache.prefix if cache else 0):
+                items, memory = [*chain(*sources), *parts.dev], settings.cache_mib * 2**20
+                cache = PrefixCache(model, items, prefix, memory, run) if prefix else None
+            forward: Forward = cache.forward if cache else model
+            steps = plan_steps(sizes, settings, progress.epoch, lengths)
+            journal.begin_epoch(len(steps))
+
+            epoch = progress.epoch
+            while progress.epoch == epoch and not progress.is_over(settings):
+                if not progress.is_due:
+                    step = steps[progress.position]
+                    set_rates(optimizer, rate_factor(progress.step, total_steps, settings))
+                    batches = [parts.batch([sources[s][i] for s, i in batch]) for batch in step]
+                    losses = forward_backward(batches, model, forward, parts.mixer, tasks, settings)
+                    learning = [p for p in parameters.values() if p.grad is not None]
+                    norm = float(nn.utils.clip_grad_norm_(learning, settings.clip or float("inf")))
+                    if all(map(math.isfinite, (norm, *losses.sums.values()))):
+                        optimizer.step()
+                        progress.count(losses.sums, losses.counts)
+                    else:
+                        progress.skip()
+                        if progress.skipped_in_a_row >= MOST_SKIPPED:
+                            raise not_finite(progress.step + 1, MOST_SKIPPED, batches)
+                    optimizer.zero_grad()
+                    progress.took_step(len(steps), settings)
+                    journal.note_step(batches, losses, norm)
+
+                if progress.is_due:
+                    metrics, _ = evaluate(
+                        model,
+                        tasks,
+                        parts.dev,
+                        parts.device,
+                        forward,
+                        is_tuning=True,
+                        check=stop_if_asked,
+                    )
+                    progress.evaluated(metrics, monitored_value(metrics, tasks, settings.monitor))
+                    journal.note_evaluation()
+                    if progress.best_step == progress.step:
+                        best = {name: p.detach().clone() for name, p in parameters.items()}
+                if progress.position == len(steps):
+                    progress.begin_epoch()
+                stop_if_asked()
+                if progress.is_over(settings) or progress.step % settings.save_steps == 0:
+                    save()
+    if 0 < progress.step == progress.skipped:
+        raise InputError(
+            f"none of the {progress.step} steps had a finite loss and gradient, so nothing was "
+            "learnt. Lower lr, or look at the data and at the model's weights"
+        )
+    if best and not settings.overfit_batch:  # the sanity check looks at the last weights
+        fill(parameters, best, "the best weights")
