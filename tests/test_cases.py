@@ -7,6 +7,7 @@ hand.
 
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from train.data.splits import cut_dev
 from train.data.words import split_text, word_splitting
 from train.evaluation import predict as predict_items
 from train.load import load_data, load_split
+from train.run import main as run_main
 from train.run import train
 from train.saved import load_run
 from train.settings import Settings
@@ -356,6 +358,34 @@ def test_labels_that_train_lacks_are_told_and_count_as_errors(world: World, tmp_
     # another kind of value is refused as ever
     table(tmp_path / "d" / "test.csv", "text,intent", ["a"], ["0.5"])
     assert "intent" in refused(tmp_path / "d")
+
+
+def test_w17b_runs_that_start_together_have_a_folder_each(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.toml").write_text(world.settings(epochs=1).toml())
+
+    def run(seed: int) -> int:
+        return run_main(["--recipe", "recipe.toml", "--seed", str(seed)])
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(run, range(3))) == [0, 0, 0]
+    folders = [tmp_path / "runs" / name for name in ("sentences", "sentences-2", "sentences-3")]
+    assert {load_run(folder).settings.seed for folder in folders} == {0, 1, 2}
+    assert all((folder / "metrics.json").exists() for folder in folders)
+
+
+def test_w20_a_run_leaves_the_notebooks_plots_alone(world: World, tmp_path: Path) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    before = matplotlib.get_backend()
+    matplotlib.use("svg")
+    try:
+        train(world.settings(epochs=1), tmp_path / "run")
+        assert matplotlib.get_backend() == "svg"
+    finally:
+        matplotlib.use(before)
+    assert (tmp_path / "run" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_w22_raw_text_is_split_as_the_columns_are() -> None:
