@@ -22,6 +22,7 @@ from minibert.formats.checkpoint import HeadWarning
 from minibert.formats.hub import PoolingWarning
 from minibert.formats.tensors import read_tensors, save_tensors
 from tests.training import (
+    TRIGGERS,
     World,
     differing,
     make_world,
@@ -34,9 +35,11 @@ from tests.training import (
 )
 from train.batches import prepare
 from train.data.examples import Example
+from train.evaluate import evaluate
 from train.evaluate import main as evaluate_main
 from train.evaluation import predict
 from train.predict import main as predict_main
+from train.predict import predict_texts
 from train.run import main, train
 from train.saved import load_run, open_run
 from train.setup import Parts, assemble
@@ -274,6 +277,19 @@ def test_labels_without_names_are_the_numbers_of_the_data(tmp_path: Path) -> Non
     old = read_tensors(folder / "model.safetensors")
     for name, tensor in head_of(found.parts, "intent").items():
         assert torch.equal(tensor, old[name])
+
+
+def test_labels_without_names_are_measured_by_their_numbers(tmp_path: Path) -> None:
+    folder = with_head(tmp_path / "model", ("LABEL_0", "LABEL_1", "LABEL_2"))
+    words = [word for words in TRIGGERS.values() for word in words]
+    records = [{"text": f"{word} now", "label": i % 3} for i, word in enumerate(words)]
+    write_json_lines(tmp_path / "data" / "test.jsonl", records)
+    found = evaluate(str(folder), str(tmp_path / "data"), "test")
+    texts = [str(record["text"]) for record in records]
+    predicted = [one["label"]["label"] for one in predict_texts(open_run(str(folder)), texts)]
+    hits = sum(p == f"LABEL_{r['label']}" for p, r in zip(predicted, records, strict=True))
+    assert 0 < hits < len(words)
+    assert found.metrics["label"]["accuracy"] == pytest.approx(hits / len(words))  # type: ignore[index]
 
 
 def test_rows_of_known_labels_are_kept_and_new_ones_are_fresh(tmp_path: Path) -> None:

@@ -108,6 +108,8 @@ def load_split(
         has = f"; it has {', '.join(fields)}" if fields else ""
         raise InputError(f"{source} has no label of {', '.join(names)}{has}")
     _tell_unlabelled(len(data.splits[split]) - len(examples), source, split, announce)
+    if not is_run:
+        examples = [_with_numbers_named(example, tasks) for example in examples]
     check_labels(examples, tasks)
     for task in tasks:
         unknown = Counter(
@@ -115,6 +117,13 @@ def load_split(
         )
         tell_unknown(task.name, unknown, task.labels, source if is_file else split, announce)
     return examples
+
+
+def _with_numbers_named(example: Example, tasks: Sequence[Task]) -> Example:
+    """The example with LABEL_0 for 0 and so on, where a head's labels have no other names."""
+    named = {task.name: f"LABEL_{example.labels.get(task.name)}" for task in tasks}
+    known = {task.name: named[task.name] for task in tasks if named[task.name] in task.labels}
+    return replace(example, labels={**example.labels, **known})
 
 
 def _once(announce: Callable[[str], None]) -> Callable[[str], None]:
