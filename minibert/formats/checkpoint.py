@@ -16,7 +16,6 @@ from minibert.formats.config import AnyConfig, Config, read_config
 from minibert.formats.names import ENCODER_PARTS, TIES, checkpoint_name, model_name
 from minibert.formats.tensors import (
     open_safetensors,
-    read_tensors,
     save_tensors,
     tensor_names,
     weight_files,
@@ -211,13 +210,12 @@ def is_of_head(name: str) -> bool:
 def read_head(folder: Path) -> dict[str, Tensor]:
     """The tensors of the fine-tuned head in a model's folder, in float32; none if there is no head.
     Raises InputError if a file is no safetensors file."""
-    return {
-        name: tensor.float()
-        for file in weight_files(folder)
-        if any(map(is_of_head, tensor_names(file)))
-        for name, tensor in read_tensors(file).items()
-        if is_of_head(name)
-    }
+    head: dict[str, Tensor] = {}
+    for file in weight_files(folder):
+        with open_safetensors(file) as tensors:
+            for name in filter(is_of_head, tensors.keys()):
+                head[name] = tensors.get_tensor(name).to(torch.float32, copy=True)
+    return head
 
 
 def warn_of_head(folder: Path, report: LoadReport, stacklevel: int) -> None:
