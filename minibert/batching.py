@@ -1,22 +1,26 @@
 """Windows of a stream of texts, and batches of about equal cost."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 WINDOW_CHARACTERS = 2**18  # of texts that are sorted and computed together: a few seconds' work
 
 
-def windows(texts: Iterable[str]) -> Iterator[list[str]]:
+def windows(texts: Iterable[T], length: Callable[[Any], int] = len) -> Iterator[list[T]]:
     """The texts in lists of about WINDOW_CHARACTERS characters, one list at a time.
 
-    Where a window ends depends on its own texts alone. So a stream that is taken up at the end of a
-    window goes on with the same windows.
+    length: how many characters one has; `len`, where they are plain texts. Where a window ends
+    depends on its own texts alone. So a stream that is taken up at the end of a window goes on with
+    the same windows.
     """
-    window: list[str] = []
+    window: list[T] = []
     room = WINDOW_CHARACTERS
     for text in texts:
         window.append(text)
-        room -= len(text) + 8  # an empty text is work and memory too
+        room -= length(text) + 8  # an empty text is work and memory too
         if room <= 0:
             yield window
             window, room = [], WINDOW_CHARACTERS

@@ -91,7 +91,7 @@ def head_of(parts: Parts, task: str) -> dict[str, Tensor]:
 def test_a_head_predicts_from_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a word of a head left aside, or of an unknown pooling."""
+    """No warning says that a head is left aside, or that the pooling is unknown."""
     folder = with_head(tmp_path / "model", INTENTS)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -375,7 +375,7 @@ def test_memory_stays_flat(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """No more lines are read ahead than one window holds, and the windows do not matter."""
-    monkeypatch.setattr(predict, "WINDOW_CHARACTERS", 40)
+    monkeypatch.setattr("minibert.batching.WINDOW_CHARACTERS", 40)
     opened = load_run(run)
     read = most = 0
 

@@ -7,6 +7,7 @@ task has a linear layer, and losses are those of torch.nn.
 Shapes: R sequences of a batch, S tokens of the longest, D hidden, C labels.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -60,7 +61,7 @@ def padded(items: Sequence[Item], device: str = "cpu", length: int | None = None
     return Rows(items, input_ids.to(device), mask.to(device), types.to(device), first)
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """What people put on BertModel for one task: a linear layer, and a loss of torch.nn."""
 
     def __init__(self, task: Task, hidden_size: int, num_labels: int) -> None:
@@ -72,13 +73,13 @@ class Head(nn.Module):
         """Which items have a label of the task."""
         return [i for i, item in enumerate(rows.items) if self.task.name in item.example.labels]
 
+    @abstractmethod
     def loss(self, hidden: Tensor, rows: Rows) -> Tensor:
         """The mean loss of a batch from its dropped-out hidden states, (R, S, D)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def predict(self, hidden: Tensor, rows: Rows) -> dict[int, Prediction]:
         """What our own task makes of these logits, by the number of the item."""
-        raise NotImplementedError
 
 
 class SequenceHead(Head):

@@ -173,7 +173,7 @@ def _read_state(run: Path) -> tuple[Path, dict[str, Any]]:
     if not found:
         raise InputError(
             f"{run} has no checkpoint to go on from (one is written every save_steps steps, and "
-            "when a run is interrupted): start anew, in another folder or after removing this one"
+            "when a run is interrupted): start it again in another folder, or remove this one first"
         )
     return found[-1] / "state.json", read_object(found[-1] / "state.json")
 

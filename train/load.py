@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from minibert.files import InputError
-from train.data.examples import DataSet, Example, examples_of
+from train.data.examples import DataSet, Example, examples_of, fields_of
 from train.data.read import name_of, read_source
 from train.data.reading import Reading
 from train.data.settle import check_fields, settle
@@ -17,7 +17,6 @@ from train.tasks import KINDS, Kinds, check_labels, classes_of, clean_labels, ki
 from train.tasks.base import Task
 from train.tasks.fields import (
     fields_for,
-    fields_of,
     labelled,
     learnable,
     name_fields,

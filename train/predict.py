@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from minibert.batching import WINDOW_CHARACTERS
+from minibert.batching import windows
 from minibert.files import InputError
 from minibert.program import run_program
 from minibert.texts import count_lines, lazy_texts
@@ -33,11 +33,14 @@ def stream(
 
     Raises InputError for what cannot be read, after the predictions of what came before it.
     """
-    for window in _windows(unlabelled):
+    errors: list[InputError] = []
+    for window in windows(_up_to_error(unlabelled, errors), _characters):
         with warnings.catch_warnings():  # what was cut off is said of each text
             warnings.simplefilter("ignore", TruncationWarning)
             items = prepare([one.example for one in window], run.encoder.tokenizer, run.tasks)
         yield from zip(window, predict(run.model, run.tasks, items), strict=True)
+    if errors:
+        raise errors[0]
 
 
 def predict_texts(
@@ -56,23 +59,18 @@ def predict_texts(
     return [as_record(one, found, run.tasks) for one, found in stream(run, given)]
 
 
-def _windows(unlabelled: Iterable[Unlabelled]) -> Iterator[list[Unlabelled]]:
-    """Lists of about WINDOW_CHARACTERS characters, which are computed together."""
-    window: list[Unlabelled] = []
-    room = WINDOW_CHARACTERS
+def _up_to_error(
+    unlabelled: Iterable[Unlabelled], errors: list[InputError]
+) -> Iterator[Unlabelled]:
+    """The examples as far as they can be read. The error that ends them goes into `errors`."""
     try:
-        for one in unlabelled:
-            window.append(one)
-            room -= 8 + sum(map(len, texts_of(one.example)))
-            if room <= 0:
-                yield window
-                window, room = [], WINDOW_CHARACTERS
-    except InputError:
-        if window:
-            yield window
-        raise
-    if window:
-        yield window
+        yield from unlabelled
+    except InputError as error:
+        errors.append(error)
+
+
+def _characters(one: Unlabelled) -> int:
+    return sum(map(len, texts_of(one.example)))
 
 
 def cut_off(predictions: Mapping[str, Prediction]) -> int:

@@ -77,6 +77,11 @@ def examples_of(*sets: DataSet) -> Iterator[Example]:
     return (example for data in sets for split in data.splits.values() for example in split)
 
 
+def fields_of(*sets: DataSet) -> list[str]:
+    """The names of all labels, in the order in which they come."""
+    return list(dict.fromkeys(name for example in examples_of(*sets) for name in example.labels))
+
+
 def mapped(data: DataSet, change: Callable[[Example], Example]) -> DataSet:
     """A data set with every example changed."""
     splits = {split: [change(e) for e in examples] for split, examples in data.splits.items()}

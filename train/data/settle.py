@@ -13,7 +13,7 @@ from typing import Any
 
 from minibert.files import InputError
 from train.data.columns import as_tags, is_read
-from train.data.examples import DataSet, Example, examples_of, mapped
+from train.data.examples import DataSet, Example, examples_of, fields_of, mapped
 from train.data.reading import Reading
 from train.data.several import tell_never
 from train.data.spans import locate, span_tags
@@ -51,7 +51,7 @@ def is_named(field: str, names: Sequence[str]) -> bool:
 
 def check_fields(sets: Sequence[DataSet], reading: Reading) -> None:
     """Raise InputError for a setting that names no field of the data."""
-    fields = list(dict.fromkeys(name for e in examples_of(*sets) for name in e.labels))
+    fields = fields_of(*sets)
     dotted = [f"{data.name}.{name}" for data in sets for name in fields]
     several = tuple(name for name, _ in reading.multilabel)
     parts = {column for _, columns in reading.multilabel for column in columns}
@@ -154,12 +154,17 @@ def _tags(value: Any, example: Example, name: str) -> Any:
 def _several(value: Any, example: Example, name: str) -> frozenset[str]:
     """Several labels of a text: a list of names, or a cell "a; b"."""
     if isinstance(value, str):
-        value = value.replace(";", ",").split(",")
+        value = _in_cell(value)
     if not isinstance(value, list | tuple | frozenset):
         value = [value]
     if any(isinstance(one, list | float) for one in value):
         raise InputError(f"{example.where}: {name} = {value!r:.80} is no list of names")
     return frozenset(str(one).strip() for one in value) - {""}
+
+
+def _in_cell(cell: str) -> list[str]:
+    """The names in "a; b" or "a, b"."""
+    return [part.strip() for part in cell.replace(";", ",").split(",") if part.strip()]
 
 
 def _with_names(data: DataSet, reading: Reading) -> DataSet:
@@ -229,7 +234,7 @@ def _named_ones(value: Sequence[int], names: Sequence[str]) -> list[str]:
 
 def _named(value: Any, names: Sequence[str]) -> Any:
     if isinstance(value, str):
-        value = [int(one) for one in value.replace(";", ",").split(",") if one.strip()]
+        value = [int(one) for one in _in_cell(value)]
     return [names[i] for i in value] if isinstance(value, list) else names[value]
 
 
@@ -239,7 +244,7 @@ def _whole_numbers(values: Sequence[Any], is_several: bool) -> list[int] | None:
     numbers: list[int] = []
     for value in values:
         if is_several and isinstance(value, str):
-            parts = [part.strip() for part in value.replace(";", ",").split(",") if part.strip()]
+            parts = _in_cell(value)
             if not all(part.isdecimal() for part in parts):
                 return None
             value = [int(part) for part in parts]

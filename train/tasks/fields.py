@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from minibert.files import InputError
-from train.data.examples import Answers, DataSet, Example
+from train.data.examples import Answers, DataSet, Example, fields_of, mapped
 from train.tasks.base import Task
 
 # "id", "tweet_id", "pair ID", "promptID", "Unnamed: 0"
@@ -122,13 +122,6 @@ def fields_for(data: DataSet, tasks: Sequence[Task], source: str) -> DataSet:
     return renamed(data, own)
 
 
-def fields_of(data: DataSet) -> list[str]:
-    """The names of the labels of a data set."""
-    return list(
-        dict.fromkeys(name for split in data.splits.values() for e in split for name in e.labels)
-    )
-
-
 def renamed(data: DataSet, names: Mapping[str, str]) -> DataSet:
     """A data set whose fields have other names; those without one keep theirs."""
 
@@ -136,8 +129,7 @@ def renamed(data: DataSet, names: Mapping[str, str]) -> DataSet:
         labels = {names.get(name, name): value for name, value in example.labels.items()}
         return replace(example, labels=labels)
 
-    splits = {split: [changed(e) for e in examples] for split, examples in data.splits.items()}
-    return replace(data, splits=splits)
+    return mapped(data, changed)
 
 
 def tell_labels(
