@@ -112,10 +112,15 @@ def test_another_seed_gives_another_run(world: World, tmp_path: Path) -> None:
     }
 
 
-def test_bfloat16_is_for_gpus_alone(world: World, tmp_path: Path) -> None:
-    for bf16 in (False, True):
-        train(world.settings(bf16=bf16, epochs=1), tmp_path / str(bf16))
-    assert outcome(tmp_path / "False") == outcome(tmp_path / "True")
+def test_bfloat16_is_refused_where_the_processor_lacks_it(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "computes_bfloat16", lambda: False)
+    with pytest.raises(InputError, match="no instructions for it"):
+        train(world.settings(precision="bfloat16"), tmp_path / "run")
+    for word in ("float32", "auto"):
+        train(world.settings(precision=word, epochs=1), tmp_path / word)
+    assert outcome(tmp_path / "float32") == outcome(tmp_path / "auto")
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "tpu:x"])

@@ -270,11 +270,22 @@ def test_every_field_is_an_option() -> None:
 
 def test_the_command_line_is_over_the_recipe(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
-    recipe.write_text('data = ["a", "b"]\nlr = 0.5\nhead_lr = 0.25\nbf16 = true\nepochs = 9\n')
-    settings, _ = parse(
-        "--recipe", str(recipe), "--lr", "0.125", "--data", "c", "--no-bf16", "--epochs", "0"
+    recipe.write_text(
+        'data = ["a", "b"]\nlr = 0.5\nhead_lr = 0.25\nprecision = "bfloat16"\nepochs = 9\n'
     )
-    assert settings == Settings(data=("c",), lr=0.125, head_lr=0.25, bf16=False, epochs=0)
+    settings, _ = parse(
+        "--recipe",
+        str(recipe),
+        "--lr",
+        "0.125",
+        "--data",
+        "c",
+        "--precision",
+        "float32",
+        "--epochs",
+        "0",
+    )
+    assert settings == Settings(data=("c",), lr=0.125, head_lr=0.25, precision="float32", epochs=0)
 
 
 def test_the_command_line_refuses_what_no_field_can_be(capsys: pytest.CaptureFixture[str]) -> None:

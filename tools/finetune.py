@@ -41,7 +41,7 @@ ENGINES = ("minibert", "transformers")
 ROWS = 32  # items of a batch that is only predicted
 NOT_THERE = (  # settings that the plain loop does not have
     "accumulate",
-    "bf16",
+    "precision",
     "class_weights",
     "eval_steps",
     "freeze",

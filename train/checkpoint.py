@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from minibert.files import InputError, read_object, write_json, write_text
 from minibert.formats.tensors import read_tensors, save_tensors
-from train.settings import Settings
+from train.settings import Settings, as_now
 
 
 @dataclass
@@ -152,7 +152,7 @@ def read_progress(run: Path, settings: Settings) -> Progress:
         noted = dict(content["progress"])
         if "worse" in noted:  # what earlier versions called it
             noted["evaluations_since_best"] = noted.pop("worse")
-        progress, saved = Progress(**noted), Settings(**content["settings"])
+        progress, saved = Progress(**noted), Settings(**as_now(content["settings"]))
     except (KeyError, TypeError, InputError) as error:
         raise InputError(f"{file} is no state of a run: {error}") from error
     for key, value in asdict(saved).items():

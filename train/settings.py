@@ -3,30 +3,15 @@ fields."""
 
 import difflib
 import json
-import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from minibert.files import InputError, read_text
 from minibert.heads import POOLINGS
-
-
-def option(
-    default: Any,
-    help: str,
-    choices: tuple[str, ...] | None = None,
-    *,
-    least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-) -> Any:
-    """A field with its help text, and what its values may be: some words, or numbers within
-    bounds."""
-    bounds = {"least": least, "above": above, "below": below}
-    return field(default=default, metadata={"help": help, "choices": choices, **bounds})
+from train.option import check_options, option
 
 
 @dataclass(frozen=True)
@@ -59,7 +44,35 @@ class Settings:
     share: tuple[str, ...] = option(
         (), "labels that several data sets have in common, as one task; may be repeated"
     )
-    model: str = option("minilm", "what to start from: a folder, minilm, or a Hub id")
+    text: tuple[str, ...] = option(
+        (),
+        "plain text to learn from, any size of it: a file, or a folder with train.txt, dev.txt, "
+        "test.txt; may be repeated",
+    )
+    objectives: str = option(
+        "masked",
+        'what is learnt from plain text: "masked" words; "masked, next" for the next sentence '
+        'too; or "simcse", vectors of texts',
+    )
+    documents: str = option(
+        "blocks",
+        "what is one document of plain text: a block between blank lines, a line, or the file. "
+        "Blocks and files fill sequences up to the limit; a line is a sequence of its own",
+        choices=("blocks", "lines", "files"),
+    )
+    dev_data: tuple[str, ...] = option(
+        (),
+        "data on whose dev split vectors are measured, and which is not learnt: scored pairs, or "
+        "queries with a corpus; may be repeated",
+    )
+    model: str = option(
+        "minilm",
+        "what to start from: a folder, minilm, or a Hub id; or random weights, by the file of a "
+        'config, or by sizes: "num_hidden_layers=4, hidden_size=256"',
+    )
+    tokenizer: str | None = option(
+        None, "the folder of the vocabulary, for a model of random weights"
+    )
     revision: str | None = option(None, "a branch, tag or commit on the Hub")
     output: str | None = option(
         None, "the folder for all that the run leaves; if absent, the first free runs/NAME"
@@ -71,6 +84,16 @@ class Settings:
         False, "make batches of sentences of similar length: faster, if less random"
     )
     accumulate: int = option(1, "batches whose gradients make one step", above=0)
+    ramp_steps: int = option(
+        0, "the batches of a step grow from 1 to accumulate over so many steps", least=0
+    )
+    max_steps: int = option(0, "stop after so many steps; 0: after all epochs", least=0)
+    mini_batch_size: int = option(
+        0,
+        "compute a batch in pieces of so many sequences, by gradient caching: the same gradient in "
+        "the memory of a piece; 0: at once",
+        least=0,
+    )
     max_length: int | None = option(
         None, "the most tokens of a sentence, [CLS] and [SEP] included", above=2
     )
@@ -138,6 +161,31 @@ class Settings:
         below=1,
     )
 
+    mask_rate: float = option(
+        0.15, "the share of a sequence's tokens that masked words are", above=0, below=1
+    )
+    mask_shares: str = option(
+        "0.8, 0.1, 0.1",
+        "of the masked words, the shares that become [MASK], become a random word, and stay",
+    )
+    whole_words: bool = option(False, "mask all pieces of a word, or none")
+    vector_loss: str = option(
+        "mse",
+        "how scored pairs are learnt as cosines: by squared errors, or by their order (CoSENT)",
+        choices=("mse", "cosent"),
+    )
+    scale: float = option(
+        20.0, "what cosines are multiplied by in contrastive losses: 1 / temperature", above=0
+    )
+    symmetric: bool = option(
+        False, "contrastive: a positive must find its anchor too, among all anchors"
+    )
+    matryoshka: str = option(
+        "",
+        'learn vectors that can be cut off: "256, 128, 64" adds the loss of the first so many '
+        "numbers",
+    )
+
     sampling: str = option(
         "proportional",
         "which data set the next batch is from",
@@ -183,7 +231,12 @@ class Settings:
     keep: int = option(1, "how many checkpoints to keep", above=0)
 
     device: str = option("auto", "cpu, cuda, or auto: cuda where there is one")
-    bf16: bool = option(False, "on a GPU, compute in bfloat16 under autocast")
+    precision: str = option(
+        "float32",
+        "of products in training: bfloat16 under autocast, with weights in float32; auto: bfloat16 "
+        "where the processor computes with it",
+        choices=("float32", "bfloat16", "auto"),
+    )
     overfit_batch: int = option(
         0, "sanity check: train on this many sentences alone, which must be memorised", least=0
     )
@@ -192,31 +245,9 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(Settings)
-        for f in fields(self):
-            value, wanted = getattr(self, f.name), hints[f.name]
-            if isinstance(value, list) and get_origin(wanted) is tuple:
-                value = tuple(value)
-            if wanted is float and type(value) is int:
-                value = float(value)
-            object.__setattr__(self, f.name, value)
-            allowed = get_args(wanted) or (wanted,)
-            if get_origin(wanted) is tuple:
-                fits = isinstance(value, tuple) and all(isinstance(part, str) for part in value)
-            else:
-                fits = type(value) in allowed or (type(value) is int and float in allowed)
-            if not fits:
-                raise InputError(f"{f.name} = {value!r}: must be {_type_name(wanted)}")
-            if isinstance(value, str | tuple) and re.search("[\ud800-\udfff]", "".join(value)):
-                # settings.toml must be
-                raise InputError(f"{f.name} = {value!r}: not UTF-8 text")
-            choices = f.metadata["choices"]
-            if choices and value not in choices:
-                raise InputError(f"{f.name} = {value!r}: must be one of {', '.join(choices)}")
-            if value is not None:
-                _check_bounds(f.name, value, f.metadata)
-        if not self.data:
-            raise InputError("data is empty: name at least one data folder")
+        check_options(self)
+        if not self.data and not self.text:
+            raise InputError("data is empty: name at least one data folder, or text")
 
     def toml(self, without: tuple[str, ...] = ()) -> str:
         """The settings as TOML, one a line, but for those left out."""
@@ -237,6 +268,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{file}: not TOML ({error})") from error
     names = [f.name for f in fields(Settings)]
+    content = as_now(content)
     for key in content:
         if key not in names:
             near = difflib.get_close_matches(key, names, n=1, cutoff=0)[0]
@@ -244,25 +276,9 @@ def read_settings(file: Path) -> dict[str, Any]:
     return content
 
 
-def _check_bounds(name: str, value: Any, bounds: Mapping[str, Any]) -> None:
-    least, above, below = bounds["least"], bounds["above"], bounds["below"]
-    if above is not None and not above < value < float("inf"):
-        raise InputError(f"{name} = {value!r}: must be a number above {above}")
-    if least is not None and not least <= value < (below or float("inf")):
-        limit = f" and below {below}" if below else ""
-        raise InputError(f"{name} = {value!r}: must be at least {least}{limit}")
-
-
-def _type_name(wanted: Any) -> str:
-    names = {
-        str: "a text",
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-        type(None): "absent",
-    }
-    return (
-        "a list of texts"
-        if get_origin(wanted) is tuple
-        else " or ".join(names[t] for t in get_args(wanted) or (wanted,))
-    )
+def as_now(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that an earlier version wrote, by their names of today."""
+    now = dict(content)
+    if "bf16" in now:
+        now["precision"] = "bfloat16" if now.pop("bf16") else "float32"
+    return now

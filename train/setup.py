@@ -18,6 +18,7 @@ from train.freezing import FreezingPlan
 from train.load import load_data
 from train.mixing import LossMixer
 from train.model import JointModel, make_fast, set_dropout
+from train.precision import uses_bfloat16
 from train.settings import Settings
 from train.start import open_start, take_heads
 from train.tasks import KINDS, Kinds, build_tasks
@@ -75,6 +76,7 @@ def assemble(
     """
     torch.manual_seed(settings.seed)
     device = choose_device(settings.device)
+    uses_bfloat16(settings.precision, device)  # raises where it cannot be had
     if sets is None:
         sets = load_data(settings, announce, kinds)
     if settings.overfit_batch:

@@ -10,6 +10,7 @@ from minibert.files import InputError
 from train.batches import Batch
 from train.mixing import LossMixer, add_gradients, gradient_report
 from train.model import JointModel
+from train.precision import uses_bfloat16
 from train.settings import Settings
 from train.tasks.base import Task
 
@@ -53,8 +54,9 @@ def forward_backward(
         here = [task for task in tasks if task.count(batch)]
         if not here:
             continue
-        device = batch.input_ids.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=settings.bf16 and device == "cuda"):
+        device = batch.input_ids.device
+        in_bfloat16 = uses_bfloat16(settings.precision, device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16):
             states = forward(batch)  # (*, D)
             losses = {task.name: task.loss(model, states, batch) for task in here}
         means = {name: loss / counts[name] for name, loss in losses.items()}

@@ -101,7 +101,9 @@ def train_ours(
     device: str = "cpu",
 ) -> Work:
     """Our own step, as train/run.py takes it, packed."""
-    parts = training_parts(data, freeze=freeze, device=device, bf16=True)  # bf16: on a card only
+    parts = training_parts(
+        data, freeze=freeze, device=device, precision="float32" if device == "cpu" else "bfloat16"
+    )
     model, items = parts.model, parts.sources[0][:count]
     batches = planned(items, grouped)
     flop = training_flop(parts.encoder, items)
