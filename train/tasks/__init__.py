@@ -9,14 +9,17 @@ from dataclasses import replace
 from typing import Any
 
 from minibert.files import InputError
+from minibert.tokenizer import Tokenizer
 from train.data.examples import DataSet, Example
 from train.model import Heads
 from train.parse import parse_by_task, parse_pairs
 from train.settings import Settings
 from train.tasks.base import FRAME, Metric, Prediction, Task
 from train.tasks.classification import SentenceClassification
+from train.tasks.masked_words import MaskedWords
 from train.tasks.multilabel import MultilabelClassification
 from train.tasks.multiple_choice import MultipleChoice
+from train.tasks.next_sentence import NextSentence
 from train.tasks.pairs import PairClassification, PairClassificationApart, PairRegression
 from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
@@ -41,6 +44,8 @@ KINDS: Kinds = (
     PairClassificationApart,
     MultilabelClassification,
     SentenceClassification,
+    MaskedWords,
+    NextSentence,
 )
 
 
@@ -117,6 +122,26 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
     others = (split for data in sets for name, split in data.splits.items() if name != "train")
     check_labels((example for split in others for example in split), tasks)
     return tasks
+
+
+def build_text_tasks(settings: Settings, tokenizer: Tokenizer, kinds: Kinds = KINDS) -> list[Task]:
+    """The tasks that `settings.objectives` names, which plain text makes; none without text.
+    Raises InputError for a word that is no kind's, and for objectives that read differently."""
+    if not settings.text:
+        return []
+    by_word = {kind.objective: kind for kind in kinds if kind.objective}
+    words = [word.strip() for word in settings.objectives.split(",")]
+    for word in words:
+        if word not in by_word:
+            raise InputError(
+                f"objectives = {settings.objectives!r}: {word!r} is not one of {', '.join(by_word)}"
+            )
+    if any(by_word[word].text_form == "twice" for word in words) and len(words) > 1:
+        raise InputError(
+            f"objectives = {settings.objectives!r}: these read a text in different ways; learn one "
+            "of them at a time"
+        )
+    return [by_word[word].from_text(settings, tokenizer) for word in dict.fromkeys(words)]
 
 
 def _check_names_in(
