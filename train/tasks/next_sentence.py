@@ -64,7 +64,7 @@ class NextSentence(SentenceClassification):
         return isinstance(other, NextSentence)
 
     def expectation(self, entropy: float, config: BertConfig) -> str:
-        return f"{self.name}: random weights have a loss of ln 2 = 0.69"
+        return f"{self.name}: at first, the loss is ln 2 = 0.69"
 
     def build_head(self, config: BertConfig) -> nn.Module:
         head = nn.Linear(config.hidden_size, 2)
