@@ -10,7 +10,7 @@ from torch import nn
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
 from train.batches import Batch, Item, collate, prepare
-from train.data.examples import DataSet
+from train.data.examples import DataSet, fields_of
 from train.data.fingerprint import fingerprint
 from train.data.words import word_splitting
 from train.evaluation import check_monitor
@@ -21,7 +21,7 @@ from train.model import JointModel, make_fast, set_dropout
 from train.precision import uses_bfloat16
 from train.settings import Settings
 from train.start import open_start, take_heads
-from train.tasks import KINDS, Kinds, build_tasks
+from train.tasks import KINDS, Kinds, build_tasks, learnt_names
 from train.tasks.base import Task
 
 
@@ -92,13 +92,15 @@ def assemble(
     )
     encoder = start.encoder
     chosen = {task.name: start.head_for(task, settings) for task in tasks}
+    learnt = learnt_names(sets)
     sources, dev, test = tokenize(sets, tasks, encoder)
     model = JointModel(encoder.bert, tasks).to(device, dtype)
     take_heads(model, tasks, start, chosen, announce)
     make_fast(model)
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)
-    mixer = LossMixer(tasks, settings).to(device, dtype)
+    check_measured([task for task in tasks if task.name not in learnt], model)
+    mixer = LossMixer([t for t in tasks if t.name in learnt], settings).to(device, dtype)
     check_monitor(tasks, dev, settings.monitor)
     plan = FreezingPlan(model, settings.freeze, settings.unfreeze, tasks)
     if 0 < settings.epochs < (latest := max(plan.thawed, default=0)):
@@ -131,18 +133,31 @@ def first_examples(data: DataSet, count: int) -> DataSet:
     return DataSet(data.name, {"train": examples, "dev": examples, "test": examples})
 
 
+def check_measured(tasks: Sequence[Task], model: JointModel) -> None:
+    """Raise InputError for a task that is only measured, and has a head."""
+    for task in tasks:
+        if list(model.heads[task.name].parameters()):
+            raise InputError(
+                f"{task.name} is in --dev-data alone, and its kind, {task.kind}, has a head, which "
+                "nothing trains. Give the data with --data; or name the tasks to keep with --tasks"
+            )
+
+
 def tokenize(
     sets: Sequence[DataSet], tasks: Sequence[Task], encoder: SentenceEncoder
 ) -> tuple[list[list[Item]], list[Item], list[Item]]:
     """The items of each source's train split, of all dev splits and of all test splits: those with
-    a task's label."""
-    names = {task.name for task in tasks}
+    a task's label. Data that is only measured is read by its own tasks alone, and these read no
+    other."""
+    names, learnt = {task.name for task in tasks}, learnt_names(sets)
     made: dict[str, list[list[Item]]] = {"train": [], "dev": [], "test": []}
     number = 0
     for split, of_split in made.items():
         for data in sets:
             examples = [e for e in data.splits.get(split, ()) if names & e.labels.keys()]
-            of_split.append(prepare(examples, encoder.tokenizer, tasks, number))
+            reading = learnt if data.splits["train"] else fields_of(data)
+            readers = [task for task in tasks if task.name in reading]
+            of_split.append(prepare(examples, encoder.tokenizer, readers, number))
             number += len(examples)
     dev, test = ([item for items in made[split] for item in items] for split in ("dev", "test"))
     return [items for items in made["train"] if items], dev, test
