@@ -65,7 +65,7 @@ from minibert.pretraining import BertForPreTraining, fill_masks
 from minibert.tokenizer import Tokenizer, Tokens
 from train.batches import Item, collate
 from train.cache import PrefixCache
-from train.data.examples import Answers, Example
+from train.data.examples import Answers, Document, Example
 from train.evaluation import predict
 from train.mixing import LossMixer
 from train.model import JointModel
@@ -79,6 +79,7 @@ from train.tasks.multiple_choice import MultipleChoice
 from train.tasks.pairs import PairClassificationApart
 from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
+from train.tasks.retrieval import Retrieval
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging
 from train.words import used_words_only
@@ -176,6 +177,7 @@ def exercise_train() -> None:
         "cosine": 0.5,
         "answer": Answers(("a",), (0,)),
         "next": "1",
+        "search": Document("a"),
     }
     classes = [
         TokenTagging("tags", tags, valid_tags=True),
@@ -186,7 +188,7 @@ def exercise_train() -> None:
     numbers = [SentenceRegression("score"), PairSimilarity("cosine")]
     answering = QuestionAnswering("answer")
     answering.overlap = 2
-    others: list[Task] = [answering, MultipleChoice("next")]
+    others: list[Task] = [answering, MultipleChoice("next"), Retrieval("search")]
     two = ("relation", "cosine", "answer", "next")
     parts_of = dict.fromkeys(known, (0,)) | dict.fromkeys(two, (0, 1))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from minibert.files import InputError
 from minibert.tokenizer import Tokenizer
-from train.data.examples import DataSet, Example
+from train.data.examples import DataSet, Example, examples_by_label
 from train.model import Heads
 from train.parse import parse_by_task, parse_pairs
 from train.settings import Settings
@@ -23,6 +23,7 @@ from train.tasks.next_sentence import NextSentence
 from train.tasks.pairs import PairClassification, PairClassificationApart, PairRegression
 from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
+from train.tasks.retrieval import Retrieval
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging
 from train.tasks.targets import TargetTask
@@ -37,6 +38,7 @@ KINDS: Kinds = (
     WordTagging,
     QuestionAnswering,
     MultipleChoice,
+    Retrieval,
     PairSimilarity,
     PairRegression,
     SentenceRegression,
@@ -85,16 +87,14 @@ def classes_of(example: Example, kinds: Mapping[str, type[Task]]) -> set[tuple[s
 
 
 def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KINDS) -> list[Task]:
-    """The tasks are the labels that the training data has; `settings.tasks` keeps some of them.
+    """The tasks are the labels that the training data has, and those of data that is only measured;
+    `settings.tasks` keeps some of them.
 
     Labels of one name are one task, whichever sources they are from: their values are taken
     together. Raises InputError, naming file and line, for labels of mixed kinds, what a kind cannot
     learn, or a name that no task can have.
     """
-    found: dict[str, list[Example]] = {}
-    for example in (example for data in sets for example in data.splits["train"]):
-        for name in example.labels:
-            found.setdefault(name, []).append(example)
+    found = examples_by_label(sets)
     if missing := [name for name in settings.tasks if name not in found]:
         raise InputError(f"tasks = {', '.join(missing)}: the data's tasks are {', '.join(found)}")
     if not found:
@@ -119,6 +119,10 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
     for task in tasks:
         if task.takes_windows and settings.stride:
             task.overlap = settings.stride
+    learnt = learnt_names(sets)
+    for task in tasks:
+        if task.name not in learnt:
+            task.vector_pooling = None  # nothing trains its vectors
     others = (split for data in sets for name, split in data.splits.items() if name != "train")
     check_labels((example for split in others for example in split), tasks)
     return tasks
@@ -184,6 +188,11 @@ def _no_kind(name: str, examples: Sequence[Example], kinds: Kinds) -> InputError
             )
     of = "a text" if examples[0].second is None else "a pair"
     return InputError(f"the task {name}: no kind of task learns {shown(examples[0])} of {of}")
+
+
+def learnt_names(sets: Sequence[DataSet]) -> set[str]:
+    """The names of the labels that training examples have. Other tasks are only measured."""
+    return {name for data in sets for e in data.splits["train"] for name in e.labels}
 
 
 def check_labels(examples: Iterable[Example], tasks: Sequence[Task]) -> None:

@@ -4,14 +4,16 @@ A kind is a class derived from `Task`, in a file of its own, and one entry in a 
 derive from `TargetTask` of targets.py, which knows how a loss adds up over targets. CONTRIBUTING.md
 shows a whole one.
 
-Shapes: D hidden. `*` stands for the tokens, (N) packed.
+Shapes: D hidden, P texts of an item. `*` stands for the tokens, (N) packed.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from minibert.files import InputError
@@ -30,12 +32,14 @@ class Prediction:
 
     scores: what the label was chosen from, for kinds that have classes: the probability of each.
     cut: how many tokens were cut off, and so not seen; of several sequences, where it was most.
+    vectors: of the texts that were read, (P, D), for kinds that measure vectors.
     """
 
     label: Any
     probability: Any = None
     scores: Mapping[str, float] | None = None
     cut: int = 0
+    vectors: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
