@@ -15,12 +15,13 @@ from train.parse import parse_by_task, parse_pairs
 from train.settings import Settings
 from train.tasks.base import FRAME, Metric, Prediction, Task
 from train.tasks.classification import SentenceClassification
+from train.tasks.contrastive import Contrastive
 from train.tasks.multilabel import MultilabelClassification
 from train.tasks.multiple_choice import MultipleChoice
 from train.tasks.pairs import PairClassification, PairClassificationApart, PairRegression
 from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
-from train.tasks.similarity import PairSimilarity
+from train.tasks.similarity import PairOrder, PairSimilarity
 from train.tasks.tagging import TokenTagging
 from train.tasks.targets import TargetTask
 from train.tasks.words import WordTagging
@@ -34,6 +35,8 @@ KINDS: Kinds = (
     WordTagging,
     QuestionAnswering,
     MultipleChoice,
+    Contrastive,
+    PairOrder,
     PairSimilarity,
     PairRegression,
     SentenceRegression,
@@ -112,8 +115,7 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
     _check_names_in(settings, found, kind_by_name)
     tasks = [kind.from_examples(name, found[name], settings) for name, kind in kind_by_name.items()]
     for task in tasks:
-        if task.takes_windows and settings.stride:
-            task.overlap = settings.stride
+        task.configure(settings)
     others = (split for data in sets for name, split in data.splits.items() if name != "train")
     check_labels((example for split in others for example in split), tasks)
     return tasks

@@ -4,14 +4,16 @@ A kind is a class derived from `Task`, in a file of its own, and one entry in a 
 derive from `TargetTask` of targets.py, which knows how a loss adds up over targets. CONTRIBUTING.md
 shows a whole one.
 
-Shapes: D hidden. `*` stands for the tokens, (N) packed.
+Shapes: D hidden, P texts of an item. `*` stands for the tokens, (N) packed.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from minibert.files import InputError
@@ -28,12 +30,14 @@ class Prediction:
 
     scores: what the label was chosen from, for kinds that have classes: the probability of each.
     cut: how many tokens were cut off, and so not seen; of several sequences, where it was most.
+    vectors: of the texts that were read, (P, D), for kinds that measure vectors.
     """
 
     label: Any
     probability: Any = None
     scores: Mapping[str, float] | None = None
     cut: int = 0
+    vectors: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,11 @@ class Task(ABC):
     def __init__(self, name: str, labels: tuple[str, ...] = ()) -> None:
         self.name = name
         self.labels = labels
+
+    def configure(self, settings: Settings) -> None:
+        """Take from the settings what the examples do not tell."""
+        if self.takes_windows and settings.stride:
+            self.overlap = settings.stride
 
     # From data to a task
 
@@ -215,6 +224,16 @@ class Task(ABC):
     def is_right(self, gold: Any, predicted: Any) -> bool:
         """Whether a predicted label is the right one."""
         return gold == predicted
+
+    def are_right(
+        self, items: Sequence[Item], predictions: Sequence[Prediction]
+    ) -> Sequence[bool]:
+        """Which predictions are right; of some kinds, only all items together tell. items: those
+        that have this task's label."""
+        return [
+            self.is_right(item.example.labels[self.name], found.label)
+            for item, found in zip(items, predictions, strict=True)
+        ]
 
     def error(self, gold: Any, prediction: Prediction) -> float:
         """How wrong a prediction is: 0 if it is right, and the more, the worse. The report's worst

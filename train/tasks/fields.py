@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from minibert.files import InputError
-from train.data.examples import Answers, DataSet, Example, fields_of, mapped
+from train.data.examples import Answers, DataSet, Example, Negatives, fields_of, mapped
 from train.tasks.base import Task
 
 # "id", "tweet_id", "pair ID", "promptID", "Unnamed: 0"
@@ -55,8 +55,9 @@ def learnable(
 def _why_not(name: str, examples: Sequence[Example], kind: type[Task] | None) -> str:
     """Why a field is no task, if it is none."""
     values = [example.labels[name] for example in examples]
-    # The first choice, or the answer at a position, is another text in each example.
-    if any(e.choices for e in examples) or any(isinstance(v, Answers) for v in values):
+    # The first choice, the answer at a position, and what has no negatives are other texts in each
+    # example.
+    if any(e.choices for e in examples) or any(isinstance(v, Answers | Negatives) for v in values):
         return ""
     if ID.fullmatch(name.rpartition(".")[2]):
         return "names of rows"
