@@ -225,9 +225,7 @@ class Task(ABC):
         """Whether a predicted label is the right one."""
         return gold == predicted
 
-    def are_right(
-        self, items: Sequence[Item], predictions: Sequence[Prediction]
-    ) -> Sequence[bool]:
+    def are_right(self, items: Sequence[Item], predictions: Sequence[Prediction]) -> Sequence[bool]:
         """Which predictions are right; of some kinds, only all items together tell. items: those
         that have this task's label."""
         return [

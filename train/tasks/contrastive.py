@@ -5,7 +5,7 @@ positive, its negatives), M texts among which each anchor must find its positive
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ class Contrastive(VectorTask):
     """
 
     kind = "contrastive"
-    metrics = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("ndcg_at_10", is_shown=True),
         Metric("mrr_at_10", is_shown=True),
         Metric("recall_at_1", is_shown=True, is_percent=True),
@@ -128,7 +128,8 @@ class Contrastive(VectorTask):
         positives: dict[str, list[str]] = {}
         for item, prediction in zip(items, predictions, strict=True):
             example, vectors = item.example, prediction.vectors
-            assert example.second is not None and vectors is not None
+            assert example.second is not None
+            assert vectors is not None
             anchors[example.text] = vectors[0]
             texts = (example.second, *example.labels[self.name].texts)
             corpus |= zip(texts, vectors[1:], strict=True)

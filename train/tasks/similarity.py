@@ -77,9 +77,7 @@ class PairOrder(PairSimilarity):
         found = torch.cat([gaps.new_zeros(1), gaps[is_higher]])
         return found.logsumexp(0) * (len(found) - 1)
 
-    def are_right(
-        self, items: Sequence[Item], predictions: Sequence[Prediction]
-    ) -> list[bool]:
+    def are_right(self, items: Sequence[Item], predictions: Sequence[Prediction]) -> list[bool]:
         """Whether each pair stands above all that have a lower score, and below all that have a
         higher one."""
         gold = np.array([item.example.labels[self.name] for item in items])
