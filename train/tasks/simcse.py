@@ -20,7 +20,7 @@ class SimCSE(Contrastive):
 
     Its measure is how evenly the vectors lie on the sphere, the lower the better: log of the mean
     of exp(-2 * distance ** 2) over all pairs of different texts (Wang and Isola 2020, section
-    4.1.2, arXiv:2005.10242). It does not tell whether near texts mean the same. Scored pairs do:
+    4.1, arXiv:2005.10242). It does not tell whether near texts mean the same. Scored pairs do:
     give some as `dev_data`, and let `monitor` choose the best step by them.
     """
 
