@@ -6,12 +6,10 @@ the same texts in its own way. Loss and the gradients of all parameters agree, i
 run's folder within 1e-6.
 """
 
-import json
 import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
@@ -20,11 +18,10 @@ from torch import Tensor, nn
 
 from minibert import SentenceEncoder
 from minibert.formats.names import checkpoint_name
-from tests.training import World, make_world, pair, sentence, write_json_lines
+from tests.training import World, make_world, sentence
 from train.batches import collate, prepare
 from train.data.examples import DataSet, Example, Negatives
 from train.model import JointModel
-from train.run import train
 from train.settings import Settings
 from train.tasks import build_tasks
 

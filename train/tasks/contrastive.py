@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from minibert.files import InputError
 from minibert.heads import normalize
 from train.batches import Input, Item
 from train.data.examples import Example, Negatives
 from train.model import JointModel
+from train.parse import parse_by_task
 from train.retrieval import DEPTH, measure_rankings, search
 from train.settings import Settings
 from train.tasks.base import Metric, Prediction
@@ -58,6 +60,11 @@ class Contrastive(VectorTask):
     def from_examples(
         cls, name: str, examples: Sequence[Example], settings: Settings
     ) -> "Contrastive":
+        if parse_by_task(settings.pairs, "pairs")[1].get(name) == "together":
+            raise InputError(
+                f"pairs = {settings.pairs!r}: {name} compares the vectors of an anchor and its "
+                "positive, so they are read apart"
+            )
         return cls(name, cls.pooling_of(name, settings))
 
     @classmethod
