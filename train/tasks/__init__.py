@@ -16,6 +16,7 @@ from train.parse import parse_by_task, parse_pairs
 from train.settings import Settings
 from train.tasks.base import FRAME, Metric, Prediction, Task
 from train.tasks.classification import SentenceClassification
+from train.tasks.contrastive import Contrastive
 from train.tasks.masked_words import MaskedWords
 from train.tasks.multilabel import MultilabelClassification
 from train.tasks.multiple_choice import MultipleChoice
@@ -24,7 +25,8 @@ from train.tasks.pairs import PairClassification, PairClassificationApart, PairR
 from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
 from train.tasks.retrieval import Retrieval
-from train.tasks.similarity import PairSimilarity
+from train.tasks.simcse import SimCSE
+from train.tasks.similarity import PairOrder, PairSimilarity
 from train.tasks.tagging import TokenTagging
 from train.tasks.targets import TargetTask
 from train.tasks.words import WordTagging
@@ -39,6 +41,8 @@ KINDS: Kinds = (
     QuestionAnswering,
     MultipleChoice,
     Retrieval,
+    Contrastive,
+    PairOrder,
     PairSimilarity,
     PairRegression,
     SentenceRegression,
@@ -48,6 +52,7 @@ KINDS: Kinds = (
     SentenceClassification,
     MaskedWords,
     NextSentence,
+    SimCSE,
 )
 
 
@@ -117,8 +122,7 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
     _check_names_in(settings, found, kind_by_name)
     tasks = [kind.from_examples(name, found[name], settings) for name, kind in kind_by_name.items()]
     for task in tasks:
-        if task.takes_windows and settings.stride:
-            task.overlap = settings.stride
+        task.configure(settings)
     learnt = learnt_names(sets)
     for task in tasks:
         if task.name not in learnt:

@@ -104,6 +104,11 @@ class Task(ABC):
         self.name = name
         self.labels = labels
 
+    def configure(self, settings: Settings) -> None:
+        """Take from the settings what the examples do not tell."""
+        if self.takes_windows and settings.stride:
+            self.overlap = settings.stride
+
     # From data to a task
 
     @classmethod
@@ -241,6 +246,14 @@ class Task(ABC):
     def is_right(self, gold: Any, predicted: Any) -> bool:
         """Whether a predicted label is the right one."""
         return gold == predicted
+
+    def are_right(self, items: Sequence[Item], predictions: Sequence[Prediction]) -> Sequence[bool]:
+        """Which predictions are right; of some kinds, only all items together tell. items: those
+        that have this task's label."""
+        return [
+            self.is_right(item.example.labels[self.name], found.label)
+            for item, found in zip(items, predictions, strict=True)
+        ]
 
     def error(self, gold: Any, prediction: Prediction) -> float:
         """How wrong a prediction is: 0 if it is right, and the more, the worse. The report's worst

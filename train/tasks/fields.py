@@ -11,6 +11,7 @@ from train.data.examples import (
     Answers,
     DataSet,
     Example,
+    Negatives,
     examples_by_label,
     fields_of,
     mapped,
@@ -58,8 +59,9 @@ def learnable(
 def _why_not(name: str, examples: Sequence[Example], kind: type[Task] | None) -> str:
     """Why a field is no task, if it is none."""
     values = [example.labels[name] for example in examples]
-    # The first choice, or the answer at a position, is another text in each example.
-    if any(e.choices or isinstance(e.labels[name], Answers) for e in examples):
+    # The first choice, the answer at a position, and what has no negatives are other texts in each
+    # example.
+    if any(e.choices for e in examples) or any(isinstance(v, Answers | Negatives) for v in values):
         return ""
     if ID.fullmatch(name.rpartition(".")[2]):
         return "names of rows"
