@@ -65,7 +65,7 @@ from minibert.pretraining import BertForPreTraining, fill_masks
 from minibert.tokenizer import Tokenizer, Tokens
 from train.batches import Item, collate
 from train.cache import PrefixCache
-from train.data.examples import Answers, Example, Negatives
+from train.data.examples import Answers, Document, Example, Negatives
 from train.evaluation import predict
 from train.mixing import LossMixer
 from train.model import JointModel
@@ -80,6 +80,7 @@ from train.tasks.multiple_choice import MultipleChoice
 from train.tasks.pairs import PairClassificationApart
 from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
+from train.tasks.retrieval import Retrieval
 from train.tasks.similarity import PairOrder, PairSimilarity
 from train.tasks.tagging import TokenTagging
 from train.words import used_words_only
@@ -179,6 +180,7 @@ def exercise_train() -> None:
         "positive": Negatives(),
         "answer": Answers(("a",), (0,)),
         "next": "1",
+        "search": Document("a"),
     }
     classes = [
         TokenTagging("tags", tags, valid_tags=True),
@@ -191,7 +193,7 @@ def exercise_train() -> None:
     contrastive.symmetric = True
     answering = QuestionAnswering("answer")
     answering.overlap = 2
-    others: list[Task] = [answering, MultipleChoice("next"), contrastive]
+    others: list[Task] = [answering, MultipleChoice("next"), Retrieval("search"), contrastive]
     two = ("relation", "cosine", "order", "positive", "answer", "next")
     parts_of = dict.fromkeys(known, (0,)) | dict.fromkeys(two, (0, 1))
 

@@ -14,8 +14,9 @@ class Example:
     """One text, or a pair of texts, with the labels that its source gives.
 
     labels: each field's value as it was read: a text, a number, a tuple with a tag for each word, a
-    frozenset of several labels, the Answers to a question, the Negatives of an anchor, or what else
-    a format reads. What a value means is known to the kinds of tasks alone.
+    frozenset of several labels, the Answers to a question, the Negatives of an anchor, a Query or
+    Document of a search, or what else a format reads. What a value means is known to the kinds of
+    tasks alone.
     """
 
     text: str
@@ -69,8 +70,23 @@ class Negatives:
 
 
 @dataclass(frozen=True)
+class Query:
+    """What says that an example's text is a query, and which documents it should find: their names,
+    each with its grade of relevance, above 0."""
+
+    relevance: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """What says that an example's text is a document that queries search."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class DataSet:
-    """One source of examples, split."""
+    """One source of examples, split. Data without training examples is only measured."""
 
     name: str
     splits: Mapping[str, Sequence[Example]]  # "train", "dev", "test"
@@ -92,6 +108,21 @@ def examples_of(*sets: DataSet) -> Iterator[Example]:
 def fields_of(*sets: DataSet) -> list[str]:
     """The names of all labels, in the order in which they come."""
     return list(dict.fromkeys(name for example in examples_of(*sets) for name in example.labels))
+
+
+def examples_by_label(sets: Sequence[DataSet]) -> dict[str, list[Example]]:
+    """The examples that tell what each label means: those of train; of a label that is only
+    measured, those of dev."""
+    found: dict[str, list[Example]] = {}
+    for split in ("train", "dev"):
+        known = set(found)
+        for data in sets:
+            if split == "train" or not data.splits["train"]:
+                for example in data.splits.get(split, ()):
+                    for name in example.labels:
+                        if name not in known:
+                            found.setdefault(name, []).append(example)
+    return found
 
 
 def mapped(data: DataSet, change: Callable[[Example], Example]) -> DataSet:

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from minibert.files import InputError
 from minibert.model import BertConfig
+from minibert.tokenizer import Tokenizer
 from train.batches import Batch, Input, Item
+from train.data.corpus import TextForm
 from train.data.examples import Example
 from train.model import JointModel
 from train.settings import Settings
@@ -87,6 +89,11 @@ class Task(ABC):
     reads_pairs: ClassVar[bool] = False  # of texts; in `train.predict` a tab separates them
     takes_class_weights: ClassVar[bool] = False  # whether `class_weights` may name it
     takes_windows: ClassVar[bool] = False  # whether it can read a long text in windows
+    hides_words: ClassVar[bool] = False  # whether it changes a batch's input_ids
+    # of a kind that learns from plain text: its word in `settings.objectives`, and what it reads
+    objective: ClassVar[str] = ""
+    text_form: ClassVar[TextForm] = "sequence"
+    pretraining_part: ClassVar[str] = ""  # the part of BertForPreTraining that its head is
 
     overlap: int | None = None  # of the windows in which it reads long texts; None: they are cut
     vector_pooling: str | None = None  # how what it trains as sentence vectors is pooled
@@ -172,6 +179,21 @@ class Task(ABC):
         one text or two, so the task reads an example as it is.
         """
         return None
+
+    @classmethod
+    def from_text(cls, settings: Settings, tokenizer: Tokenizer) -> "Task":
+        """The task that plain text makes. Only kinds that have an `objective` are asked."""
+        raise NotImplementedError(f"{cls.__name__} does not learn from plain text")
+
+    def text_label(self, text: str, follows: bool) -> Any:
+        """What an example of plain text has as this task's label. follows: whether its second
+        segment follows the first."""
+        raise NotImplementedError(f"{type(self).__name__} does not learn from plain text")
+
+    def expectation(self, entropy: float, config: BertConfig) -> str:
+        """What its loss on plain text is at first, for people. entropy: of the text's tokens, in
+        nats."""
+        return ""
 
     def goes_on_from(self, other: "Task", settings: Settings) -> bool:
         """Whether the head of another task can give this one its first weights.
