@@ -10,6 +10,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
@@ -18,10 +19,11 @@ from torch import Tensor, nn
 
 from minibert import SentenceEncoder
 from minibert.formats.names import checkpoint_name
-from tests.training import World, make_world, sentence
+from tests.training import World, make_world, sentence, write_json_lines
 from train.batches import collate, prepare
 from train.data.examples import DataSet, Example, Negatives
 from train.model import JointModel
+from train.run import train
 from train.settings import Settings
 from train.tasks import build_tasks
 
@@ -151,3 +153,25 @@ def test_loss_and_gradients(name: str, folder: Path) -> None:
             rtol=0,
             atol=bound,
         )
+
+
+def test_they_open_what_a_run_leaves(world: World, tmp_path: Path) -> None:
+    """Its vectors, whole and cut off to a size that was learnt."""
+    examples, columns, _ = draw("2 negatives", 20)
+    records = [
+        {"anchor": a, "positive": p, "negative_1": n, "negative_2": o}
+        for a, p, n, o in zip(*columns, strict=True)
+    ]
+    data = write_json_lines(tmp_path / "data.jsonl", records)
+    train(world.settings(data, matryoshka="10", pooling="cls"), tmp_path / "run")
+    ours = SentenceEncoder.from_pretrained(tmp_path / "run" / "model")
+    assert ours.settings.pooling == "cls"
+    texts = [example.text for example in examples]
+    for size in (None, 10):
+        theirs = SentenceTransformer(
+            str(tmp_path / "run" / "model"), device="cpu", truncate_dim=size
+        )
+        expected = theirs.encode(texts)
+        assert expected.shape == (20, size or 24)
+        vectors = ours.encode(texts, truncate_dim=size)
+        np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-6)

@@ -121,10 +121,9 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
         kind_by_name[name] = kind
     _check_names_in(settings, found, kind_by_name)
     tasks = [kind.from_examples(name, found[name], settings) for name, kind in kind_by_name.items()]
-    for task in tasks:
-        task.configure(settings)
     learnt = learnt_names(sets)
     for task in tasks:
+        task.configure(settings)
         if task.name not in learnt:
             task.vector_pooling = None  # nothing trains its vectors
     others = (split for data in sets for name, split in data.splits.items() if name != "train")

@@ -248,8 +248,7 @@ class Task(ABC):
         return gold == predicted
 
     def are_right(self, items: Sequence[Item], predictions: Sequence[Prediction]) -> Sequence[bool]:
-        """Which predictions are right; of some kinds, only all items together tell. items: those
-        that have this task's label."""
+        """Which predictions are right. Of some kinds, only all items together tell."""
         return [
             self.is_right(item.example.labels[self.name], found.label)
             for item, found in zip(items, predictions, strict=True)

@@ -61,7 +61,7 @@ def _why_not(name: str, examples: Sequence[Example], kind: type[Task] | None) ->
     values = [example.labels[name] for example in examples]
     # The first choice, the answer at a position, and what has no negatives are other texts in each
     # example.
-    if any(e.choices for e in examples) or any(isinstance(v, Answers | Negatives) for v in values):
+    if any(e.choices or isinstance(e.labels[name], Answers | Negatives) for e in examples):
         return ""
     if ID.fullmatch(name.rpartition(".")[2]):
         return "names of rows"
