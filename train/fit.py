@@ -14,10 +14,11 @@ from train.cache import PrefixCache
 from train.checkpoint import Progress, fill, load_checkpoint, save_checkpoint
 from train.evaluation import evaluate, monitored_value
 from train.journal import Journal, cut_log
+from train.model import Forward
 from train.optimizer import BuildOptimizer, build_optimizer, new_groups, rate_factor, set_rates
 from train.sampling import plan_steps
 from train.setup import Parts
-from train.step import Forward, forward_backward, not_finite
+from train.step import forward_backward, not_finite
 
 MOST_SKIPPED = 3  # steps in a row without a finite gradient, after which a run stops
 
