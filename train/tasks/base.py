@@ -83,6 +83,8 @@ class Task(ABC):
     reads_pairs: ClassVar[bool] = False  # of texts; in `train.predict` a tab separates them
     takes_class_weights: ClassVar[bool] = False  # whether `class_weights` may name it
     takes_windows: ClassVar[bool] = False  # whether it can read a long text in windows
+    # Whether a batch may have no text twice, since the loss takes those of other items as wrong.
+    keeps_texts_apart: ClassVar[bool] = False
 
     overlap: int | None = None  # of the windows in which it reads long texts; None: they are cut
     vector_pooling: str | None = None  # how what it trains as sentence vectors is pooled
