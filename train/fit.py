@@ -59,7 +59,7 @@ def fit(
     if settings.group_by_length:
         lengths = [[item.num_tokens for item in source] for source in sources]
     if any(task.keeps_texts_apart for task in tasks):
-        texts = [texts_apart(source, tasks) for source in sources]
+        texts = [texts_apart(items, tasks) for items in parts.labelled]  # corpora are too large
     total_steps = count_steps(sizes, settings, settings.epochs)
     if settings.max_steps > total_steps:
         print(
@@ -77,7 +77,8 @@ def fit(
             if not any(p.requires_grad for p in model.parameters()):
                 print("everything is frozen: nothing is trained, only evaluated")
                 break
-            prefix = parts.plan.prefix(progress.epoch) if settings.cache else 0
+            is_cached = settings.cache and not parts.hides_words
+            prefix = parts.plan.prefix(progress.epoch) if is_cached else 0
             if prefix != (cache.prefix if cache else 0):
                 items, memory = [*chain(*sources), *parts.dev], settings.cache_mib * 2**20
                 cache = PrefixCache(model, items, prefix, memory, run) if prefix else None
@@ -95,7 +96,10 @@ def fit(
                 if not progress.is_due:
                     step = steps[progress.position]
                     set_rates(optimizer, rate_factor(progress.step, total_steps, settings))
-                    batches = [parts.batch([sources[s][i] for s, i in batch]) for batch in step]
+                    batches = [
+                        parts.batch([sources[s][i] for s, i in batch], progress.epoch)
+                        for batch in step
+                    ]
                     losses = forward_backward(batches, model, forward, parts.mixer, tasks, settings)
                     learning = [p for p in parameters.values() if p.grad is not None]
                     norm = float(nn.utils.clip_grad_norm_(learning, settings.clip or float("inf")))

@@ -23,27 +23,29 @@ from train.model import Forward
 class StatesInPieces:
     """The last hidden state of a batch, computed in pieces of `size` sequences.
 
-    states: (N, D), where a backward pass stops. `backward` goes on from there. learns: whether
-    anything in `forward` does; if not, `backward` has nothing to do.
+    states: (N, D), where a backward pass stops. `backward` goes on from there.
     """
 
-    def __init__(self, forward: Forward, batch: Batch, size: int, learns: bool) -> None:
+    def __init__(self, forward: Forward, batch: Batch, size: int) -> None:
         self.forward, self.pieces = forward, batch.pieces(size)
         self.device = batch.input_ids.device
         self.lengths = [piece.input_ids.numel() for piece in self.pieces]  # in tokens
         self.generators: list[Sequence[Tensor]] = []  # their states before each piece
-        joined = None
-        with torch.no_grad():
-            for i, piece in enumerate(self.pieces):
-                self.generators.append(generator_states(self.device))
-                states = forward(piece)  # (*, D)
-                # One tensor for all pieces, made beforehand: many small ones that stay would break
-                # up the memory that the next pieces need.
-                if joined is None:
-                    joined = states.new_empty(sum(self.lengths), states.size(1))  # (N, D)
-                joined.split(self.lengths)[i].copy_(states)
-        assert joined is not None  # a batch has sequences
-        self.states = joined.requires_grad_(learns)  # (N, D)
+        self.states = torch.empty(0)
+        learns = False
+        for i, piece in enumerate(self.pieces):
+            self.generators.append(generator_states(self.device))
+            # With autograd, though its graph is dropped: without it some kernels are others, which
+            # round differently, or draw other random numbers for dropout.
+            states = forward(piece)  # (*, D)
+            learns = states.requires_grad
+            states = states.detach()  # (*, D)
+            # One tensor for all pieces, made beforehand: many small ones that stay would break up
+            # the memory that the next pieces need.
+            if i == 0:
+                self.states = states.new_empty(sum(self.lengths), states.size(1))  # (N, D)
+            self.states.split(self.lengths)[i].copy_(states)
+        self.states.requires_grad_(learns)
 
     def backward(self) -> None:
         """Add the gradient of all that learns in `forward`, from that of `states`. The random

@@ -63,9 +63,9 @@ def plan_steps(
     source: "temperature" by size ** (1 / temperature), "uniform" evenly at random, "round-robin" in
     turns; a source that runs out is shuffled again.
     sizes: how many items each source has. lengths: the tokens of each item, by which batches are
-    grouped if the settings say so. texts: numbers of each item's texts, if those of a batch must
-    all differ; an item goes into the first batch that has room and none of its texts, and is left
-    out where there is none. How many steps there are depends on neither.
+    grouped if the settings say so. texts: of the first sources, numbers of each item's texts, if
+    those of a batch must all differ; an item goes into the first batch that has room and none of
+    its texts, and is left out where there is none. How many steps there are depends on neither.
     """
     random = torch.Generator().manual_seed(settings.seed * 1_000_003 + epoch)
     sources = _turns(sizes, settings, random)
@@ -82,7 +82,7 @@ def plan_steps(
                 settings.batch_size,
                 random,
                 lengths[source] if lengths and settings.group_by_length else None,
-                texts[source] if texts else None,
+                texts[source] if texts and source < len(texts) else None,
             )
             left_out += sizes[source] - sum(map(len, batches))
             waiting[source] = iter(batches)

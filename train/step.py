@@ -49,8 +49,6 @@ def forward_backward(
     sums = dict.fromkeys(counts, 0.0)
     gradients: dict[str, Tensor] = {}  # each task's on the encoder, if they are to be logged
     shared = [p for p in model.bert.parameters() if p.requires_grad]
-    below_heads = (model.bert.embeddings, model.bert.layers)
-    learns = any(p.requires_grad for part in below_heads for p in part.parameters())
 
     def compute(batch: Batch) -> Tensor:
         with autocast(batch, settings):
@@ -62,7 +60,7 @@ def forward_backward(
             continue
         cached = None
         if 0 < settings.mini_batch_size < len(batch.sequences):
-            cached = StatesInPieces(compute, batch, settings.mini_batch_size, learns)
+            cached = StatesInPieces(compute, batch, settings.mini_batch_size)
         states = cached.states if cached else compute(batch)  # (*, D)
         with autocast(batch, settings):
             losses = {task.name: task.loss(model, states, batch) for task in here}
