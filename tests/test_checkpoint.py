@@ -453,7 +453,7 @@ def test_a_finished_run_trains_longer(
     printed = capsys.readouterr().out
     assert printed.startswith(
         f"{tmp_path / 'run'} has taken 18 steps with epochs = 3. It goes on with epochs = 5: the "
-        "learning rates are those of the constant schedule over 5 epochs\n"
+        "learning rates are those of the constant schedule over the longer run\n"
     )
     assert "epochs = 5\n" in (tmp_path / "run/settings.toml").read_text()
 

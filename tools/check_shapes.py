@@ -221,7 +221,9 @@ def exercise_train() -> None:
             model = JointModel(Bert(CONFIG), tasks).train()
             mixer = LossMixer(tasks, Settings())
             batch = collate(items, tasks)
-            forward_backward([batch], model, model, mixer, tasks, Settings())
+            for size in (0, 3):
+                settings = Settings(mini_batch_size=size)
+                forward_backward([batch], model, model, mixer, tasks, settings)
             predict(model, tasks, items)
     cache = PrefixCache(model, items, 2, 2**20, Path("."))
     with used_words_only(model.bert, batch.input_ids.tolist(), adamw):

@@ -10,8 +10,7 @@ import torch
 from minibert.batching import batches
 from minibert.files import InputError
 from train.batches import Item, collate
-from train.model import JointModel
-from train.step import Forward
+from train.model import Forward, JointModel
 from train.tasks.base import FRAME, LOSS, Prediction, Task
 
 BATCH_TOKENS = 2048  # most of a batch that is only predicted

@@ -253,6 +253,10 @@ class Settings:
         check_options(self)
         if not self.data and not self.text:
             raise InputError("data is empty: name at least one data folder, or text")
+        if self.log_gradients and self.mini_batch_size:
+            raise InputError(
+                "log_gradients = true needs each batch at once: leave it out, or mini_batch_size"
+            )
 
     def toml(self, without: tuple[str, ...] = ()) -> str:
         """The settings as TOML, one a line, but for those left out."""

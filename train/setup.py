@@ -105,7 +105,7 @@ def assemble(
     text_tasks = build_text_tasks(settings, encoder.tokenizer, kinds)
     labelled, dev, test, number = tokenize(sets, tasks, encoder)
     texts = load_texts(settings, text_tasks, encoder.tokenizer, number, announce)
-    tasks += text_tasks
+    tasks, dev, test = tasks + text_tasks, dev + texts.dev, test + texts.test
     chosen = {task.name: start.head_for(task, settings) for task in tasks}
     learnt = learnt_names(sets) | {task.name for task in text_tasks}
     if is_new(settings.model) and not any(task.uses_pooler for task in tasks):
@@ -144,8 +144,8 @@ def assemble(
         plan=plan,
         labelled=labelled,
         corpora=texts.train,
-        dev=dev + texts.dev,
-        test=test + texts.test,
+        dev=dev,
+        test=test,
         data=fingerprint(sets, texts.data),
     )
 

@@ -62,6 +62,14 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Negatives:
+    """What says that an example's text and its second text are an anchor and its positive, which
+    belong together; and texts that do not belong to the anchor, if some are known."""
+
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Query:
     """What says that an example's text is a query, and which documents it should find: their names,
     each with its grade of relevance, above 0."""
@@ -74,14 +82,6 @@ class Document:
     """What says that an example's text is a document that queries search."""
 
     name: str
-
-
-@dataclass(frozen=True)
-class Negatives:
-    """What says that an example's text and its second text are an anchor and its positive, which
-    belong together; and texts that do not belong to the anchor, if some are known."""
-
-    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,8 @@ class Task(ABC):
     reads_pairs: ClassVar[bool] = False  # of texts; in `train.predict` a tab separates them
     takes_class_weights: ClassVar[bool] = False  # whether `class_weights` may name it
     takes_windows: ClassVar[bool] = False  # whether it can read a long text in windows
+    # whether batches of labelled data may have no text twice: the loss takes others' texts as wrong
+    keeps_texts_apart: ClassVar[bool] = False
     hides_words: ClassVar[bool] = False  # whether it changes a batch's input_ids
     # of a kind that learns from plain text: its word in `settings.objectives`, and what it reads
     objective: ClassVar[str] = ""

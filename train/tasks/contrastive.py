@@ -46,6 +46,7 @@ class Contrastive(VectorTask):
         Metric("recall_at_5", is_percent=True),
         Metric("recall_at_10", is_percent=True),
     )
+    keeps_texts_apart = True
     scale: float = 20.0
     symmetric: bool = False
 

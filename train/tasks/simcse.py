@@ -27,6 +27,7 @@ class SimCSE(Contrastive):
     kind = "simcse"
     objective = "simcse"
     text_form = "twice"
+    keeps_texts_apart = False
     metrics = (Metric("uniformity", is_shown=True, sign=-1),)
 
     @classmethod
