@@ -8,8 +8,8 @@ from minibert.tokenizer import Tokenizer
 from train.batches import Item
 from train.data.examples import Example, Negatives
 from train.settings import Settings
-from train.tasks.base import Metric, Prediction
 from train.tasks.contrastive import Contrastive
+from train.tasks.records import Metric, Prediction
 
 ROWS = 256  # whose distances are in memory at once
 
