@@ -46,8 +46,9 @@ from train.predict import main as predict_main
 from train.run import main, train
 from train.settings import Settings
 from train.tasks import build_tasks
-from train.tasks.base import Prediction, Task
+from train.tasks.base import Task
 from train.tasks.contrastive import Contrastive
+from train.tasks.records import Prediction
 from train.tasks.simcse import SimCSE
 from train.tasks.similarity import PairOrder
 

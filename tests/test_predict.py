@@ -28,11 +28,12 @@ from train.model import JointModel, make_fast
 from train.saved import load_run, save_run
 from train.settings import Settings
 from train.tags import BIO
-from train.tasks.base import Prediction, Task
+from train.tasks.base import Task
 from train.tasks.classification import SentenceClassification
 from train.tasks.multilabel import MultilabelClassification
 from train.tasks.multiple_choice import MultipleChoice
 from train.tasks.question_answering import QuestionAnswering
+from train.tasks.records import Prediction
 from train.tasks.regression import SentenceRegression
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging

@@ -11,7 +11,8 @@ from minibert.batching import batches
 from minibert.files import InputError
 from train.batches import Item, collate
 from train.model import Forward, JointModel
-from train.tasks.base import FRAME, LOSS, Prediction, Task
+from train.tasks.base import Task
+from train.tasks.records import FRAME, LOSS, Prediction
 
 BATCH_TOKENS = 2048  # most of a batch that is only predicted
 Metrics = dict[str, dict[str, float] | float]

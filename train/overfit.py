@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from minibert.files import InputError
 from train.batches import Item
 from train.report import text_of
-from train.tasks.base import Prediction, Task
+from train.tasks.base import Task
+from train.tasks.records import Prediction
 
 
 def check_memorised(

@@ -19,7 +19,8 @@ from train.optimizer import learning_rates, no_decay
 from train.parse import parse_pairs
 from train.settings import Settings
 from train.setup import Parts
-from train.tasks.base import FRAME, LOSS, Metric, Prediction, Task
+from train.tasks.base import Task
+from train.tasks.records import FRAME, LOSS, Metric, Prediction
 from train.words import UsedWords
 
 FEW = 12  # labels, of which each has its place on the screen

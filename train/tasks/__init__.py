@@ -14,7 +14,7 @@ from train.data.examples import DataSet, Example, examples_by_label
 from train.model import Heads
 from train.parse import parse_by_task, parse_pairs
 from train.settings import Settings
-from train.tasks.base import FRAME, Metric, Prediction, Task
+from train.tasks.base import Task
 from train.tasks.classification import SentenceClassification
 from train.tasks.contrastive import Contrastive
 from train.tasks.masked_words import MaskedWords
@@ -23,6 +23,7 @@ from train.tasks.multiple_choice import MultipleChoice
 from train.tasks.next_sentence import NextSentence
 from train.tasks.pairs import PairClassification, PairClassificationApart, PairRegression
 from train.tasks.question_answering import QuestionAnswering
+from train.tasks.records import FRAME, Metric, Prediction
 from train.tasks.regression import SentenceRegression
 from train.tasks.retrieval import Retrieval
 from train.tasks.simcse import SimCSE

@@ -21,7 +21,7 @@ from train.model import JointModel
 from train.parse import parse_by_task
 from train.retrieval import DEPTH, measure_rankings, search
 from train.settings import Settings
-from train.tasks.base import Metric, Prediction
+from train.tasks.records import Metric, Prediction
 from train.tasks.vectors import VectorTask
 
 

@@ -19,8 +19,9 @@ from train.batches import Batch, Input, Item
 from train.data.examples import Example
 from train.model import JointModel
 from train.settings import Settings
-from train.tasks.base import Metric, Prediction, Task
+from train.tasks.base import Task
 from train.tasks.masks import Masks
+from train.tasks.records import Metric, Prediction
 
 
 class Filled(NamedTuple):

@@ -15,8 +15,9 @@ from train.batches import Batch
 from train.data.examples import Example
 from train.model import JointModel
 from train.settings import Settings
-from train.tasks.base import Counterpart, Task
+from train.tasks.base import Task
 from train.tasks.classification import SentenceClassification
+from train.tasks.records import Counterpart
 
 NEXT, RANDOM = "next", "random"  # in the order of Google's head
 

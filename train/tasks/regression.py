@@ -17,7 +17,7 @@ from train.batches import Batch, Item
 from train.data.examples import Example
 from train.model import JointModel
 from train.settings import Settings
-from train.tasks.base import Counterpart, Metric, Prediction
+from train.tasks.records import Counterpart, Metric, Prediction
 from train.tasks.targets import SentenceTask
 
 CLOSE = 0.1  # how far off a number may be that counts as memorised, in units of the scale

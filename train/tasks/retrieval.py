@@ -16,7 +16,7 @@ from train.data.examples import Document, Example, Query
 from train.model import JointModel
 from train.retrieval import DEPTH, measure_rankings, search
 from train.settings import Settings
-from train.tasks.base import Counterpart, Metric, Prediction
+from train.tasks.records import Counterpart, Metric, Prediction
 from train.tasks.targets import SentenceTask
 
 

@@ -8,8 +8,8 @@ from minibert.tokenizer import Tokenizer
 from train.batches import Item
 from train.data.examples import Example, Negatives
 from train.settings import Settings
-from train.tasks.base import Metric, Prediction
 from train.tasks.contrastive import Contrastive
+from train.tasks.records import Metric, Prediction
 
 ROWS = 256  # whose distances are in memory at once
 
@@ -44,6 +44,10 @@ class SimCSE(Contrastive):
     def text_label(self, text: str, follows: bool) -> Negatives:
         """No text is known to be a negative."""
         return Negatives()
+
+    def error(self, gold: Negatives, prediction: Prediction) -> float:
+        """Without dropout, a text always finds itself."""
+        return 0.0
 
     def measure(self, items: Sequence[Item], predictions: Sequence[Prediction]) -> dict[str, float]:
         found = {

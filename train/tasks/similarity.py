@@ -14,8 +14,8 @@ from minibert.heads import normalize
 from train.batches import Batch, Item
 from train.model import JointModel
 from train.settings import Settings
-from train.tasks.base import Metric, Prediction
 from train.tasks.pairs import Apart
+from train.tasks.records import Metric, Prediction
 from train.tasks.regression import SentenceRegression
 
 

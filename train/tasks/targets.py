@@ -19,7 +19,8 @@ from train.data.examples import Example
 from train.model import JointModel
 from train.parse import parse_by_task
 from train.settings import Settings
-from train.tasks.base import Prediction, Task
+from train.tasks.base import Task
+from train.tasks.records import Prediction
 
 
 class TargetTask(Task):

@@ -16,7 +16,7 @@ from minibert.model import BertConfig
 from train.batches import Batch
 from train.model import JointModel
 from train.settings import Settings
-from train.tasks.base import Counterpart
+from train.tasks.records import Counterpart
 from train.tasks.targets import SentenceTask
 
 
