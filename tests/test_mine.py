@@ -16,6 +16,7 @@ from minibert import SentenceEncoder
 from minibert.files import InputError
 from tests.training import sentence, write_json_lines, write_model
 from train import mine as module
+from train.data.read import read_source
 from train.mine import Choice, Margin, main, mine, parse_choice
 
 
@@ -127,6 +128,9 @@ def test_the_command_writes_lines_and_says_how_many(
         )
     ]
     assert records == wanted
+    read = read_source(str(output)).splits["train"]
+    assert [(e.text, e.second) for e in read] == [(r["anchor"], r["positive"]) for r in wanted]
+    assert [list(e.labels["positive"].texts) for e in read] == [r["negatives"] for r in wanted]
     out = capsys.readouterr().out
     for count in range(4):
         having = sum(len(record["negatives"]) == count for record in records)
@@ -143,7 +147,7 @@ def test_the_command_writes_lines_and_says_how_many(
         (("--margin", "five"), "--margin five: should read as 0.05 or 5%"),
         (("-o", "mined.txt"), "--output mined.txt: the name must end in .jsonl"),
         (("--columns", "text=anchor"), "line 1: not a pair. Say which columns are"),
-        (("--columns", "text_a=x"), "line 1: needs text"),
+        (("--columns", "text_a=anchor"), "line 1: needs text"),
     ],
 )
 def test_what_cannot_be_used_is_named(

@@ -207,8 +207,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--columns",
-        default="text_a=anchor, text_b=positive",
-        help='which columns they are: "text_a=query, text_b=answer" (anchor and positive)',
+        default="",
+        help="which columns are the anchor and the positive, if their names do not say so: "
+        '"text_a=query, text_b=answer"',
     )
     made.add_argument(
         "--model", default="minilm", help="the encoder: a folder, a Hub id, or minilm (the default)"

@@ -54,6 +54,8 @@ def read_beir(folder: Path, reading: Reading) -> dict[str, list[Example]]:
         ] + list(documents.values())
     if not splits:
         raise InputError(f"{folder} has neither {' nor '.join(QRELS.values())}")
+    counts = ", ".join(f"{len(e) - len(documents)} {split}" for split, e in splits.items())
+    reading.announce(f"{folder}: {len(documents)} documents; queries: {counts}")
     return splits
 
 

@@ -22,7 +22,7 @@ from train.parse import parse_by_task
 from train.retrieval import DEPTH, measure_rankings, search
 from train.settings import Settings
 from train.tasks.records import Metric, Prediction
-from train.tasks.vectors import VectorTask
+from train.tasks.vectors import OF_RANKINGS, VectorTask
 
 
 class Contrastive(VectorTask):
@@ -39,13 +39,7 @@ class Contrastive(VectorTask):
     """
 
     kind = "contrastive"
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("ndcg_at_10", is_shown=True),
-        Metric("mrr_at_10", is_shown=True),
-        Metric("recall_at_1", is_shown=True, is_percent=True),
-        Metric("recall_at_5", is_percent=True),
-        Metric("recall_at_10", is_percent=True),
-    )
+    metrics: ClassVar[tuple[Metric, ...]] = OF_RANKINGS
     keeps_texts_apart = True
     scale: float = 20.0
     symmetric: bool = False

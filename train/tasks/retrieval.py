@@ -1,26 +1,25 @@
 """Queries that search a corpus.
 
-Shapes: B sequences of a batch, D hidden, K texts. `*` stands for the tokens, (N) packed.
+Shapes: B sequences of a batch, D hidden, K texts.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
-from minibert.heads import POOLINGS, normalize, pool
-from minibert.model import BertConfig
-from train.batches import Batch, Input, Item
+from minibert.heads import normalize
+from train.batches import Input, Item
 from train.data.examples import Document, Example, Query
 from train.model import JointModel
 from train.retrieval import DEPTH, measure_rankings, search
 from train.settings import Settings
-from train.tasks.records import Counterpart, Metric, Prediction
-from train.tasks.targets import SentenceTask
+from train.tasks.records import Prediction
+from train.tasks.vectors import OF_RANKINGS, VectorTask
 
 
-class Retrieval(SentenceTask):
+class Retrieval(VectorTask):
     """How well queries find what is relevant to them in a corpus, by the cosine of their vectors.
     It is only measured: nothing is learnt from it.
 
@@ -29,15 +28,8 @@ class Retrieval(SentenceTask):
     """
 
     kind = "retrieval"
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("ndcg_at_10", is_shown=True),
-        Metric("mrr_at_10", is_shown=True),
-        Metric("recall_at_1", is_shown=True, is_percent=True),
-        Metric("recall_at_5", is_percent=True),
-        Metric("recall_at_10", is_shown=True, is_percent=True),
-    )
-    poolings: ClassVar[tuple[str, ...]] = tuple(POOLINGS)
-    takes_windows = False
+    metrics = OF_RANKINGS
+    reads_pairs = False
 
     @classmethod
     def fits(cls, name: str, examples: Sequence[Example]) -> bool:
@@ -60,15 +52,13 @@ class Retrieval(SentenceTask):
         """A text is a query or a document only if its data says so."""
         return (Input(example.text),) if self.name in example.labels else ()
 
-    def build_head(self, config: BertConfig) -> nn.Module:
-        return nn.Identity()
-
     def targets(self, item: Item) -> Sequence[None]:
         return [None]
 
-    def logits(self, model: JointModel, states: Tensor, batch: Batch, positions: Tensor) -> Tensor:
-        vectors = normalize(pool(states, batch.layout, self.pooling))  # (*, D) -> (B, D)
-        return vectors[positions[:, 0]]  # (B, D) -> (K, D)
+    def compare(self, model: JointModel, vectors: Tensor, positions: Tensor) -> Tensor:
+        """The texts' vectors of length 1, which are compared when all are known: (B, D) -> (K,
+        D)."""
+        return normalize(vectors)[positions[:, 0]]  # (B, D) -> (K, D)
 
     def criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         raise NotImplementedError("a text to search with, or for, has no target")
@@ -101,6 +91,3 @@ class Retrieval(SentenceTask):
 
     def beside_gold(self, gold: Query | Document, prediction: Prediction) -> dict[str, Any]:
         return {"relevant": dict(gold.relevance)} if isinstance(gold, Query) else {}
-
-    def counterpart(self) -> Counterpart | None:
-        return None

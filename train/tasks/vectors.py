@@ -16,8 +16,17 @@ from minibert.model import BertConfig
 from train.batches import Batch
 from train.model import JointModel
 from train.settings import Settings
-from train.tasks.records import Counterpart
+from train.tasks.records import Counterpart, Metric
 from train.tasks.targets import SentenceTask
+
+# what `train.retrieval.measure_rankings` returns
+OF_RANKINGS = (
+    Metric("ndcg_at_10", is_shown=True),
+    Metric("mrr_at_10", is_shown=True),
+    Metric("recall_at_1", is_shown=True, is_percent=True),
+    Metric("recall_at_5", is_percent=True),
+    Metric("recall_at_10", is_percent=True),
+)
 
 
 class VectorTask(SentenceTask):
