@@ -37,12 +37,9 @@ PAGES = {
 }
 WORDNET = {"wordnet-base": "wordnet/data.*"}
 FEWEST_WORDS = 12  # of a paragraph: shorter ones are mostly menus, headings and cells of tables
-INLINE = set(
-    "a abbr acronym b big br cite code em font i img kbd q s samp small span strong sub sup tt u "
-    "var wbr".split()
-)  # every other tag ends a paragraph
-NOT_TEXT = {"head", "script", "style", "pre"}
 HEADINGS = {"h1", "h2", "h3", "h4", "h5", "h6"}
+BLOCKS = {"p", "div", "li", "dt", "dd", "td", "th", "blockquote", "pre"} | HEADINGS
+NOT_TEXT = {"head", "script", "style", "pre"} | HEADINGS
 
 Section = list[str]  # its paragraphs, each of them one line
 
@@ -60,15 +57,15 @@ class Page(HTMLParser):
         self.end_paragraph()
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag not in INLINE:
+        if tag in BLOCKS:
             self.end_paragraph()
         if tag in HEADINGS:
             self.sections.append([])
-        if not self.ignored and tag in NOT_TEXT | HEADINGS:
+        if not self.ignored and tag in NOT_TEXT:
             self.ignored = tag
 
     def handle_endtag(self, tag: str) -> None:
-        if tag not in INLINE:
+        if tag in BLOCKS:
             self.end_paragraph()
         if tag == self.ignored:
             self.ignored = ""
@@ -137,15 +134,16 @@ def clean(sections: Iterable[Section]) -> Iterator[Section]:
 
 
 def wikitext_sections(file: Path) -> Iterator[Section]:
-    """The sections of WikiText-2's text; a line " = Heading = " begins one."""
-    for is_heading, lines in groupby(read_lines(file), lambda line: line.startswith(" =")):
+    """The sections of WikiText-2's text: all of it but its headings, lines " = Heading = "."""
+    lines = [line.strip() for line in read_lines(file) if line.strip()]
+    for is_heading, paragraphs in groupby(lines, lambda line: line[0] == line[-1] == "="):
         if not is_heading:
-            yield [plain_wikitext(line) for line in lines]
+            yield [plain_wikitext(paragraph) for paragraph in paragraphs]
 
 
-def plain_wikitext(line: str) -> str:
-    """A line as it is usually written. Rare words, <unk> there, become BERT's own token [UNK]."""
-    text = re.sub(r" @(.)@ ", r"\1", line.replace("<unk>", "[UNK]"))  # " @-@ " is a hyphen
+def plain_wikitext(paragraph: str) -> str:
+    """The text as people write it. Rare words, <unk> there, become BERT's own token [UNK]."""
+    text = re.sub(r" @(.)@ ", r"\1", paragraph.replace("<unk>", "[UNK]"))  # " @-@ " is a hyphen
     text = re.sub(r'" (.*?) "', r'"\1"', text)
     return re.sub(r"(?<=[(\[]) | (?=[,.;:!?%)\]]|'s\b|n't\b)", "", text)
 
@@ -164,7 +162,7 @@ def write_prose(folder: Path, wikitext: Path | None, share: Path = SHARE) -> Non
     write_sections(folder / "train.txt", clean(s for file in files for s in sections_of(file)))
     if wikitext is not None:
         for name, split in (("valid.txt", "dev.txt"), ("test.txt", "test.txt")):
-            write_sections(folder / split, clean(wikitext_sections(wikitext / name)))
+            write_sections(folder / split, wikitext_sections(wikitext / name))
 
 
 def wordnet_pairs(file: Path) -> Iterator[tuple[str, str]]:
