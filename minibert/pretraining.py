@@ -56,6 +56,17 @@ class BertForPreTraining(Pretrained):
         parts = {name.partition(".")[0] for name in names}
         return cls(config, *(part in parts for part in ("pooler", "masked_words", "next_sentence")))
 
+    @classmethod
+    def of(cls, bert: Bert, **heads: nn.Module) -> "BertForPreTraining":
+        """The model of an encoder and some heads, "masked_words" and "next_sentence": these objects
+        themselves, and no copies."""
+        with torch.device("meta"):  # no memory, since the encoder is replaced
+            whole = cls(bert.config, False, False, False)
+        whole.bert = bert
+        for name, head in heads.items():
+            setattr(whole, name, head)
+        return whole
+
     @property
     def architecture(self) -> str:
         return ARCHITECTURES[self.masked_words is not None, self.next_sentence is not None]

@@ -623,8 +623,8 @@ def test_what_no_task_reads_is_refused(
     assert choices.startswith("text 1 has choices, which no task here reads: mood (sentence")
     (tmp_path / "x.jsonl").write_text('{"query": "a", "passage": "b"}\n')
     assert complaint(capsys, predict, run, "--input", tmp_path / "x.jsonl") == (
-        f"{tmp_path}/x.jsonl, line 1: needs text, or words, or text_a and text_b; it has query, "
-        "passage"
+        f"{tmp_path}/x.jsonl, line 1: needs text, or words, or text_a and text_b, or anchor and "
+        "positive; it has query, passage"
     )
 
 

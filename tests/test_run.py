@@ -38,6 +38,7 @@ from tests.training import (
     write_splits,
 )
 from train import fit as fit_module
+from train import precision
 from train import run as run_module
 from train.batches import Item
 from train.checkpoint import Progress, checkpoints, read_progress

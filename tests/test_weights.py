@@ -567,7 +567,7 @@ def test_a_config_without_a_size(key: str, tensors: Tensors, tmp_path: Path) -> 
 
 def test_what_newer_versions_added_may_be_absent(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {key: CONTENT[key] for key in REQUIRED})
-    assert read_config(tmp_path, BertConfig) == CONFIG
+    assert read_config(tmp_path / "config.json", BertConfig) == CONFIG
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ class Batch:
     sequences: list[tuple[int, int]]  # for each of the layout's: its item, and which part it is
     rows: list[tuple[int, ...]]  # for each item: where its parts stand in the layout
     starts: list[int]  # for each sequence of the layout: its first token
+    epoch: int = 0  # of training, counted from 1; 0 where the model is evaluated
     # for each task that has targets here: where they stand, (K) or (K, ...), and what they are
     positions: dict[str, Tensor] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
@@ -158,9 +159,12 @@ def _encode(inputs: Sequence[Input], tokenizer: Tokenizer) -> list[list[Tokens]]
 
 
 def collate(
-    items: Sequence[Item], tasks: Sequence[Reader], device: torch.device | str = "cpu"
+    items: Sequence[Item],
+    tasks: Sequence[Reader],
+    device: torch.device | str = "cpu",
+    epoch: int = 0,
 ) -> Batch:
-    """Pack items into a batch, with the targets of these tasks.
+    """Pack items into a batch, with the targets of these tasks. epoch: as in `Batch`.
 
     Sequences are sorted by length, so that those of equal length share one attention call.
     """
@@ -185,6 +189,7 @@ def collate(
             for i, item in enumerate(items)
         ],
         starts=[end - length for end, length in zip(accumulate(lengths), lengths, strict=True)],
+        epoch=epoch,
     )
     for task in tasks:
         task.add_targets(batch)

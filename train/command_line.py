@@ -53,7 +53,10 @@ def command_line(
             )
         return Settings(**read_settings(resume / "settings.toml")), resume, epochs
     if recipe is None and "data" not in given:
-        recipe = "newsroom"
+        if "text" in given:
+            given["data"] = ()
+        else:
+            recipe = "newsroom"
     base = read_settings(recipe_file(recipe)) if recipe else {}
     return Settings(**(base | given)), None, None
 
@@ -106,7 +109,7 @@ def new_folder(settings: Settings) -> Path:
         folder = Path(settings.output)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
-    name, source = name_of(settings.data[0])
+    name, source = name_of((*settings.data, *settings.text)[0])
     first = folder = Path("runs") / (name or Path(source).name)
     number = 1
     while True:

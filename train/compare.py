@@ -12,7 +12,7 @@ from train.load import load_data
 from train.report import final_table
 from train.sampling import plan_steps
 from train.settings import Settings
-from train.tasks import KINDS, Kinds, build_tasks
+from train.tasks import KINDS, Kinds, build_tasks, learnt_names
 from train.tasks.base import Task
 
 
@@ -26,7 +26,8 @@ def compare_single(
     """Train each task alone, and print joint against single. train: that of train/run.py."""
     results: dict[str, Metrics] = {"joint": joint}
     sets = load_data(settings, lambda _: None, kinds)
-    tasks = build_tasks(sets, settings, kinds)
+    learnt = learnt_names(sets)
+    tasks = [task for task in build_tasks(sets, settings, kinds) if task.name in learnt]
     for task in tasks:
         epochs = epochs_alone(settings, sets, tasks, task)
         print(f"\n{task.name} alone, {epochs} epochs")

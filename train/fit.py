@@ -54,7 +54,8 @@ def fit(
             )
 
     sizes = [len(source) for source in sources]
-    lengths = [[item.num_tokens for item in source] for source in sources]
+    is_grouped = settings.group_by_length
+    lengths = [[i.num_tokens for i in source] for source in sources] if is_grouped else None
     total_steps = settings.epochs * len(plan_steps(sizes, settings, epoch=1))
     cache: PrefixCache | None = None
     with signals() as stop_asked, closing(journal):
@@ -65,7 +66,8 @@ def fit(
             if not any(p.requires_grad for p in model.parameters()):
                 print("everything is frozen: nothing is trained, only evaluated")
                 break
-            prefix = parts.plan.prefix(progress.epoch) if settings.cache else 0
+            is_cached = settings.cache and not parts.hides_words
+            prefix = parts.plan.prefix(progress.epoch) if is_cached else 0
             if prefix != (cache.prefix if cache else 0):
                 items, memory = [*chain(*sources), *parts.dev], settings.cache_mib * 2**20
                 cache = PrefixCache(model, items, prefix, memory, run) if prefix else None
@@ -78,7 +80,10 @@ def fit(
                 if not progress.is_due:
                     step = steps[progress.position]
                     set_rates(optimizer, rate_factor(progress.step, total_steps, settings))
-                    batches = [parts.batch([sources[s][i] for s, i in batch]) for batch in step]
+                    batches = [
+                        parts.batch([sources[s][i] for s, i in batch], progress.epoch)
+                        for batch in step
+                    ]
                     losses = forward_backward(batches, model, forward, parts.mixer, tasks, settings)
                     learning = [p for p in parameters.values() if p.grad is not None]
                     norm = float(nn.utils.clip_grad_norm_(learning, settings.clip or float("inf")))

@@ -53,7 +53,8 @@ def train(
     if resume:
         check_data(run, parts.data)
     tasks, model, dev, test = parts.tasks, parts.model, parts.dev, parts.test
-    with used_words_only(parts.encoder.bert, parts.token_ids(), optimizer) as words:
+    occurring = None if parts.hides_words else parts.token_ids()
+    with used_words_only(parts.encoder.bert, occurring, optimizer) as words:
         print(overview(parts, words), flush=True)
         fit(parts, run, progress, started, resume, optimizer)
 

@@ -14,6 +14,7 @@ from minibert.formats.cards import write_card
 from minibert.formats.checkpoint import save_model
 from minibert.formats.names import checkpoint_name
 from minibert.formats.tensors import save_tensors
+from minibert.pretraining import BertForPreTraining
 from minibert.tokenizer import Tokenizer
 from train.model import JointModel, make_fast
 from train.settings import Settings
@@ -40,6 +41,9 @@ def save_run(
         if task.vector_pooling is not None:
             encoder.settings = replace(encoder.settings, pooling=task.vector_pooling)
     encoder.save_pretrained(run / "model", facts=facts, training=training)
+    parts = {t.pretraining_part: model.heads[t.name] for t in tasks if t.pretraining_part}
+    if parts:  # they stand in the encoder's files, as in Google's checkpoints
+        BertForPreTraining.of(encoder.bert, **parts).save_pretrained(run / "model")
     save_tensors(dict(model.heads.named_parameters()), run / "heads.safetensors")
     write_json(
         run / "tasks.json",
@@ -62,6 +66,8 @@ def save_for_transformers(
     """
     for task in tasks:
         counterpart = task.counterpart()
+        if task.pretraining_part:  # RUN/model has it
+            continue
         if counterpart is None:  # written in spite of that, the weights would compute another thing
             print(
                 f"{task.name}: not saved for transformers, none of whose classes computes it; a "

@@ -161,6 +161,11 @@ class Settings:
         below=1,
     )
 
+    expect: str = option(
+        "",
+        'the dev losses that a recorded run of these settings had, told at the start: "500=6.2, '
+        '2000=4.1", each with its step',
+    )
     mask_rate: float = option(
         0.15, "the share of a sequence's tokens that masked words are", above=0, below=1
     )

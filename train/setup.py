@@ -10,19 +10,22 @@ from torch import nn
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
 from train.batches import Batch, Item, collate, prepare
-from train.data.examples import DataSet
+from train.data.corpus import Corpus, unigram_entropy
+from train.data.examples import DataSet, fields_of
 from train.data.fingerprint import fingerprint
 from train.data.words import word_splitting
 from train.evaluation import check_monitor
 from train.freezing import FreezingPlan
 from train.load import load_data
 from train.mixing import LossMixer
-from train.model import JointModel, make_fast, set_dropout
+from train.model import Heads, JointModel, make_fast, set_dropout
 from train.precision import uses_bfloat16
+from train.scratch import is_new, new_encoder
 from train.settings import Settings
-from train.start import open_start, take_heads
-from train.tasks import KINDS, Kinds, build_tasks
+from train.start import Start, open_start, take_heads, take_pretraining_heads
+from train.tasks import KINDS, Kinds, build_tasks, build_text_tasks, learnt_names
 from train.tasks.base import Task
+from train.text import load_texts
 
 
 @dataclass
@@ -37,22 +40,37 @@ class Parts:
     model: JointModel  # around the encoder's own BERT
     mixer: LossMixer
     plan: FreezingPlan
-    sources: list[list[Item]]  # of each source of training data
+    labelled: list[list[Item]]  # of each source of training data
+    corpora: list[Corpus]  # plain text to train on
     dev: list[Item]
     test: list[Item]
     data: dict[str, Any]  # its fingerprint
 
-    def items(self) -> list[Item]:
-        """All items of all splits."""
-        return [item for items in (*self.sources, self.dev, self.test) for item in items]
+    @property
+    def sources(self) -> list[Sequence[Item]]:
+        """What is trained on, labelled or not."""
+        return [*self.labelled, *self.corpora]
 
-    def batch(self, items: Sequence[Item]) -> Batch:
-        """Items as one batch, with the targets of every task."""
-        return collate(items, self.tasks, self.device)
+    @property
+    def hides_words(self) -> bool:
+        """Whether a batch's input_ids depend on the epoch, and any word of the vocabulary can
+        stand in it."""
+        return any(task.hides_words for task in self.tasks)
+
+    def items(self) -> list[Item]:
+        """All items of all splits that are held in memory: all but the corpora."""
+        return [item for items in (*self.labelled, self.dev, self.test) for item in items]
+
+    def batch(self, items: Sequence[Item], epoch: int = 1) -> Batch:
+        """Items as one batch, with the targets of every task. epoch: of training, from 1."""
+        # What the sanity check memorises, it must be measured on: the masks of evaluation.
+        fixed = self.settings.overfit_batch > 0
+        return collate(items, self.tasks, self.device, 0 if fixed else epoch)
 
     def token_ids(self) -> set[int]:
         """The ids of all tokens that occur."""
-        return {i for item in self.items() for part in item.parts for i in part.ids}
+        found = {i for item in self.items() for part in item.parts for i in part.ids}
+        return found.union(*(corpus.token_ids() for corpus in self.corpora))
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """All that a run may learn, by name."""
@@ -78,27 +96,34 @@ def assemble(
     device = choose_device(settings.device)
     uses_bfloat16(settings.precision, device)  # raises where it cannot be had
     if sets is None:
-        sets = load_data(settings, announce, kinds)
+        sets = load_data(settings, announce, kinds) if settings.data or settings.dev_data else []
     if settings.overfit_batch:
-        sets = [first_examples(sets[0], settings.overfit_batch)]
-    tasks = build_tasks(sets, settings, kinds)
-    start = open_start(
-        settings.model,
-        kinds,
-        settings.revision,
-        max_length=settings.max_length,
-        device=device,
-        dtype=dtype,
-    )
+        sets = [first_examples(data, settings.overfit_batch) for data in sets[:1]]
+    tasks = build_tasks(sets, settings, kinds) if sets else []
+    start = first_weights(settings, kinds, device, dtype)
     encoder = start.encoder
+    text_tasks = build_text_tasks(settings, encoder.tokenizer, kinds)
+    labelled, dev, test, number = tokenize(sets, tasks, encoder)
+    texts = load_texts(settings, text_tasks, encoder.tokenizer, number, announce)
+    tasks += text_tasks
     chosen = {task.name: start.head_for(task, settings) for task in tasks}
-    sources, dev, test = tokenize(sets, tasks, encoder)
+    learnt = learnt_names(sets) | {task.name for task in text_tasks}
+    if is_new(settings.model) and not any(task.uses_pooler for task in tasks):
+        encoder.bert.pooler = None  # nothing would train it
     model = JointModel(encoder.bert, tasks).to(device, dtype)
     take_heads(model, tasks, start, chosen, announce)
+    take_pretraining_heads(model, tasks, start, announce)
+    if texts.train:
+        entropy = unigram_entropy(texts.train)
+        for told in filter(
+            None, (task.expectation(entropy, encoder.bert.config) for task in tasks)
+        ):
+            announce(told)
     make_fast(model)
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)
-    mixer = LossMixer(tasks, settings).to(device, dtype)
+    check_measured([task for task in tasks if task.name not in learnt], model)
+    mixer = LossMixer([t for t in tasks if t.name in learnt], settings).to(device, dtype)
     check_monitor(tasks, dev, settings.monitor)
     plan = FreezingPlan(model, settings.freeze, settings.unfreeze, tasks)
     if 0 < settings.epochs < (latest := max(plan.thawed, default=0)):
@@ -117,11 +142,23 @@ def assemble(
         model=model,
         mixer=mixer,
         plan=plan,
-        sources=sources,
-        dev=dev,
-        test=test,
-        data=fingerprint(sets),
+        labelled=labelled,
+        corpora=texts.train,
+        dev=dev + texts.dev,
+        test=test + texts.test,
+        data=fingerprint(sets, texts.data),
     )
+
+
+def first_weights(
+    settings: Settings, kinds: Kinds, device: torch.device, dtype: torch.dtype
+) -> Start:
+    """What a run starts from: random weights, or what `open_start` opens."""
+    more: dict[str, Any] = {"max_length": settings.max_length, "device": device, "dtype": dtype}
+    if not is_new(settings.model):
+        return open_start(settings.model, kinds, settings.revision, **more)
+    encoder = new_encoder(settings.model, settings.tokenizer, **more)
+    return Start(settings.model, encoder, [], Heads({}), settings)
 
 
 def first_examples(data: DataSet, count: int) -> DataSet:
@@ -131,21 +168,34 @@ def first_examples(data: DataSet, count: int) -> DataSet:
     return DataSet(data.name, {"train": examples, "dev": examples, "test": examples})
 
 
+def check_measured(tasks: Sequence[Task], model: JointModel) -> None:
+    """Raise InputError for a task that is only measured, and has a head."""
+    for task in tasks:
+        if list(model.heads[task.name].parameters()):
+            raise InputError(
+                f"{task.name} is in --dev-data alone, and its kind, {task.kind}, has a head, which "
+                "nothing trains. Give the data with --data; or name the tasks to keep with --tasks"
+            )
+
+
 def tokenize(
     sets: Sequence[DataSet], tasks: Sequence[Task], encoder: SentenceEncoder
-) -> tuple[list[list[Item]], list[Item], list[Item]]:
+) -> tuple[list[list[Item]], list[Item], list[Item], int]:
     """The items of each source's train split, of all dev splits and of all test splits: those with
-    a task's label."""
-    names = {task.name for task in tasks}
+    a task's label; and the number that the next item would have. Data that is only measured is read
+    by its own tasks alone, and these read no other."""
+    names, learnt = {task.name for task in tasks}, learnt_names(sets)
     made: dict[str, list[list[Item]]] = {"train": [], "dev": [], "test": []}
     number = 0
     for split, of_split in made.items():
         for data in sets:
             examples = [e for e in data.splits.get(split, ()) if names & e.labels.keys()]
-            of_split.append(prepare(examples, encoder.tokenizer, tasks, number))
+            reading = learnt if data.splits["train"] else fields_of(data)
+            readers = [task for task in tasks if task.name in reading]
+            of_split.append(prepare(examples, encoder.tokenizer, readers, number))
             number += len(examples)
     dev, test = ([item for items in made[split] for item in items] for split in ("dev", "test"))
-    return [items for items in made["train"] if items], dev, test
+    return [items for items in made["train"] if items], dev, test, number
 
 
 def choose_device(name: str) -> torch.device:

@@ -20,6 +20,7 @@ from minibert.formats.checkpoint import HeadWarning, read_head
 from minibert.formats.hub import PoolingWarning, find_model
 from minibert.formats.tensors import read_tensors
 from minibert.model import Bert, BertConfig
+from minibert.pretraining import BertForPreTraining
 from minibert.tokenizer import Tokenizer
 from train.checkpoint import fill
 from train.model import Heads, JointModel
@@ -40,6 +41,7 @@ class Start:
     splitting: str = "as BERT"  # how a text becomes words, as `split_text` takes it
     is_run: bool = False  # whether they are a run's, whose tasks are named as its data names them
     unread: str = ""  # what its head is, if that is for no kind of task
+    folder: Path | None = None  # of its files, if they are no run's
 
     def head_for(self, task: Task, settings: Settings) -> Task | None:
         """The task whose head gives another its first weights: the one of its name, or the only
@@ -81,7 +83,7 @@ def open_start(
             encoder = SentenceEncoder.from_pretrained(name, revision=revision, **more)
         problem = f", problem_type {found}" if (found := config.get("problem_type")) else ""
         unread = f"{architecture_of(config)}{problem}" if tensors else ""
-        return Start(name, encoder, [], Heads({}), settings, unread=unread)
+        return Start(name, encoder, [], Heads({}), settings, unread=unread, folder=folder)
     bert = Bert.from_folder(folder, dtype)[0].to(device)
     tokenizer = Tokenizer.from_folder(folder, bert.config.vocab_size)
     heads = build_heads([task], bert.config)
@@ -104,10 +106,12 @@ def open_run_folder(run: Path, kinds: Kinds = KINDS, **more: Any) -> Start:
         splitting = str(content["split_words"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{run / 'tasks.json'} does not describe tasks: {error!r}") from error
+    settings = Settings(**read_settings(run / "settings.toml"))
+    for task in tasks:
+        task.configure(settings)
     encoder = SentenceEncoder.from_pretrained(run / "model", **more)
     heads, file = build_heads(tasks, encoder.bert.config), run / "heads.safetensors"
     fill(dict(heads.named_parameters()), read_tensors(file), str(file))
-    settings = Settings(**read_settings(run / "settings.toml"))
     return Start(str(run), encoder, tasks, heads, settings, splitting, is_run=True)
 
 
@@ -246,3 +250,22 @@ def _take(head: nn.Module, task: Task, old_head: nn.Module, old: Task) -> bool:
     for own, tensor in pairs:
         own.copy_(tensor)
     return True
+
+
+@torch.no_grad()
+def take_pretraining_heads(
+    model: JointModel, tasks: Sequence[Task], start: Start, announce: Callable[[str], None]
+) -> None:
+    """Give the heads of pre-training the weights that a checkpoint has for them, and say of each
+    whether it has."""
+    wanted = [task for task in tasks if task.pretraining_part]
+    if not wanted or start.folder is None:
+        return
+    whole = BertForPreTraining.from_folder(start.folder)[0]
+    for task in wanted:
+        part = getattr(whole, task.pretraining_part)
+        if part is None:
+            announce(f"{task.name}: a new head, as {start.name} has none")
+        else:
+            model.heads[task.name].load_state_dict(part.state_dict())
+            announce(f"{task.name}: goes on from the head of {start.name}")

@@ -31,14 +31,15 @@ def only_decay_moves_unused_rows(build: BuildOptimizer) -> bool:
 
 @contextmanager
 def used_words_only(
-    bert: Bert, ids: Iterable[int], build: BuildOptimizer
+    bert: Bert, ids: Iterable[int] | None, build: BuildOptimizer
 ) -> Iterator["UsedWords | None"]:
     """While this is open, `bert` holds only the rows of the tokens `ids`; then the whole table is
     back, trained, however the block ends.
 
-    Yields None, and changes nothing, for an optimizer with which that would give another result.
+    Yields None, and changes nothing, for an optimizer with which that would give another result,
+    and where any word can stand in a text (ids is None).
     """
-    if not only_decay_moves_unused_rows(build):
+    if ids is None or not only_decay_moves_unused_rows(build):
         yield None
         return
     words = UsedWords(bert.embeddings.word, ids)

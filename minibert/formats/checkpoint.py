@@ -180,7 +180,7 @@ def load_model(
     and shapes, if the config or the weights cannot be used, or a tensor of the model is missing,
     unexpected or of a wrong shape.
     """
-    config, files = read_config(folder, config_class), weight_files(folder)
+    config, files = read_config(folder / "config.json", config_class), weight_files(folder)
     names = {known for file in files for name in tensor_names(file) if (known := model_name(name))}
     # A config may ask for a billion layers: it is refused before they are built.
     if config.num_hidden_layers > len(names):

@@ -37,14 +37,13 @@ class Config(Protocol):
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
-def read_config(folder: Path, config_class: type[AnyConfig]) -> AnyConfig:
-    """The config.json of a model folder, as an instance of `config_class`.
+def read_config(file: Path, config_class: type[AnyConfig]) -> AnyConfig:
+    """A config.json as an instance of `config_class`.
 
     The constructor of config_class raises ValueError, naming the field, for a value that cannot be.
     Raises InputError, naming file, key and value, for that, for a size that is missing, and for
     what is not a plain BERT encoder.
     """
-    file = folder / "config.json"
     content = read_object(file)
     for key, value in ONLY.items():
         if content.get(key, value) != value:

@@ -99,7 +99,8 @@ def run_products(options: argparse.Namespace) -> Outcome:
     """the rate of the float32 products of a MiniLM layer, by each way that PyTorch has to compute
     them"""
     with ready(
-        [machine.limit(read_config(find_model("minilm").path, BertConfig))], options.threads
+        [machine.limit(read_config(find_model("minilm").path / "config.json", BertConfig))],
+        options.threads,
     ) as workers:
         results = {job: race(workers, options.rounds, job) for job in machine.PRODUCTS}
     print(table(show.products(results)))
@@ -131,7 +132,7 @@ def measure(
 
     model: its folder, if it is not MiniLM.
     """
-    config = read_config(model or find_model("minilm").path, BertConfig)
+    config = read_config((model or find_model("minilm").path) / "config.json", BertConfig)
     limit = machine.limit(config, device, "float32" if device == "cpu" else "bfloat16")
     outcome = Outcome()
     with ready([*installed(engines), limit], options.threads) as workers:

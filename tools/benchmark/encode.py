@@ -97,7 +97,7 @@ def prepare(folder: Path, name: str, data_root: Path | None, count: int | None) 
             model
         )
     tokenizer.max_length = MAX_LENGTH
-    config = read_config(model, BertConfig)
+    config = read_config(model / "config.json", BertConfig)
     counted = {}
     for corpus, found in texts.items():
         lengths = [len(tokens.ids) for tokens in tokenizer.encode(found, "silent")]

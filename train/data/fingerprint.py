@@ -7,10 +7,11 @@ from typing import Any
 from train.data.examples import DataSet, Example, names_in
 
 
-def fingerprint(sets: Sequence[DataSet]) -> dict[str, Any]:
+def fingerprint(sets: Sequence[DataSet], texts: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """The labels of each task, and each split's size and SHA-256, as JSON can hold them.
 
-    Only what is learnt counts, in its order; where the files lie does not.
+    texts: the same of plain text. Only what is learnt counts, in its order; where the files lie
+    does not.
     """
     labels: dict[str, set[str]] = {}
     for data in sets:
@@ -22,7 +23,8 @@ def fingerprint(sets: Sequence[DataSet]) -> dict[str, Any]:
         "sets": [
             {"name": data.name, "splits": {s: _of(examples) for s, examples in data.splits.items()}}
             for data in sets
-        ],
+        ]
+        + list(texts),
     }
 
 

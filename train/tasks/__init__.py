@@ -9,18 +9,24 @@ from dataclasses import replace
 from typing import Any
 
 from minibert.files import InputError
-from train.data.examples import DataSet, Example
+from minibert.tokenizer import Tokenizer
+from train.data.examples import DataSet, Example, examples_by_label
 from train.model import Heads
 from train.parse import parse_by_task, parse_pairs
 from train.settings import Settings
 from train.tasks.base import FRAME, Metric, Prediction, Task
 from train.tasks.classification import SentenceClassification
+from train.tasks.contrastive import Contrastive
+from train.tasks.masked_words import MaskedWords
 from train.tasks.multilabel import MultilabelClassification
 from train.tasks.multiple_choice import MultipleChoice
+from train.tasks.next_sentence import NextSentence
 from train.tasks.pairs import PairClassification, PairClassificationApart, PairRegression
 from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
-from train.tasks.similarity import PairSimilarity
+from train.tasks.retrieval import Retrieval
+from train.tasks.simcse import SimCSE
+from train.tasks.similarity import PairOrder, PairSimilarity
 from train.tasks.tagging import TokenTagging
 from train.tasks.targets import TargetTask
 from train.tasks.words import WordTagging
@@ -34,6 +40,9 @@ KINDS: Kinds = (
     WordTagging,
     QuestionAnswering,
     MultipleChoice,
+    Retrieval,
+    Contrastive,
+    PairOrder,
     PairSimilarity,
     PairRegression,
     SentenceRegression,
@@ -41,6 +50,9 @@ KINDS: Kinds = (
     PairClassificationApart,
     MultilabelClassification,
     SentenceClassification,
+    MaskedWords,
+    NextSentence,
+    SimCSE,
 )
 
 
@@ -80,16 +92,14 @@ def classes_of(example: Example, kinds: Mapping[str, type[Task]]) -> set[tuple[s
 
 
 def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KINDS) -> list[Task]:
-    """The tasks are the labels that the training data has; `settings.tasks` keeps some of them.
+    """The tasks are the labels that the training data has, and those of data that is only measured;
+    `settings.tasks` keeps some of them.
 
     Labels of one name are one task, whichever sources they are from: their values are taken
     together. Raises InputError, naming file and line, for labels of mixed kinds, what a kind cannot
     learn, or a name that no task can have.
     """
-    found: dict[str, list[Example]] = {}
-    for example in (example for data in sets for example in data.splits["train"]):
-        for name in example.labels:
-            found.setdefault(name, []).append(example)
+    found = examples_by_label(sets)
     if missing := [name for name in settings.tasks if name not in found]:
         raise InputError(f"tasks = {', '.join(missing)}: the data's tasks are {', '.join(found)}")
     if not found:
@@ -111,12 +121,34 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
         kind_by_name[name] = kind
     _check_names_in(settings, found, kind_by_name)
     tasks = [kind.from_examples(name, found[name], settings) for name, kind in kind_by_name.items()]
+    learnt = learnt_names(sets)
     for task in tasks:
-        if task.takes_windows and settings.stride:
-            task.overlap = settings.stride
+        task.configure(settings)
+        if task.name not in learnt:
+            task.vector_pooling = None  # nothing trains its vectors
     others = (split for data in sets for name, split in data.splits.items() if name != "train")
     check_labels((example for split in others for example in split), tasks)
     return tasks
+
+
+def build_text_tasks(settings: Settings, tokenizer: Tokenizer, kinds: Kinds = KINDS) -> list[Task]:
+    """The tasks that `settings.objectives` names, which plain text makes; none without text.
+    Raises InputError for a word that is no kind's, and for objectives that read differently."""
+    if not settings.text:
+        return []
+    by_word = {kind.objective: kind for kind in kinds if kind.objective}
+    words = [word.strip() for word in settings.objectives.split(",")]
+    for word in words:
+        if word not in by_word:
+            raise InputError(
+                f"objectives = {settings.objectives!r}: {word!r} is not one of {', '.join(by_word)}"
+            )
+    if any(by_word[word].text_form == "twice" for word in words) and len(words) > 1:
+        raise InputError(
+            f"objectives = {settings.objectives!r}: these read a text in different ways; learn one "
+            "of them at a time"
+        )
+    return [by_word[word].from_text(settings, tokenizer) for word in dict.fromkeys(words)]
 
 
 def _check_names_in(
@@ -159,6 +191,11 @@ def _no_kind(name: str, examples: Sequence[Example], kinds: Kinds) -> InputError
             )
     of = "a text" if examples[0].second is None else "a pair"
     return InputError(f"the task {name}: no kind of task learns {shown(examples[0])} of {of}")
+
+
+def learnt_names(sets: Sequence[DataSet]) -> set[str]:
+    """The names of the labels that training examples have. Other tasks are only measured."""
+    return {name for data in sets for e in data.splits["train"] for name in e.labels}
 
 
 def check_labels(examples: Iterable[Example], tasks: Sequence[Task]) -> None:

@@ -4,19 +4,23 @@ A kind is a class derived from `Task`, in a file of its own, and one entry in a 
 derive from `TargetTask` of targets.py, which knows how a loss adds up over targets. CONTRIBUTING.md
 shows a whole one.
 
-Shapes: D hidden. `*` stands for the tokens, (N) packed.
+Shapes: D hidden, P texts of an item. `*` stands for the tokens, (N) packed.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from minibert.files import InputError
 from minibert.model import BertConfig
+from minibert.tokenizer import Tokenizer
 from train.batches import Batch, Input, Item
+from train.data.corpus import TextForm
 from train.data.examples import Example
 from train.model import JointModel
 from train.settings import Settings
@@ -28,12 +32,14 @@ class Prediction:
 
     scores: what the label was chosen from, for kinds that have classes: the probability of each.
     cut: how many tokens were cut off, and so not seen; of several sequences, where it was most.
+    vectors: of the texts that were read, (P, D), for kinds that measure vectors.
     """
 
     label: Any
     probability: Any = None
     scores: Mapping[str, float] | None = None
     cut: int = 0
+    vectors: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,11 @@ class Task(ABC):
     reads_pairs: ClassVar[bool] = False  # of texts; in `train.predict` a tab separates them
     takes_class_weights: ClassVar[bool] = False  # whether `class_weights` may name it
     takes_windows: ClassVar[bool] = False  # whether it can read a long text in windows
+    hides_words: ClassVar[bool] = False  # whether it changes a batch's input_ids
+    # of a kind that learns from plain text: its word in `settings.objectives`, and what it reads
+    objective: ClassVar[str] = ""
+    text_form: ClassVar[TextForm] = "sequence"
+    pretraining_part: ClassVar[str] = ""  # the part of BertForPreTraining that its head is
 
     overlap: int | None = None  # of the windows in which it reads long texts; None: they are cut
     vector_pooling: str | None = None  # how what it trains as sentence vectors is pooled
@@ -92,6 +103,11 @@ class Task(ABC):
     def __init__(self, name: str, labels: tuple[str, ...] = ()) -> None:
         self.name = name
         self.labels = labels
+
+    def configure(self, settings: Settings) -> None:
+        """Take from the settings what the examples do not tell."""
+        if self.takes_windows and settings.stride:
+            self.overlap = settings.stride
 
     # From data to a task
 
@@ -164,6 +180,21 @@ class Task(ABC):
         """
         return None
 
+    @classmethod
+    def from_text(cls, settings: Settings, tokenizer: Tokenizer) -> "Task":
+        """The task that plain text makes. Only kinds that have an `objective` are asked."""
+        raise NotImplementedError(f"{cls.__name__} does not learn from plain text")
+
+    def text_label(self, text: str, follows: bool) -> Any:
+        """What an example of plain text has as this task's label. follows: whether its second
+        segment follows the first."""
+        raise NotImplementedError(f"{type(self).__name__} does not learn from plain text")
+
+    def expectation(self, entropy: float, config: BertConfig) -> str:
+        """What its loss on plain text is at first, for people. entropy: of the text's tokens, in
+        nats."""
+        return ""
+
     def goes_on_from(self, other: "Task", settings: Settings) -> bool:
         """Whether the head of another task can give this one its first weights.
 
@@ -215,6 +246,13 @@ class Task(ABC):
     def is_right(self, gold: Any, predicted: Any) -> bool:
         """Whether a predicted label is the right one."""
         return gold == predicted
+
+    def are_right(self, items: Sequence[Item], predictions: Sequence[Prediction]) -> Sequence[bool]:
+        """Which predictions are right. Of some kinds, only all items together tell."""
+        return [
+            self.is_right(item.example.labels[self.name], found.label)
+            for item, found in zip(items, predictions, strict=True)
+        ]
 
     def error(self, gold: Any, prediction: Prediction) -> float:
         """How wrong a prediction is: 0 if it is right, and the more, the worse. The report's worst

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class SentenceRegression(SentenceTask):
 
     kind = "regression"
     takes_windows = True
-    metrics = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("spearman", is_shown=True),
         Metric("pearson"),
         Metric("root_mean_squared_error", is_shown=True, sign=-1),

@@ -1,0 +1,79 @@
+"""`settings.text` -> corpora to learn from, and the held-out sequences that measure it."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from minibert.files import InputError
+from minibert.tokenizer import Tokenizer
+from train.batches import Item
+from train.data.corpus import Corpus, TextForm, cut_up, tokenize_files
+from train.data.documents import text_files
+from train.settings import Settings
+from train.tasks.base import Task
+
+MOST_HELD_OUT = 1000  # sequences, where a text has no dev split of its own
+HELD_OUT = 0.02  # the share of a text that they are, if that is less
+
+
+@dataclass
+class Texts:
+    """Plain text as a run needs it. Only train may be larger than memory."""
+
+    train: list[Corpus] = field(default_factory=list)
+    dev: list[Item] = field(default_factory=list)
+    test: list[Item] = field(default_factory=list)
+    data: list[dict[str, Any]] = field(default_factory=list)  # their fingerprints
+
+
+def load_texts(
+    settings: Settings,
+    tasks: Sequence[Task],
+    tokenizer: Tokenizer,
+    first_number: int,
+    announce: Callable[[str], None] = print,
+) -> Texts:
+    """The text of a run, tokenized; items are numbered from `first_number` on. The end of a text
+    that has no dev split is cut off for it, and `announce` is told.
+
+    Raises InputError, naming file and line, for what cannot be read, or is too little.
+    """
+    texts, number = Texts(), first_number
+    form: TextForm = next((t.text_form for t in tasks if t.text_form != "sequence"), "sequence")
+    for source in settings.text:
+        splits: dict[str, Corpus] = {}
+        record: dict[str, Any] = {"name": Path(source).name, "splits": {}}
+        for split, files in text_files(Path(os.path.expanduser(source))).items():
+            text = tokenize_files(files, tokenizer, settings.documents, settings.encoding)
+            splits[split] = whole = cut_up(text, tokenizer, tasks, form, settings, number)
+            number += len(whole)
+            record["splits"][split] = {"examples": len(whole), "sha256": text.sha256}
+            announce(
+                f"{source}: {split} has {int(text.counts.sum()):,} tokens in {len(text.starts):,} "
+                f"documents, which fill {len(whole):,} sequences of up to {tokenizer.max_length}"
+            )
+        if settings.overfit_batch:
+            few = splits["train"].part(0, settings.overfit_batch)
+            splits = {"train": few, "dev": few, "test": few}
+        elif "dev" not in splits:
+            splits |= held_out(splits["train"], source, announce)
+        texts.train.append(splits["train"])
+        texts.dev += splits["dev"]
+        texts.test += splits.get("test", ())
+        texts.data.append(record)
+    return texts
+
+
+def held_out(whole: Corpus, source: str, announce: Callable[[str], None]) -> dict[str, Corpus]:
+    """A text's train and dev split: its end is dev."""
+    count = min(MOST_HELD_OUT, max(1, round(HELD_OUT * len(whole))))
+    cut = len(whole) - count
+    if cut == 0:
+        raise InputError(
+            f"--text {source}: there is one sequence in it, and none to measure with: give more "
+            "text, or a dev split"
+        )
+    announce(f"{source}: no dev split, so its last {count:,} sequences are cut off for it")
+    return {"train": whole.part(0, cut), "dev": whole.part(cut, len(whole))}
