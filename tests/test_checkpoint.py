@@ -123,6 +123,16 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "schedule": "cosine",
         "label_smoothing": 0.1,
     },
+    # steps of 1, 1, 2, 2 batches, then of 3, 3; stops in the middle of the second epoch
+    "pieces": {
+        "mini_batch_size": 3,
+        "accumulate": 3,
+        "ramp_steps": 5,
+        "max_steps": 6,
+        "epochs": 3,
+        "dropout": 0.2,
+        "freeze": "embeddings",
+    },
     # stops at 18
     "early stopping": {
         "patience": 2,
@@ -164,6 +174,8 @@ def uninterrupted(
         ("thawing", [9]),
         ("sources", [4, 5, 18]),
         ("sources", [14]),
+        ("pieces", [1, 4, 5]),
+        ("pieces", [6]),
         ("early stopping", [7, 17]),
         ("early stopping", [18]),
     ],
