@@ -218,7 +218,8 @@ def test_early_stopping_scenario_stops_early(
 
 
 @pytest.mark.parametrize(
-    ("name", "cut", "saved"), [("thawing", 6, 4), ("sources", 12, 10), ("accumulation", 6, 4)]
+    ("name", "cut", "saved"),
+    [("thawing", 6, 4), ("sources", 12, 10), ("accumulation", 6, 4), ("pieces", 6, 4)],
 )
 def test_a_run_that_was_cut_off_goes_on_from_its_last_checkpoint(
     uninterrupted: Callable[[str], tuple[Settings, Any]],
