@@ -49,6 +49,8 @@ NOT_THERE = (  # settings that the plain loop does not have
     "group_lr",
     "label_smoothing",
     "layer_decay",
+    "max_steps",
+    "mini_batch_size",
     "patience",
     "schedule",
     "unfreeze",

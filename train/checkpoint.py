@@ -77,10 +77,11 @@ class Progress:
         )
 
     def is_over(self, settings: Settings) -> bool:
-        """Whether all epochs or steps are done, or the last evaluations were no better."""
+        """Whether all epochs or steps are done, with the evaluation after them, or the last
+        evaluations were no better."""
         impatient = 0 < settings.patience <= self.evaluations_since_best
-        done = self.epoch > settings.epochs or 0 < settings.max_steps <= self.step
-        return done or impatient
+        has_all_steps = 0 < settings.max_steps <= self.step and not self.is_due
+        return self.epoch > settings.epochs or has_all_steps or impatient
 
 
 def save_checkpoint(

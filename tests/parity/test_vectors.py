@@ -22,9 +22,11 @@ from minibert.formats.names import checkpoint_name
 from tests.training import World, make_world, sentence, write_json_lines
 from train.batches import collate, prepare
 from train.data.examples import DataSet, Example, Negatives
+from train.mixing import LossMixer
 from train.model import JointModel
 from train.run import train
 from train.settings import Settings
+from train.step import forward_backward
 from train.tasks import build_tasks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -111,6 +113,18 @@ def draw(data: str, count: int = 7) -> tuple[list[Example], list[list[str]], Ten
     return examples, used, gold
 
 
+def assert_gradients(ours: SentenceEncoder, theirs: SentenceTransformer, bound: float) -> None:
+    """All parameters of both encoders have the same gradient."""
+    wanted = dict(theirs[0].model.named_parameters())
+    largest = 0.0
+    for name, parameter in ours.bert.named_parameters():
+        gradient = wanted[checkpoint_name(name)].grad
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=bound, msg=name)
+        largest = max(largest, float(parameter.grad.abs().max()))
+    assert largest > 0.01
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_loss_and_gradients(name: str, folder: Path) -> None:
     data, changes, their_loss = CASES[name]
@@ -138,14 +152,7 @@ def test_loss_and_gradients(name: str, folder: Path) -> None:
 
     assert float(expected.detach()) > 0.01
     torch.testing.assert_close(loss, expected, rtol=0, atol=bound)
-    wanted = dict(theirs[0].model.named_parameters())
-    largest = 0.0
-    for parameter, ours in encoder.bert.named_parameters():
-        gradient = wanted[checkpoint_name(parameter)].grad
-        assert ours.grad is not None
-        torch.testing.assert_close(ours.grad, gradient, rtol=0, atol=bound, msg=parameter)
-        largest = max(largest, float(ours.grad.abs().max()))
-    assert largest > 0.01
+    assert_gradients(encoder, theirs, bound)
     if data == "classes":
         torch.testing.assert_close(
             model.heads["relation"].classifier.weight.grad,
@@ -175,3 +182,24 @@ def test_they_open_what_a_run_leaves(world: World, tmp_path: Path) -> None:
         assert expected.shape == (20, size or 24)
         vectors = ours.encode(texts, truncate_dim=size)
         np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("data", ["0 negatives", "2 negatives"])
+def test_gradients_of_batches_in_pieces(data: str, folder: Path) -> None:
+    """Both compute seven examples in pieces: of three sequences here, of three texts of a column
+    there."""
+    examples, columns, gold = draw(data)
+    settings = Settings(mini_batch_size=3)
+    tasks = build_tasks([DataSet("x", {"train": examples})], settings)
+    encoder = SentenceEncoder.from_pretrained(folder, device="cpu")
+    model = JointModel(encoder.bert, tasks).double().eval()
+    batch = collate(prepare(examples, encoder.tokenizer, tasks), tasks)
+    mixer = LossMixer(tasks, settings)
+    found = forward_backward([batch], model, model, mixer, tasks, settings).means()
+
+    theirs = SentenceTransformer(str(folder), device="cpu").double().eval()
+    criterion = losses.CachedMultipleNegativesRankingLoss(theirs, mini_batch_size=3)
+    expected = criterion([theirs.preprocess(column) for column in columns], gold)
+    expected.backward()
+    assert found["positive"] == pytest.approx(float(expected), rel=1e-9)
+    assert_gradients(encoder, theirs, 1e-9)
