@@ -9,8 +9,9 @@ from typing import Any
 from minibert.files import InputError
 from minibert.tokenizer import Tokenizer
 from train.batches import Item
-from train.data.corpus import Corpus, TextForm, cut_up, tokenize_files
+from train.data.corpus import Corpus, TextForm, cut_up
 from train.data.documents import text_files
+from train.data.token_file import tokenize_files
 from train.settings import Settings
 from train.tasks.base import Task
 

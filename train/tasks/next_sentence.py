@@ -16,12 +16,12 @@ from train.data.examples import Example
 from train.model import JointModel
 from train.settings import Settings
 from train.tasks.base import Counterpart, Task
-from train.tasks.classification import SentenceClassification
+from train.tasks.pairs import PairClassification
 
 NEXT, RANDOM = "next", "random"  # in the order of Google's head
 
 
-class NextSentence(SentenceClassification):
+class NextSentence(PairClassification):
     """Whether a text's second segment follows the first or is from another document, by
     cross-entropy from BERT's pooler (Devlin et al. 2019, section 3.1, task 2).
 
@@ -33,8 +33,6 @@ class NextSentence(SentenceClassification):
     objective = "next"
     text_form = "segments"
     pretraining_part = "next_sentence"
-    takes_windows = False
-    uses_token_types = True
 
     def __init__(self, name: str) -> None:
         super().__init__(name, (NEXT, RANDOM), "pooler")
