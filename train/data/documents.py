@@ -19,8 +19,9 @@ class Line(NamedTuple):
 
 
 def text_files(source: Path) -> dict[str, list[Path]]:
-    """The files of each split: a single file is all train; in a folder they have the splits' names,
-    or else all of its .txt files are train. Raises InputError if there are none."""
+    """The files of each split that there is: a single file is all train; in a folder they have the
+    splits' names, and if none is train.txt, all other .txt files are train. Raises InputError if
+    there are none."""
     if source.is_file():
         return {"train": [source]}
     if not source.is_dir():
@@ -31,8 +32,8 @@ def text_files(source: Path) -> dict[str, list[Path]]:
     }
     if not found["train"]:
         found["train"] = sorted(set(source.glob("*.txt")) - {*found["dev"], *found["test"]})
-    if not found["train"]:
-        raise InputError(f"--text {source}: the folder has no .txt file to learn from")
+    if not any(found.values()):
+        raise InputError(f"--text {source}: the folder has no .txt file")
     return {split: files for split, files in found.items() if files}
 
 

@@ -47,6 +47,7 @@ class MaskedWords(Task):
     objective = "masked"
     hides_words = True
     pretraining_part = "masked_words"
+    instead = 'python -m minibert fill-mask "a [MASK] text" --model RUN/model'
     metrics = (
         # of the right words, their geometric mean: unlike accuracy, it rises with every improvement
         Metric("probability"),
@@ -97,7 +98,7 @@ class MaskedWords(Task):
         )
 
     def inputs(self, example: Example) -> tuple[Input, ...]:
-        """Nothing: a text to predict on has its own masks, which `minibert fill-mask` fills."""
+        """Nothing: a text to predict on has its own masks."""
         return ()
 
     def build_head(self, config: BertConfig) -> nn.Module:
