@@ -41,6 +41,7 @@ from tools.parity import (
     their_states,
     worst,
 )
+from tools.pretraining_parity import our_schooling, small_schooling, their_schooling
 from tools.training_parity import (
     Course,
     Lesson,
@@ -281,6 +282,27 @@ def minilm_training_difference() -> float:
     return loss_difference(our_course(lesson), their_course(lesson))
 
 
+@cache
+def schoolings(dtype: torch.dtype) -> list[tuple[Course, Course]]:
+    """Two hundred steps of a small model's pre-training: ours and transformers', with masked words
+    alone, and with next sentences too and gradients accumulated."""
+    found = []
+    for objectives, changes in (
+        ("masked", {}),
+        ("masked, next", {"batch_size": 3, "accumulate": 3}),
+    ):
+        with TemporaryDirectory() as folder:
+            schooling = small_schooling(Path(folder), objectives, 200, dtype, **changes)
+            found.append((our_schooling(schooling), their_schooling(schooling)))
+    return found
+
+
+def schooling_difference(
+    difference: Callable[[Course, Course], float], dtype: torch.dtype = torch.float64
+) -> float:
+    return worst(difference(ours, theirs) for ours, theirs in schoolings(dtype))
+
+
 def half_precision_ratio() -> float:
     """The worst ratio, over both layouts, the embeddings and each layer, of our error to
     transformers'."""
@@ -374,6 +396,24 @@ def live_claims() -> list[Claim]:
             "transformers + torch.optim",
             1e-3,
             minilm_training_difference,
+        ),
+        Claim(
+            "pre-training, 200 steps in float64: every loss, relative; masked words, next sentence",
+            "transformers + torch.optim",
+            1e-9,
+            lambda: schooling_difference(loss_difference),
+        ),
+        Claim(
+            "the same: every parameter at the end, relative",
+            "transformers + torch.optim",
+            1e-9,
+            lambda: schooling_difference(parameter_difference),
+        ),
+        Claim(
+            "pre-training, 200 steps in float32: every loss, relative",
+            "transformers + torch.optim",
+            1e-5,
+            lambda: schooling_difference(loss_difference, torch.float32),
         ),
     ]
 

@@ -76,13 +76,23 @@ def newsroom(count: int) -> list[Example]:
 
 
 def write_small_model(folder: Path, examples: Sequence[Example]) -> None:
-    """A BERT of two layers with random weights, whose vocabulary is the sentences' letters and most
-    frequent words."""
+    """A BERT of two layers with random weights, whose vocabulary is the sentences' own."""
+    config = small_config(folder, examples)
+    torch.manual_seed(0)
+    shake(Bert(config, pooler=False), 0.05).save_pretrained(folder)
+
+
+def small_config(folder: Path, examples: Sequence[Example]) -> BertConfig:
+    """The sizes of a BERT of two layers; its vocabulary, the sentences' letters and most frequent
+    words, is written into the folder."""
     words = Counter(word.lower() for example in examples for word in example.words or ())
     letters = sorted({letter for word in words for letter in word})
     whole = [word for word, _ in words.most_common(300) if len(word) > 1]
     vocabulary = [*SPECIAL_TOKENS, *letters, *(f"##{letter}" for letter in letters), *whole]
-    config = BertConfig(
+    (folder / "vocab.txt").write_text(
+        "".join(f"{token}\n" for token in vocabulary), encoding="utf-8"
+    )
+    return BertConfig(
         vocab_size=len(vocabulary),
         hidden_size=24,
         num_hidden_layers=2,
@@ -90,11 +100,6 @@ def write_small_model(folder: Path, examples: Sequence[Example]) -> None:
         intermediate_size=40,
         max_position_embeddings=128,
         initializer_range=0.1,
-    )
-    torch.manual_seed(0)
-    shake(Bert(config, pooler=False), 0.05).save_pretrained(folder)
-    (folder / "vocab.txt").write_text(
-        "".join(f"{token}\n" for token in vocabulary), encoding="utf-8"
     )
 
 
@@ -125,21 +130,12 @@ def our_course(
     batches that share a step's sentences, whose words are not equally many."""
     parts = our_parts(lesson)
     model, (items,) = parts.model, parts.sources
-    losses = []
+    steps = [
+        [parts.batch([items[i] for i in step[n::accumulate]]) for n in range(accumulate)]
+        for step in lesson.order()
+    ]
     with used_words_only(model.bert, parts.token_ids(), adamw):
-        optimizer = build_optimizer(model, parts.mixer, lesson.settings)
-        forward = layout(model) if layout else model
-        for number, step in enumerate(lesson.order()):
-            set_rates(optimizer, rate_factor(number, lesson.steps, lesson.settings))
-            shares = [step[i::accumulate] for i in range(min(accumulate, len(step)))]
-            batches = [parts.batch([items[i] for i in share]) for share in shares]
-            found = forward_backward(
-                batches, model, forward, parts.mixer, parts.tasks, lesson.settings
-            )
-            nn.utils.clip_grad_norm_(model.parameters(), lesson.settings.clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(found.means())
+        losses = our_losses(parts, steps, layout(model) if layout else model)
     parameters = {
         checkpoint_name(name): p.detach()
         for name, p in model.bert.named_parameters()
@@ -148,6 +144,23 @@ def our_course(
     return Course(
         losses, parameters | {name: p.detach() for name, p in model.heads.named_parameters()}
     )
+
+
+def our_losses(
+    parts: Parts, steps: Sequence[Sequence[Batch]], forward: Forward
+) -> list[dict[str, float]]:
+    """Train by some steps' batches, as train/run.py does. Returns each step's losses."""
+    model, settings = parts.model, parts.settings
+    optimizer = build_optimizer(model, parts.mixer, settings)
+    losses = []
+    for number, batches in enumerate(steps):
+        set_rates(optimizer, rate_factor(number, len(steps), settings))
+        found = forward_backward(batches, model, forward, parts.mixer, parts.tasks, settings)
+        nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(found.means())
+    return losses
 
 
 def their_course(lesson: Lesson) -> Course:
@@ -172,29 +185,7 @@ def their_course(lesson: Lesson) -> Course:
         {name.replace("classifier.", ""): value for name, value in first.items()}
     )
 
-    def is_decayed(name: str) -> bool:
-        return not name.endswith("bias") and "LayerNorm" not in name
-
-    groups = [
-        {
-            "params": [p for n, p in module.named_parameters() if is_decayed(n) == decays],
-            "lr": rate,
-            "weight_decay": d,
-        }
-        for module, rate in ((bert, settings.lr), (heads, settings.head_lr))
-        for decays, d in ((True, settings.weight_decay), (False, 0.0))
-    ]
-    optimizer = torch.optim.AdamW(groups, fused=True)  # the default's loops take nine times as long
-    warmup = round(settings.warmup * lesson.steps)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: (
-            (step + 1) / (warmup + 1)
-            if step < warmup
-            else (lesson.steps - step) / max(lesson.steps - warmup, 1)
-        ),
-    )
-    parameters = [*bert.parameters(), *heads.parameters()]
+    step_by = their_stepper(bert, heads, settings, lesson.steps)
     losses = []
     for step in lesson.order():
         examples = [lesson.examples[i] for i in step]
@@ -220,14 +211,49 @@ def their_course(lesson: Lesson) -> Course:
         entities_loss = F.cross_entropy(
             heads["entities"](hidden).flatten(0, 1), targets.flatten(), ignore_index=-100
         )
-        (topic_loss + entities_loss).backward()
-        nn.utils.clip_grad_norm_(parameters, settings.clip)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
+        step_by(topic_loss + entities_loss)
         losses.append({"topic": topic_loss.item(), "entities": entities_loss.item()})
     named = {name.replace(".", ".classifier."): p.detach() for name, p in heads.named_parameters()}
     return Course(losses, {name: p.detach() for name, p in bert.named_parameters()} | named)
+
+
+def their_stepper(
+    encoder: nn.Module, heads: nn.Module, settings: Settings, steps: int
+) -> Callable[[Tensor], None]:
+    """What takes one step down a loss, by torch.optim's AdamW, linear schedule and clipping."""
+    named = dict(encoder.named_parameters())
+    shared = {id(p) for p in named.values()}  # a tied decoder learns as the embeddings do
+    others = {name: p for name, p in heads.named_parameters() if id(p) not in shared}
+
+    def is_decayed(name: str) -> bool:
+        return not name.endswith("bias") and "LayerNorm" not in name
+
+    groups = [
+        {
+            "params": [p for n, p in parameters.items() if is_decayed(n) == decays],
+            "lr": rate,
+            "weight_decay": d,
+        }
+        for parameters, rate in ((named, settings.lr), (others, settings.head_lr))
+        for decays, d in ((True, settings.weight_decay), (False, 0.0))
+    ]
+    optimizer = torch.optim.AdamW(groups, fused=True)  # the default's loops take nine times as long
+    warmup = round(settings.warmup * steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: (
+            (step + 1) / (warmup + 1) if step < warmup else (steps - step) / max(steps - warmup, 1)
+        ),
+    )
+
+    def take(loss: Tensor) -> None:
+        loss.backward()
+        nn.utils.clip_grad_norm_([*named.values(), *others.values()], settings.clip)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+
+    return take
 
 
 def loss_difference(ours: Course, theirs: Course) -> float:

@@ -1,16 +1,17 @@
 """python -m train.evaluate RUN --data PATH: how good a finished run is on any data with its
-labels, and where it is wrong."""
+labels, and where it is wrong. With --text PATH: how well it knows the words of plain text."""
 
 import argparse
 import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from minibert.program import run_program
 from train.analysis import Analysis, analyse
-from train.batches import prepare
+from train.batches import Item, prepare
 from train.evaluation import Metrics
 from train.evaluation import evaluate as measured
 from train.load import load_split
@@ -18,6 +19,7 @@ from train.report import report_sections
 from train.saved import open_run
 from train.tasks import KINDS, Kinds
 from train.tasks.base import Task
+from train.text import load_text_split
 
 
 @dataclass(frozen=True)
@@ -47,23 +49,26 @@ class Evaluation:
         return "\n\n".join(f"{heading}\n\n{text}" for heading, text in sections)
 
 
-def evaluate(name: str, data: str, split: str, kinds: Kinds = KINDS) -> Evaluation:
-    """Evaluate a finished run on one split of some data; a single file is its own split.
+def evaluate(
+    name: str, data: str | None, split: str, kinds: Kinds = KINDS, *, text: str | None = None
+) -> Evaluation:
+    """Evaluate a finished run on one split of some data or plain text; a single file is its own
+    split.
 
     name: as `open_run` takes it. Raises InputError for a folder that is no run, and for data that
     the run has no label of.
     """
     run = open_run(name, kinds)
-    examples = load_split(
-        data,
-        split,
-        run.settings,
-        run.tasks,
-        lambda text: print(text, file=sys.stderr),
-        kinds,
-        is_run=run.is_run,
-    )
-    items = prepare(examples, run.encoder.tokenizer, run.tasks)
+    tokenizer, announce = run.encoder.tokenizer, partial(print, file=sys.stderr)
+    items: list[Item]
+    if text is not None:
+        items = [*load_text_split(text, split, run.settings, run.tasks, tokenizer, announce)]
+    else:
+        assert data is not None
+        examples = load_split(
+            data, split, run.settings, run.tasks, announce, kinds, is_run=run.is_run
+        )
+        items = prepare(examples, tokenizer, run.tasks)
     metrics, predictions = measured(run.model, run.tasks, items)
     return Evaluation(split, run.tasks, metrics, analyse(run.tasks, items, predictions))
 
@@ -74,9 +79,9 @@ def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:
     parser.add_argument(
         "run", metavar="RUN", help="a finished run, or a folder or Hub id with a fine-tuned head"
     )
-    parser.add_argument(
-        "--data", required=True, metavar="PATH", help="as of train.run: a data folder, a file ..."
-    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", metavar="PATH", help="as of train.run: a data folder, a file ...")
+    source.add_argument("--text", metavar="PATH", help="plain text: a folder, or a file")
     parser.add_argument(
         "--split", default="test", help="train, dev or test (the default); a single file is train"
     )
@@ -84,7 +89,7 @@ def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:
     options = parser.parse_args(arguments)
 
     def program() -> None:
-        found = evaluate(options.run, options.data, options.split, kinds)
+        found = evaluate(options.run, options.data, options.split, kinds, text=options.text)
         print(
             json.dumps(found.as_record(), indent=2, ensure_ascii=False, allow_nan=False)
             if options.json

@@ -99,7 +99,7 @@ def assemble(
         sets = load_data(settings, announce, kinds) if settings.data or settings.dev_data else []
     if settings.overfit_batch:
         sets = [first_examples(data, settings.overfit_batch) for data in sets[:1]]
-    tasks = build_tasks(sets, settings, kinds) if sets else []
+    tasks = build_tasks(sets, settings, kinds)
     start = first_weights(settings, kinds, device, dtype)
     encoder = start.encoder
     text_tasks = build_text_tasks(settings, encoder.tokenizer, kinds)
@@ -156,6 +156,10 @@ def first_weights(
     """What a run starts from: random weights, or what `open_start` opens."""
     more: dict[str, Any] = {"max_length": settings.max_length, "device": device, "dtype": dtype}
     if not is_new(settings.model):
+        if settings.tokenizer is not None:
+            raise InputError(
+                f"tokenizer = {settings.tokenizer!r}: {settings.model} has a vocabulary of its own"
+            )
         return open_start(settings.model, kinds, settings.revision, **more)
     encoder = new_encoder(settings.model, settings.tokenizer, **more)
     return Start(settings.model, encoder, [], Heads({}), settings)

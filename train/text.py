@@ -9,8 +9,9 @@ from typing import Any
 from minibert.files import InputError
 from minibert.tokenizer import Tokenizer
 from train.batches import Item
-from train.data.corpus import Corpus, TextForm, cut_up, tokenize_files
+from train.data.corpus import Corpus, TextForm, cut_up
 from train.data.documents import text_files
+from train.data.token_file import tokenize_files
 from train.settings import Settings
 from train.tasks.base import Task
 
@@ -41,19 +42,17 @@ def load_texts(
     Raises InputError, naming file and line, for what cannot be read, or is too little.
     """
     texts, number = Texts(), first_number
-    form: TextForm = next((t.text_form for t in tasks if t.text_form != "sequence"), "sequence")
     for source in settings.text:
         splits: dict[str, Corpus] = {}
         record: dict[str, Any] = {"name": Path(source).name, "splits": {}}
-        for split, files in text_files(Path(os.path.expanduser(source))).items():
-            text = tokenize_files(files, tokenizer, settings.documents, settings.encoding)
-            splits[split] = whole = cut_up(text, tokenizer, tasks, form, settings, number)
+        found = text_files(Path(os.path.expanduser(source)))
+        if "train" not in found:
+            raise InputError(f"--text {source}: the folder has no .txt file to learn from")
+        for split, files in found.items():
+            splits[split] = whole = read_corpus(files, settings, tasks, tokenizer, number)
             number += len(whole)
-            record["splits"][split] = {"examples": len(whole), "sha256": text.sha256}
-            announce(
-                f"{source}: {split} has {int(text.counts.sum()):,} tokens in {len(text.starts):,} "
-                f"documents, which fill {len(whole):,} sequences of up to {tokenizer.max_length}"
-            )
+            record["splits"][split] = {"examples": len(whole), "sha256": whole.text.sha256}
+            announce(f"{source}: {split} has {described(whole)}")
         if settings.overfit_batch:
             few = splits["train"].part(0, settings.overfit_batch)
             splits = {"train": few, "dev": few, "test": few}
@@ -64,6 +63,52 @@ def load_texts(
         texts.test += splits.get("test", ())
         texts.data.append(record)
     return texts
+
+
+def read_corpus(
+    files: Sequence[Path],
+    settings: Settings,
+    tasks: Sequence[Task],
+    tokenizer: Tokenizer,
+    first_number: int = 0,
+) -> Corpus:
+    """The sequences of some files, in the form that the tasks read. Errors as of `load_texts`."""
+    form: TextForm = next((t.text_form for t in tasks if t.text_form != "sequence"), "sequence")
+    text = tokenize_files(files, tokenizer, settings.documents, settings.encoding)
+    return cut_up(text, tokenizer, tasks, form, settings, first_number)
+
+
+def described(corpus: Corpus) -> str:
+    """How much text there is, for people."""
+    text, limit = corpus.text, corpus.tokenizer.max_length
+    return (
+        f"{int(text.counts.sum()):,} tokens in {len(text.starts):,} documents, which fill "
+        f"{len(corpus):,} sequences of up to {limit}"
+    )
+
+
+def load_text_split(
+    source: str,
+    split: str,
+    settings: Settings,
+    tasks: Sequence[Task],
+    tokenizer: Tokenizer,
+    announce: Callable[[str], None] = print,
+) -> Corpus:
+    """One split of a text, for a finished run's tasks; a single file is its own split. Raises
+    InputError if there is no such split, or none of the tasks learns from text."""
+    able = [task for task in tasks if task.objective]
+    if not able:
+        names = ", ".join(task.summary() for task in tasks)
+        raise InputError(f"--text {source}: no task here learns from plain text: {names}")
+    path = Path(os.path.expanduser(source))
+    found = text_files(path)
+    files = found.get("train" if path.is_file() else split)
+    if files is None:
+        raise InputError(f"--text {source}: there is no {split} split; it has {', '.join(found)}")
+    corpus = read_corpus(files, settings, able, tokenizer)
+    announce(f"{source}: {described(corpus)}")
+    return corpus
 
 
 def held_out(whole: Corpus, source: str, announce: Callable[[str], None]) -> dict[str, Corpus]:

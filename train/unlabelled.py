@@ -105,9 +105,14 @@ def _ready(example: Example, splitting: str, tasks: Sequence[Task]) -> Example:
     if not any(task.inputs(example) for task in tasks):
         what = "one text" if example.second is None else "a pair of texts"
         names = ", ".join(task.summary() for task in tasks)
+        advice = [f"Masks are filled by: {task.instead}" for task in tasks if task.instead]
+        if len(advice) < len(tasks):
+            advice += [
+                "Give a pair (TEXT, a tab, TEXT; or --pair), a question (--question, --context), "
+                "or --choice"
+            ]
         raise InputError(
-            f"{example.where} is {what}, and no task here reads that: {names}. Give a pair (TEXT, "
-            "a tab, TEXT; or --pair), a question (--question, --context), or --choice"
+            f"{example.where} is {what}, and no task here reads that: {names}. {'. '.join(advice)}"
         )
     return example
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from minibert.files import InputError
 from train.data.examples import SPLITS
 
+LONGEST = 2**18  # characters of a line that are read at once
+
 
 class Line(NamedTuple):
-    """A line of text with words in it."""
+    """A line of text with words in it, or a piece of one."""
 
     text: str
     number: int  # in its file, counted from 1
@@ -17,8 +19,9 @@ class Line(NamedTuple):
 
 
 def text_files(source: Path) -> dict[str, list[Path]]:
-    """The files of each split: a single file is all train; in a folder they have the splits' names,
-    or else all of its .txt files are train. Raises InputError if there are none."""
+    """The files of each split that there is: a single file is all train; in a folder they have the
+    splits' names, and if none is train.txt, all other .txt files are train. Raises InputError if
+    there are none."""
     if source.is_file():
         return {"train": [source]}
     if not source.is_dir():
@@ -29,13 +32,14 @@ def text_files(source: Path) -> dict[str, list[Path]]:
     }
     if not found["train"]:
         found["train"] = sorted(set(source.glob("*.txt")) - {*found["dev"], *found["test"]})
-    if not found["train"]:
-        raise InputError(f"--text {source}: the folder has no .txt file to learn from")
+    if not any(found.values()):
+        raise InputError(f"--text {source}: the folder has no .txt file")
     return {split: files for split, files in found.items() if files}
 
 
 def read_lines(file: Path, documents: str, encoding: str) -> Iterator[Line]:
-    """The lines of a file that are not blank, and where a document begins.
+    """The lines of a file that are not blank, and where a document begins. A very long line comes
+    in pieces.
 
     documents: as `settings.documents`. Raises InputError, naming file and line, for what is not
     text of the encoding.
@@ -43,11 +47,13 @@ def read_lines(file: Path, documents: str, encoding: str) -> Iterator[Line]:
     begins, number = True, 0
     try:
         with file.open(encoding=encoding) as stream:
-            for number, line in enumerate(stream, start=1):
-                text = (line.removeprefix("\ufeff") if number == 1 else line).strip()
+            for number, piece, is_first in _pieces(stream):
+                if is_first and documents == "lines":
+                    begins = True
+                text = (piece.removeprefix("\ufeff") if number == 1 else piece).strip()
                 if text:
                     yield Line(text, number, begins)
-                    begins = documents == "lines"
+                    begins = False
                 elif documents == "blocks":
                     begins = True
     except OSError as error:
@@ -59,3 +65,19 @@ def read_lines(file: Path, documents: str, encoding: str) -> Iterator[Line]:
             f"{file}: not {encoding} text, after line {number} ({error}); if it is of another "
             "encoding, say which, as in --encoding cp1252"
         ) from error
+
+
+def _pieces(stream: TextIO) -> Iterator[tuple[int, str, bool]]:
+    """The lines of a file, each with its number, counted from 1. One of more than LONGEST
+    characters comes in pieces that end between two words; of each, whether it is the first."""
+    number, rest, is_first = 1, "", True
+    while read := stream.readline(LONGEST):
+        piece, rest = rest + read, ""
+        if not (ends := read.endswith("\n")) and len(read) == LONGEST:
+            piece, _, rest = piece.rpartition(" ")
+        if piece:
+            yield number, piece, is_first
+            is_first = ends
+        number += ends
+    if rest:
+        yield number, rest, is_first

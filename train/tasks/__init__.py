@@ -94,7 +94,7 @@ def classes_of(example: Example, kinds: Mapping[str, type[Task]]) -> set[tuple[s
 
 def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KINDS) -> list[Task]:
     """The tasks are the labels that the training data has, and those of data that is only measured;
-    `settings.tasks` keeps some of them.
+    `settings.tasks` keeps some of them. Without data there are none.
 
     Labels of one name are one task, whichever sources they are from: their values are taken
     together. Raises InputError, naming file and line, for labels of mixed kinds, what a kind cannot
@@ -102,15 +102,18 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
     """
     found = examples_by_label(sets)
     if missing := [name for name in settings.tasks if name not in found]:
-        raise InputError(f"tasks = {', '.join(missing)}: the data's tasks are {', '.join(found)}")
-    if not found:
+        raise InputError(
+            f"tasks = {', '.join(missing)}: the data's tasks are {', '.join(found) or 'none'}"
+            + ("; what text teaches is chosen by --objectives" if settings.text else "")
+        )
+    if sets and not found:
         raise InputError("the training data has texts, but no labels")
     kind_by_name: dict[str, type[Task]] = {}
     for name, examples in found.items():
         if settings.tasks and name not in settings.tasks:
             continue
         # A head is an attribute of a module, and cannot have the name of another attribute.
-        if name == FRAME.name or hasattr(Heads({}), name):
+        if name in (FRAME.name, *objectives_of(settings)) or hasattr(Heads({}), name):
             raise InputError(
                 f"a task cannot be named {name!r}: rename it in the data, or leave it out with "
                 "--tasks"
@@ -134,11 +137,14 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
 
 def build_text_tasks(settings: Settings, tokenizer: Tokenizer, kinds: Kinds = KINDS) -> list[Task]:
     """The tasks that `settings.objectives` names, which plain text makes; none without text.
-    Raises InputError for a word that is no kind's, and for objectives that read differently."""
-    if not settings.text:
-        return []
+    Raises InputError for a word that is no kind's, for objectives that read differently, and for
+    settings that are of labelled data alone."""
     by_word = {kind.objective: kind for kind in kinds if kind.objective}
-    words = [word.strip() for word in settings.objectives.split(",")]
+    words = objectives_of(settings)
+    if words and settings.compare_single:
+        raise InputError(
+            "compare_single = true trains each task of labelled data alone; leave it out, or text"
+        )
     for word in words:
         if word not in by_word:
             raise InputError(
@@ -149,7 +155,13 @@ def build_text_tasks(settings: Settings, tokenizer: Tokenizer, kinds: Kinds = KI
             f"objectives = {settings.objectives!r}: these read a text in different ways; learn one "
             "of them at a time"
         )
-    return [by_word[word].from_text(settings, tokenizer) for word in dict.fromkeys(words)]
+    return [by_word[word].from_text(settings, tokenizer) for word in words]
+
+
+def objectives_of(settings: Settings) -> list[str]:
+    """The names of the tasks that plain text makes; none without text."""
+    words = [word.strip() for word in settings.objectives.split(",")]
+    return list(dict.fromkeys(words)) if settings.text else []
 
 
 def _check_names_in(
@@ -157,9 +169,9 @@ def _check_names_in(
 ) -> None:
     """Raise InputError for a setting that names a task which the data lacks, or whose kind has no
     such setting."""
-    known = ", ".join(names)
+    known = ", ".join(names) or "none"
     for name in parse_by_task(settings.pooling, "pooling")[1]:
-        if name not in names:
+        if name not in (*names, *objectives_of(settings)):
             raise InputError(
                 f"pooling = {settings.pooling!r}: there is no task {name!r}; the tasks are {known}"
             )

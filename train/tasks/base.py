@@ -46,6 +46,7 @@ class Task(ABC):
     objective: ClassVar[str] = ""
     text_form: ClassVar[TextForm] = "sequence"
     pretraining_part: ClassVar[str] = ""  # the part of BertForPreTraining that its head is
+    instead: ClassVar[str] = ""  # of a kind that reads no text to predict on: what does so
 
     overlap: int | None = None  # of the windows in which it reads long texts; None: they are cut
     vector_pooling: str | None = None  # how what it trains as sentence vectors is pooled

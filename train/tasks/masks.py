@@ -38,7 +38,7 @@ class Masks(NamedTuple):
             raise InputError(
                 f"mask_shares = {text!r}: give three numbers, as in 0.8, 0.1, 0.1"
             ) from error
-        if min(hidden, random, kept) < 0 or abs(hidden + random + kept - 1) > 1e-6:
+        if min(hidden, random, kept) < 0 or not abs(hidden + random + kept - 1) < 1e-6:
             raise InputError(f"mask_shares = {text!r}: shares are at least 0, and add up to 1")
         mask_id = tokenizer.token_id("[MASK]")
         if mask_id is None:

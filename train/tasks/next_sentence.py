@@ -16,13 +16,13 @@ from train.data.examples import Example
 from train.model import JointModel
 from train.settings import Settings
 from train.tasks.base import Task
-from train.tasks.classification import SentenceClassification
+from train.tasks.pairs import PairClassification
 from train.tasks.records import Counterpart
 
 NEXT, RANDOM = "next", "random"  # in the order of Google's head
 
 
-class NextSentence(SentenceClassification):
+class NextSentence(PairClassification):
     """Whether a text's second segment follows the first or is from another document, by
     cross-entropy from BERT's pooler (Devlin et al. 2019, section 3.1, task 2).
 
@@ -34,8 +34,6 @@ class NextSentence(SentenceClassification):
     objective = "next"
     text_form = "segments"
     pretraining_part = "next_sentence"
-    takes_windows = False
-    uses_token_types = True
 
     def __init__(self, name: str) -> None:
         super().__init__(name, (NEXT, RANDOM), "pooler")
