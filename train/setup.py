@@ -112,7 +112,7 @@ def assemble(
     model = JointModel(encoder.bert, tasks).to(device, dtype)
     take_heads(model, tasks, start, chosen, announce)
     take_pretraining_heads(model, tasks, start, announce)
-    if texts.train:
+    if texts.train and is_new(settings.model):
         entropy = unigram_entropy(texts.train)
         for told in filter(
             None, (task.expectation(entropy, encoder.bert.config) for task in tasks)
@@ -122,7 +122,7 @@ def assemble(
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)
     mixer = LossMixer(tasks, settings).to(device, dtype)
-    check_monitor(tasks, dev, settings.monitor)
+    check_monitor(tasks, dev + texts.dev, settings.monitor)
     plan = FreezingPlan(model, settings.freeze, settings.unfreeze, tasks)
     if 0 < settings.epochs < (latest := max(plan.thawed, default=0)):
         raise InputError(
