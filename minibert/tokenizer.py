@@ -115,6 +115,11 @@ class Tokenizer:
         """The tokenizer of a model folder. Arguments and errors as of `read_tokenizer`."""
         return cls(*read_tokenizer(folder, vocab_size))
 
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest id."""
+        return 1 + max(self.backend.get_vocab().values())
+
     def encode(self, texts: Sequence[str], truncation: Truncation = "warn") -> list[Tokens]:
         """[CLS] text [SEP] for each text.
 

@@ -12,7 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 from scipy.stats import binom
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.processors import BertProcessing, RobertaProcessing
 
 from minibert import InputError
 from minibert.tokenizer import Tokenizer
@@ -232,6 +236,30 @@ def test_names_of_special_tokens_are_the_vocabulary_s_own(tmp_path: Path) -> Non
     assert corpus[0].parts[0].ids == [CLS, VOCABULARY.index("a"), SEP, VOCABULARY.index("b"), SEP]
 
 
+def byte_level(folder: Path, around: Any) -> Tokenizer:
+    """GPT-2's way of reading, in which no token has ##."""
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(ByteLevel.alphabet())]
+    backend = tokenizers.Tokenizer(BPE({token: i for i, token in enumerate(tokens)}, []))
+    backend.pre_tokenizer = ByteLevel()
+    backend.post_processor = around
+    backend.save(str(folder / "tokenizer.json"))
+    (folder / "text.txt").write_text("two words\n\nand two")
+    return Tokenizer(backend, 16)
+
+
+def test_whole_words_need_a_vocabulary_that_marks_them(tmp_path: Path) -> None:
+    tokenizer = byte_level(tmp_path, BertProcessing(("[SEP]", 3), ("[CLS]", 2)))
+    assert len(corpus_of([tmp_path / "text.txt"], tokenizer)) == 2
+    with pytest.raises(InputError, match="whole_words = true needs WordPiece"):
+        corpus_of([tmp_path / "text.txt"], tokenizer, whole_words=True)
+
+
+def test_a_tokenizer_that_writes_pairs_in_another_way(tmp_path: Path) -> None:
+    tokenizer = byte_level(tmp_path, RobertaProcessing(("[SEP]", 3), ("[CLS]", 2)))
+    with pytest.raises(InputError, match=r"this one puts \[CLS\] \[SEP\] \[SEP\] \[SEP\]"):
+        corpus_of([tmp_path / "text.txt"], tokenizer)
+
+
 # Segments
 
 
@@ -335,6 +363,12 @@ def test_short_documents_and_long_words(tokenizer: Tokenizer, tmp_path: Path) ->
         found = [parts_of(item) for item in corpus]
         assert all(first and second for first, second in found)
         assert len(found) == 5  # the long word makes three
+
+
+def test_a_model_of_two_positions_has_no_room(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("a b c")
+    with pytest.raises(InputError, match="max_length = 2: a text needs at least 3"):
+        corpus_of([tmp_path / "text.txt"], Tokenizer(tokenizer.backend, 2))
 
 
 @pytest.mark.parametrize(("limit", "has_next"), [(3, False), (5, True)])

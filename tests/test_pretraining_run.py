@@ -6,6 +6,7 @@ saved against transformers and sentence_transformers; messages for what cannot b
 
 import json
 import math
+import os
 import random
 import re
 import signal
@@ -421,6 +422,51 @@ def test_a_config_that_the_vocabulary_does_not_fit(
     (tmp_path / "config.json").write_text(json.dumps(config))
     parts = assemble(settings, announce=lambda _: None)
     assert parts.model.bert.config.hidden_size == 24
+
+
+def test_a_vocabulary_whose_ids_are_not_in_order(world: World, text: Path, tmp_path: Path) -> None:
+    """[PAD] is not the first, so that it is the row that never learns; and a token that is there
+    twice makes the highest id as high as there are lines."""
+    lines = ["[CLS]", "[SEP]", "[UNK]", "[PAD]", *VOCABULARY[4:20], *VOCABULARY[10:]]
+    (tmp_path / "vocab.txt").write_text("\n".join(lines))
+    parts = assemble(from_text(world, text, tokenizer=str(tmp_path)))
+    config = parts.encoder.bert.config
+    assert (config.vocab_size, config.pad_token_id) == (len(lines), 3)
+    table = parts.encoder.bert.embeddings.word.weight
+    first_losses(parts)
+    assert table.grad is not None
+    assert table.grad[0].abs().sum() > 0  # [CLS]
+    assert not table.detach()[3].any()
+
+
+def test_a_config_whose_padding_is_another_token(world: World, text: Path, tmp_path: Path) -> None:
+    config = json.loads((world.model / "config.json").read_text()) | {"pad_token_id": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    settings = from_text(
+        world, text, model=str(tmp_path / "config.json"), tokenizer=str(world.model)
+    )
+    with pytest.raises(InputError, match=r"its pad_token_id is 2, and .* \[PAD\] is 0"):
+        assemble(settings)
+
+
+def test_a_folder_whose_name_looks_like_sizes(world: World, text: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "lr=0.1"
+    folder.symlink_to(world.model)
+    parts = assemble(from_text(world, text, **checkpoint(world, model=str(folder))))
+    assert parts.encoder.bert.config.hidden_size == 24
+    assert len(parts.encoder.bert.layers) == 3
+
+
+def test_the_model_card_names_the_text_without_paths(run: Path, text: Path) -> None:
+    card = (run / "model/README.md").read_text()
+    assert f" on {text.name}. Tasks: masked " in card
+    assert str(text.parent) not in card
+
+
+def test_a_text_that_is_no_file(world: World, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="no file on a disk"):
+        assemble(from_text(world, tmp_path / "pipe"))
 
 
 def test_a_label_of_a_text_s_name(world: World, text: Path, tmp_path: Path) -> None:

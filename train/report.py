@@ -143,9 +143,12 @@ def model_card(
     sources = [name_of(name)[1] for name in settings.data]
     sets = ["/".join(name[4:].split("/")[:2]) for name in sources if name.startswith("hub:")]
     facts = ({"base_model": base} if base else {}) | ({"datasets": sets} if sets else {})
-    data = ", ".join(name if name.startswith("hub:") else Path(name).name for name in sources)
+    data = ", ".join(
+        name if name.startswith("hub:") else Path(name).name for name in (*sources, *settings.text)
+    )
     names = ", ".join(task.summary() for task in tasks)
-    chosen = settings.toml(without=("data", "model", "output", "device"))
+    paths = ("data", "text", "dev_data", "model", "tokenizer", "output", "device")
+    chosen = settings.toml(without=paths)
     return facts, (
         f"## Training\n\nBy minibert, from {base or Path(settings.model).name} on {data}. "
         f"Tasks: {names}.\n\n"

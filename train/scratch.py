@@ -24,8 +24,10 @@ SIZES = (
 
 
 def is_new(model: str) -> bool:
-    """Whether `settings.model` asks for random weights: it names a config's file, or has sizes."""
-    return model.endswith(".json") or "=" in model
+    """Whether `settings.model` asks for random weights: it names a config's file, or has sizes, and
+    is not the name of a folder."""
+    is_folder = os.path.isdir(os.path.expanduser(model))
+    return not is_folder and (model.endswith(".json") or "=" in model)
 
 
 def new_encoder(
@@ -40,7 +42,7 @@ def new_encoder(
 
     model: a config.json; or sizes by its names, such as "num_hidden_layers=4, hidden_size=256", of
     which the rest follow: heads 64 wide, a feed-forward four times as wide as the hidden states,
-    and the vocabulary's size. tokenizer_folder: that of the config, if None.
+    and the vocabulary's size and padding. tokenizer_folder: that of the config, if None.
     Raises InputError for sizes that no BERT has, and where there is no vocabulary.
     """
     is_file = model.endswith(".json")
@@ -56,13 +58,20 @@ def new_encoder(
         tokenizer = Tokenizer.from_folder(folder, config.vocab_size)
     else:
         tokenizer = Tokenizer.from_folder(folder)
-        config = config_of(model, tokenizer.backend.get_vocab_size())
+        config = config_of(model, tokenizer)
+    padding = tokenizer.token_id("[PAD]")
+    if padding != config.pad_token_id:  # whose embedding stays 0 and never learns
+        raise InputError(
+            f"model = {model!r}: its pad_token_id is {config.pad_token_id}, and in the vocabulary "
+            f"of {folder}, [PAD] is {'missing' if padding is None else padding}"
+        )
     bert = Bert(config).to(device, dtype)
     return SentenceEncoder(bert, tokenizer, max_length=max_length)
 
 
-def config_of(sizes: str, vocab_size: int) -> BertConfig:
-    """The config of some sizes. Raises InputError, naming one, for what is no size of a BERT."""
+def config_of(sizes: str, tokenizer: Tokenizer) -> BertConfig:
+    """The config of some sizes and a vocabulary. Raises InputError, naming one, for what is no size
+    of a BERT."""
     given: dict[str, Any] = {}
     for name, value in parse_pairs(sizes, "model").items():
         if name not in SIZES:
@@ -72,7 +81,8 @@ def config_of(sizes: str, vocab_size: int) -> BertConfig:
         given[name] = int(value)
     hidden = given.get("hidden_size", BertConfig.hidden_size)
     follow = {
-        "vocab_size": vocab_size,
+        "vocab_size": tokenizer.vocab_size,
+        "pad_token_id": tokenizer.token_id("[PAD]") or 0,
         "num_attention_heads": max(1, hidden // HEAD_WIDTH),
         "intermediate_size": 4 * hidden,
     }

@@ -53,6 +53,8 @@ def cut_up(
     """
     assert tokenizer.max_length is not None  # a model has so many positions
     room = tokenizer.max_length - (3 if form == "segments" else 2)  # beside [CLS] and [SEP]
+    if room < 1:
+        raise InputError(f"max_length = {tokenizer.max_length}: a text needs at least 3")
     if form == "segments":
         if room < 2:
             raise InputError(f"max_length = {tokenizer.max_length}: two segments need at least 5")

@@ -24,8 +24,13 @@ def text_files(source: Path) -> dict[str, list[Path]]:
     there are none."""
     if source.is_file():
         return {"train": [source]}
-    if not source.is_dir():
+    if not source.exists():
         raise InputError(f"--text {source}: there is no such file or folder")
+    if not source.is_dir():
+        raise InputError(
+            f"--text {source}: this is no file on a disk. A run that is resumed reads its text "
+            "again, so write it to one"
+        )
     found = {
         split: [file for name in names if (file := source / f"{name}.txt").is_file()]
         for split, names in SPLITS.items()

@@ -57,7 +57,7 @@ def tokenize_files(
     """Read files of any size. Raises InputError for what cannot be read, if there are no words in
     them, and if the disk has no room."""
     backend = tokenizer.backend
-    size = 1 + max(backend.get_vocab().values())
+    size = tokenizer.vocab_size
     dtype = np.dtype(np.uint16 if size <= 2**16 else np.uint32)
     _, separator = around(tokenizer)
     starts, lines, numbers = array("q"), array("q"), array("q")
@@ -123,6 +123,13 @@ def _characters(line: Line) -> int:
 
 
 def around(tokenizer: Tokenizer) -> tuple[int, int]:
-    """The ids of [CLS] and [SEP], by whatever names the vocabulary has them."""
-    cls, sep, _ = tokenizer.backend.encode("", "").ids
+    """The ids of [CLS] and [SEP], by whatever names the vocabulary has them. Raises InputError for
+    a tokenizer that puts others around texts."""
+    around = tokenizer.backend.encode("", "")
+    if len(around.ids) != 3:
+        raise InputError(
+            "plain text needs a tokenizer that puts [CLS] and two [SEP] around a pair of texts; "
+            f"this one puts {' '.join(around.tokens)}"
+        )
+    cls, sep, _ = around.ids
     return cls, sep

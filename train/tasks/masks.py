@@ -29,8 +29,8 @@ class Masks(NamedTuple):
 
     @classmethod
     def of(cls, settings: Settings, tokenizer: Tokenizer) -> "Masks":
-        """As the settings say. Raises InputError for shares that are none, and for a vocabulary
-        without [MASK]."""
+        """As the settings say. Raises InputError for shares that are none, for a vocabulary without
+        [MASK], and for whole words where it does not tell which tokens begin one."""
         text = settings.mask_shares
         try:
             hidden, random, kept = (float(share) for share in text.split(","))
@@ -43,13 +43,19 @@ class Masks(NamedTuple):
         mask_id = tokenizer.token_id("[MASK]")
         if mask_id is None:
             raise InputError("the model's vocabulary has no [MASK], so no words can be masked")
+        marked = any(token.startswith("##") for token in tokenizer.backend.get_vocab())
+        if settings.whole_words and not marked:
+            raise InputError(
+                "whole_words = true needs WordPiece, which marks the later pieces of a word by ##; "
+                "the model's vocabulary has none of these"
+            )
         return cls(
             settings.mask_rate,
             hidden,
             random,
             settings.whole_words,
             mask_id,
-            tokenizer.backend.get_vocab_size(),
+            tokenizer.vocab_size,
             settings.seed,
         )
 
