@@ -12,8 +12,9 @@ from minibert.tokenizer import Tokens
 from train.analysis import Confusion, analyse, calibration, confusion_matrix
 from train.batches import Item
 from train.data.examples import Example
-from train.tasks.base import Prediction, Task
+from train.tasks.base import Task
 from train.tasks.classification import SentenceClassification
+from train.tasks.records import Prediction
 from train.tasks.regression import SentenceRegression
 
 

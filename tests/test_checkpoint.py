@@ -123,6 +123,16 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "schedule": "cosine",
         "label_smoothing": 0.1,
     },
+    # steps of 1, 1, 2, 2 batches, then of 3, 3; stops in the middle of the second epoch
+    "pieces": {
+        "mini_batch_size": 3,
+        "accumulate": 3,
+        "ramp_steps": 5,
+        "max_steps": 6,
+        "epochs": 3,
+        "dropout": 0.2,
+        "freeze": "embeddings",
+    },
     # stops at 18
     "early stopping": {
         "patience": 2,
@@ -164,6 +174,8 @@ def uninterrupted(
         ("thawing", [9]),
         ("sources", [4, 5, 18]),
         ("sources", [14]),
+        ("pieces", [1, 4, 5]),
+        ("pieces", [6]),
         ("early stopping", [7, 17]),
         ("early stopping", [18]),
     ],
@@ -206,7 +218,8 @@ def test_early_stopping_scenario_stops_early(
 
 
 @pytest.mark.parametrize(
-    ("name", "cut", "saved"), [("thawing", 6, 4), ("sources", 12, 10), ("accumulation", 6, 4)]
+    ("name", "cut", "saved"),
+    [("thawing", 6, 4), ("sources", 12, 10), ("accumulation", 6, 4), ("pieces", 6, 4)],
 )
 def test_a_run_that_was_cut_off_goes_on_from_its_last_checkpoint(
     uninterrupted: Callable[[str], tuple[Settings, Any]],
@@ -453,7 +466,7 @@ def test_a_finished_run_trains_longer(
     printed = capsys.readouterr().out
     assert printed.startswith(
         f"{tmp_path / 'run'} has taken 18 steps with epochs = 3. It goes on with epochs = 5: the "
-        "learning rates are those of the constant schedule over 5 epochs\n"
+        "learning rates are those of the constant schedule over the longer run\n"
     )
     assert "epochs = 5\n" in (tmp_path / "run/settings.toml").read_text()
 

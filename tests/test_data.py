@@ -17,7 +17,7 @@ import torch
 from minibert.tokenizer import Tokenizer, TruncationWarning
 from train.batches import collate, prepare
 from train.data.examples import Example
-from train.sampling import ExampleId, in_pieces, plan_steps
+from train.sampling import ExampleId, plan_steps
 from train.settings import Settings
 from train.tasks.base import Task
 from train.tasks.classification import SentenceClassification
@@ -332,10 +332,11 @@ def test_one_source_smaller_than_a_batch() -> None:
         ]
 
 
-def test_windows_leave_no_batch_out() -> None:
+def test_steps_leave_no_batch_out() -> None:
     plan = plan_epoch(SIZES, 8, "proportional", 2.0, seed=0)
     for accumulate in (1, 4, 19, 100):
-        steps = in_pieces(plan, accumulate)
+        settings = Settings(batch_size=8, accumulate=accumulate)
+        steps = list(plan_steps(SIZES, settings, epoch=0))
         assert [batch for step in steps for batch in step] == plan
         assert all(len(step) == accumulate for step in steps[:-1])
         assert 0 < len(steps[-1]) <= accumulate

@@ -6,7 +6,6 @@ sums by hand.
 """
 
 import json
-import random
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,19 +19,20 @@ from torch.nn import functional as F
 from minibert.files import InputError
 from tests.training import (
     World,
+    assemble_exact,
+    assert_same,
+    every_kind,
     log_of,
     make_world,
-    pair,
-    sentence,
+    step,
     write_json_lines,
-    write_splits,
 )
 from train.batches import Item
 from train.mixing import LossMixer, add_gradients, gradient_report
 from train.run import train
 from train.settings import Settings
 from train.setup import Parts, assemble
-from train.step import StepLosses, forward_backward
+from train.step import StepLosses
 from train.tasks.regression import SentenceRegression
 from train.tasks.tagging import TokenTagging
 
@@ -70,39 +70,6 @@ def patchy(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def chunks(items: Sequence[Item], sizes: Sequence[int] = SIZES) -> list[list[Item]]:
     cuts = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
     return [list(items[a:b]) for a, b in zip(cuts, [*cuts[1:], None], strict=True)]
-
-
-def step(parts: Parts, batches: Sequence[Sequence[Item]]) -> tuple[dict[str, Tensor], StepLosses]:
-    """The gradients that a step of these batches leaves, by name, and its losses."""
-    for module in (parts.model, parts.mixer):
-        module.zero_grad()
-    found = forward_backward(
-        [parts.batch(b) for b in batches],
-        parts.model,
-        parts.model,
-        parts.mixer,
-        parts.tasks,
-        parts.settings,
-    )
-    named = {**dict(parts.model.named_parameters()), **dict(parts.mixer.named_parameters())}
-    return {name: p.grad.clone() for name, p in named.items() if p.grad is not None}, found
-
-
-def assert_same(first: dict[str, Tensor], second: dict[str, Tensor], tolerance: float) -> None:
-    """Equal up to a share of the largest gradient of all."""
-    assert first.keys() == second.keys()
-    largest = max(float(gradient.abs().max()) for gradient in second.values())
-    assert largest > 1e-3  # else this compares nothing
-    for name, gradient in first.items():
-        assert float((gradient - second[name]).abs().max()) < tolerance * largest, name
-
-
-def assemble_exact(settings: Settings) -> Parts:
-    """In float64 and without dropout, with weights of the losses that are not at their start."""
-    parts = assemble(settings, dtype=torch.float64)
-    for i, parameter in enumerate(parts.mixer.parameters()):
-        torch.nn.init.constant_(parameter, 0.3 * i - 0.2)
-    return parts
 
 
 # Squared errors are computed in float32 whatever the model's dtype, so there the sums differ by
@@ -144,39 +111,8 @@ def test_accumulated_gradient_is_that_of_the_whole_step(
 
 
 def test_every_kind_accumulates_exactly(world: World, tmp_path: Path) -> None:
-    """Seven kinds on one encoder, some texts in several windows: the batches are of uneven size,
-    and some lack a task."""
-
-    def pairs(dice: random.Random) -> dict[str, Any]:
-        record = pair(dice)
-        same = ("other", "same")[record.pop("cosine") > 0.5]
-        return record | {"together": same, "apart": same}
-
-    def texts(dice: random.Random) -> dict[str, Any]:
-        made = sentence(dice)
-        found = sorted({tag[2:] for tag in made["slots"] if tag != "O"})
-        return {"text": " ".join(made["words"]), "topics": found}
-
-    def questions(dice: random.Random) -> dict[str, Any]:
-        words = sentence(dice)["words"]
-        answers = {"text": [words[0]], "answer_start": [0]}
-        return {"question": "sing", "context": " ".join(words), "answers": answers}
-
-    def choices(dice: random.Random) -> dict[str, Any]:
-        several = [" ".join(sentence(dice)["words"]) for _ in range(dice.choice((2, 4)))]
-        return {"text": "please", "choices": several, "label": dice.randrange(2)}
-
-    made = {"pairs": pairs, "texts": texts, "questions": questions, "choices": choices}
-    folders = [write_splits(tmp_path / name, make, 7, 2) for name, make in made.items()]
-    changes: dict[str, Any] = {"dropout": 0.0, "stride": 3, "max_length": 10}
-    changes |= {"pairs": "apart=apart", "class_weights": "topics=auto, together=same:3"}
-    settings = world.settings(world.sentences, *folders, **changes)
-    parts = assemble_exact(settings)
-    kinds = ["sentence", "tokens", "pair", "pair apart", "multilabel", "question", "choice"]
-    assert [task.kind for task in parts.tasks] == kinds
-    items = [item for source in parts.sources for item in source[:9]]
-    assert any(len(item.parts_of.get("topics", ())) > 1 for item in items)
-    random.Random(0).shuffle(items)
+    """The batches are of uneven size, and some lack a task."""
+    parts, items = every_kind(world, tmp_path)
     whole, expected = step(parts, [items])
     accumulated, found = step(parts, chunks(items))
     assert_same(accumulated, whole, 1e-12)

@@ -27,8 +27,8 @@ from train.settings import Settings
 from train.setup import Parts, assemble
 from train.step import forward_backward
 from train.tasks import build_tasks, task_from
-from train.tasks.base import Prediction
 from train.tasks.multilabel import MultilabelClassification
+from train.tasks.records import Prediction
 
 LABELS = ("a", "b", "c")
 

@@ -24,8 +24,8 @@ from train.settings import Settings
 from train.setup import assemble
 from train.step import forward_backward
 from train.tasks import build_tasks, check_labels, task_from
-from train.tasks.base import Prediction
 from train.tasks.multiple_choice import MultipleChoice
+from train.tasks.records import Prediction
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -28,11 +28,12 @@ from train.model import JointModel, make_fast
 from train.saved import load_run, save_run
 from train.settings import Settings
 from train.tags import BIO
-from train.tasks.base import Prediction, Task
+from train.tasks.base import Task
 from train.tasks.classification import SentenceClassification
 from train.tasks.multilabel import MultilabelClassification
 from train.tasks.multiple_choice import MultipleChoice
 from train.tasks.question_answering import QuestionAnswering
+from train.tasks.records import Prediction
 from train.tasks.regression import SentenceRegression
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging
@@ -623,8 +624,8 @@ def test_what_no_task_reads_is_refused(
     assert choices.startswith("text 1 has choices, which no task here reads: mood (sentence")
     (tmp_path / "x.jsonl").write_text('{"query": "a", "passage": "b"}\n')
     assert complaint(capsys, predict, run, "--input", tmp_path / "x.jsonl") == (
-        f"{tmp_path}/x.jsonl, line 1: needs text, or words, or text_a and text_b; it has query, "
-        "passage"
+        f"{tmp_path}/x.jsonl, line 1: needs text, or words, or text_a and text_b, or anchor and "
+        "positive; it has query, passage"
     )
 
 

@@ -38,6 +38,8 @@ from train.tasks import classes_of, clean_labels
 from train.tasks.classification import SentenceClassification
 from train.tasks.tagging import TokenTagging
 
+NEEDS = "needs text, or words, or text_a and text_b, or anchor and positive;"
+
 
 def splits_of(path: Path | str, **settings: Any) -> dict[str, list[Example]]:
     """What the files say, before anything is left out, cut off or told."""
@@ -536,13 +538,22 @@ def test_a_string_of_digits_is_a_label_and_a_number_a_score() -> None:
         ('{"text": "a", "x": ' + "1" * 5000 + "}", "not JSON that can be read"),
         (r'{"text": "a\ud800"}', "holds half a surrogate pair, which is no character"),
         (r'{"text": "a", "x": "\udc00"}', "holds half a surrogate pair, which is no character"),
-        ("{}", "needs text, or words, or text_a and text_b; it has nothing"),
+        (
+            "{}",
+            f"{NEEDS} it has nothing",
+        ),
         (
             '{"wordlist": ["a"], "x": 1}',
-            "needs text, or words, or text_a and text_b; it has wordlist, x",
+            f"{NEEDS} it has wordlist, x",
         ),
-        ('{"text": null, "x": 1}', "needs text, or words, or text_a and text_b; it has x"),
-        ('{"text_a": "a"}', "needs text, or words, or text_a and text_b; it has text_a"),
+        (
+            '{"text": null, "x": 1}',
+            f"{NEEDS} it has x",
+        ),
+        (
+            '{"text_a": "a"}',
+            f"{NEEDS} it has text_a",
+        ),
         ('{"text": " "}', "a text must be a string that is not blank, not ' '"),
         ('{"text": 3}', "a text must be a string that is not blank, not 3"),
         (

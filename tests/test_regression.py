@@ -17,7 +17,7 @@ from train.data.examples import DataSet, Example
 from train.run import train
 from train.settings import Settings
 from train.tasks import build_tasks, task_from
-from train.tasks.base import Prediction
+from train.tasks.records import Prediction
 from train.tasks.regression import SentenceRegression
 
 

@@ -37,8 +37,9 @@ from train.report import (
 from train.run import main, train
 from train.settings import Settings
 from train.setup import assemble
-from train.tasks.base import Prediction, Task
+from train.tasks.base import Task
 from train.tasks.classification import SentenceClassification
+from train.tasks.records import Prediction
 from train.tasks.regression import SentenceRegression
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging

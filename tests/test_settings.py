@@ -26,8 +26,8 @@ NESTED = (
 
 
 def parse(*arguments: str) -> tuple[Settings, Path | None]:
-    settings, resumed, epochs = command_line(list(arguments), "program", "description")
-    assert epochs is None
+    settings, resumed, limits = command_line(list(arguments), "program", "description")
+    assert not limits
     return settings, resumed
 
 
@@ -70,7 +70,7 @@ def test_a_value_of_another_type_is_refused_by_name(name: str) -> None:
         ("label_smoothing", 1.0, "label_smoothing = 1.0: must be at least 0 and below 1"),
         ("weight_decay", -0.1, "weight_decay = -0.1: must be at least 0"),
         ("clip", -0.1, "clip = -0.1: must be at least 0"),
-        ("data", [], "data is empty: name at least one data folder"),
+        ("data", [], "data is empty: name at least one data folder, or text"),
         ("schedule", "steep", "schedule = 'steep': must be one of linear, cosine, constant"),
         (
             "sampling",
@@ -320,7 +320,7 @@ def test_resuming_takes_the_runs_own_settings_and_no_others(tmp_path: Path) -> N
     write_text(tmp_path / "settings.toml", settings.toml())
     assert parse("--resume", str(tmp_path)) == (settings, tmp_path)
     longer = command_line(["--resume", str(tmp_path), "--epochs", "9"], "program", "description")
-    assert longer == (settings, tmp_path, 9)
+    assert longer == (settings, tmp_path, {"epochs": 9})
     for more in (["--lr", "0.125"], ["--recipe", "newsroom"], ["--no-cache"], ["--data", "x"]):
         with pytest.raises(
             InputError, match="--resume goes on with the run's own settings: give it alone"

@@ -40,7 +40,7 @@ from train.settings import Settings
 from train.span_metrics import entity_scores, scores_by_type
 from train.tags import BIO, SCHEMES, Entity, best_valid, recognise
 from train.tasks import build_tasks, check_labels, task_from
-from train.tasks.base import Prediction
+from train.tasks.records import Prediction
 from train.tasks.tagging import TokenTagging
 from train.tasks.windows import best_windows
 from train.tasks.words import WordTagging

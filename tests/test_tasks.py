@@ -35,10 +35,11 @@ from train.evaluation import evaluate, measure, predict
 from train.model import JointModel
 from train.settings import Settings
 from train.tasks import build_tasks, check_labels, task_from
-from train.tasks.base import Prediction, Task
+from train.tasks.base import Task
 from train.tasks.classification import SentenceClassification
 from train.tasks.multilabel import MultilabelClassification
 from train.tasks.pairs import PairClassification, PairClassificationApart, PairRegression
+from train.tasks.records import Prediction
 from train.tasks.regression import SentenceRegression
 from train.tasks.similarity import PairSimilarity
 from train.tasks.tagging import TokenTagging

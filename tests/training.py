@@ -8,7 +8,7 @@ drawn with fixed seeds.
 
 import json
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,11 @@ from minibert import Bert, BertConfig
 from minibert.files import sha256
 from minibert.formats.tensors import read_tensors
 from tools.parity import shake
+from train.batches import Item
 from train.checkpoint import checkpoints
 from train.settings import Settings
+from train.setup import Parts, assemble
+from train.step import StepLosses, forward_backward
 
 TRIGGERS = {
     "music": ("play", "sing", "hear"),
@@ -194,3 +197,72 @@ def outcome(run: Path) -> dict[str, Any]:
         progress = json.loads((found[-1] / "state.json").read_text(encoding="utf-8"))["progress"]
         result["progress"] = {key: value for key, value in progress.items() if key != "seconds"}
     return result
+
+
+def step(parts: Parts, batches: Sequence[Sequence[Item]]) -> tuple[dict[str, Tensor], StepLosses]:
+    """The gradients that a step of these batches leaves, by name, and its losses."""
+    for module in (parts.model, parts.mixer):
+        module.zero_grad()
+    found = forward_backward(
+        [parts.batch(b) for b in batches],
+        parts.model,
+        parts.model,
+        parts.mixer,
+        parts.tasks,
+        parts.settings,
+    )
+    named = {**dict(parts.model.named_parameters()), **dict(parts.mixer.named_parameters())}
+    return {name: p.grad.clone() for name, p in named.items() if p.grad is not None}, found
+
+
+def assert_same(first: dict[str, Tensor], second: dict[str, Tensor], tolerance: float) -> None:
+    """Equal up to a share of the largest gradient of all."""
+    assert first.keys() == second.keys()
+    largest = max(float(gradient.abs().max()) for gradient in second.values())
+    assert largest > 1e-3  # else this compares nothing
+    for name, gradient in first.items():
+        assert float((gradient - second[name]).abs().max()) < tolerance * largest, name
+
+
+def assemble_exact(settings: Settings) -> Parts:
+    """In float64 and without dropout, with weights of the losses that are not at their start."""
+    parts = assemble(settings, dtype=torch.float64)
+    for i, parameter in enumerate(parts.mixer.parameters()):
+        torch.nn.init.constant_(parameter, 0.3 * i - 0.2)
+    return parts
+
+
+def every_kind(world: World, folder: Path, **changes: Any) -> tuple[Parts, list[Item]]:
+    """Seven kinds of tasks on one encoder, in float64 and without dropout, and items of them all in
+    disorder; some texts are in several windows."""
+
+    def pairs(dice: random.Random) -> dict[str, Any]:
+        record = pair(dice)
+        same = ("other", "same")[record.pop("cosine") > 0.5]
+        return record | {"together": same, "apart": same}
+
+    def texts(dice: random.Random) -> dict[str, Any]:
+        made = sentence(dice)
+        found = sorted({tag[2:] for tag in made["slots"] if tag != "O"})
+        return {"text": " ".join(made["words"]), "topics": found}
+
+    def questions(dice: random.Random) -> dict[str, Any]:
+        words = sentence(dice)["words"]
+        answers = {"text": [words[0]], "answer_start": [0]}
+        return {"question": "sing", "context": " ".join(words), "answers": answers}
+
+    def choices(dice: random.Random) -> dict[str, Any]:
+        several = [" ".join(sentence(dice)["words"]) for _ in range(dice.choice((2, 4)))]
+        return {"text": "please", "choices": several, "label": dice.randrange(2)}
+
+    made = {"pairs": pairs, "texts": texts, "questions": questions, "choices": choices}
+    folders = [write_splits(folder / name, make, 7, 2) for name, make in made.items()]
+    given: dict[str, Any] = {"dropout": 0.0, "stride": 3, "max_length": 10}
+    given |= {"pairs": "apart=apart", "class_weights": "topics=auto, together=same:3"}
+    parts = assemble_exact(world.settings(world.sentences, *folders, **(given | changes)))
+    kinds = ["sentence", "tokens", "pair", "pair apart", "multilabel", "question", "choice"]
+    assert [task.kind for task in parts.tasks] == kinds
+    items = [item for source in parts.sources for item in source[:9]]
+    assert any(len(item.parts_of.get("topics", ())) > 1 for item in items)
+    random.Random(0).shuffle(items)
+    return parts, items

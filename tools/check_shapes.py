@@ -65,7 +65,7 @@ from minibert.pretraining import BertForPreTraining, fill_masks
 from minibert.tokenizer import Tokenizer, Tokens
 from train.batches import Item, collate
 from train.cache import PrefixCache
-from train.data.examples import Answers, Example
+from train.data.examples import Answers, Document, Example, Negatives
 from train.evaluation import evaluate, predict
 from train.mixing import LossMixer
 from train.model import JointModel
@@ -74,6 +74,7 @@ from train.settings import Settings
 from train.step import forward_backward
 from train.tasks.base import Task
 from train.tasks.classification import SentenceClassification
+from train.tasks.contrastive import Contrastive
 from train.tasks.masked_words import MaskedWords
 from train.tasks.masks import Masks
 from train.tasks.multilabel import MultilabelClassification
@@ -82,7 +83,8 @@ from train.tasks.next_sentence import NextSentence
 from train.tasks.pairs import PairClassificationApart
 from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
-from train.tasks.similarity import PairSimilarity
+from train.tasks.retrieval import Retrieval
+from train.tasks.similarity import PairOrder, PairSimilarity
 from train.tasks.tagging import TokenTagging
 from train.words import used_words_only
 
@@ -177,8 +179,11 @@ def exercise_train() -> None:
         "relation": "b",
         "score": 0.5,
         "cosine": 0.5,
+        "order": 0.5,
+        "positive": Negatives(),
         "answer": Answers(("a",), (0,)),
         "next": "1",
+        "search": Document("a"),
     }
     classes = [
         TokenTagging("tags", tags, valid_tags=True),
@@ -186,11 +191,13 @@ def exercise_train() -> None:
         MultilabelClassification("topics", labels),
         PairClassificationApart("relation", labels),
     ]
-    numbers = [SentenceRegression("score"), PairSimilarity("cosine")]
+    numbers = [SentenceRegression("score"), PairSimilarity("cosine"), PairOrder("order")]
+    contrastive = Contrastive("positive")
+    contrastive.symmetric = True
     answering = QuestionAnswering("answer")
     answering.overlap = 2
-    others: list[Task] = [answering, MultipleChoice("next")]
-    two = ("relation", "cosine", "answer", "next")
+    others: list[Task] = [answering, MultipleChoice("next"), Retrieval("search"), contrastive]
+    two = ("relation", "cosine", "order", "positive", "answer", "next")
     parts_of = dict.fromkeys(known, (0,)) | dict.fromkeys(two, (0, 1))
 
     def tokens(length: int) -> Tokens:
@@ -199,7 +206,12 @@ def exercise_train() -> None:
         return Tokens(ids, [0] * length, [None, *range(length - 2), None], 0, offsets)
 
     items = [  # two pairs, which are B texts
-        Item(Example("", known, "", ("word",) * 20, ""), (tokens(a), tokens(b)), number, parts_of)
+        Item(
+            Example("", known | {"order": number}, "", ("word",) * 20, ""),
+            (tokens(a), tokens(b)),
+            number,
+            parts_of,
+        )
         for number, (a, b) in enumerate((LENGTHS[:2], LENGTHS[2:]))
     ]
     kinds: tuple[tuple[Sequence[Task], int], ...] = (
@@ -212,7 +224,9 @@ def exercise_train() -> None:
             model = JointModel(Bert(CONFIG), tasks).train()
             mixer = LossMixer(tasks, Settings())
             batch = collate(items, tasks)
-            forward_backward([batch], model, model, mixer, tasks, Settings())
+            for size in (0, 3):
+                settings = Settings(mini_batch_size=size)
+                forward_backward([batch], model, model, mixer, tasks, settings)
             predict(model, tasks, items)
     both: list[Task] = [
         MaskedWords("masked", Masks(0.5, 0.8, 0.1, False, 4, SIZES["V"], 0)),

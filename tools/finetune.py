@@ -35,7 +35,8 @@ from train.run import train
 from train.sampling import plan_steps
 from train.settings import Settings
 from train.setup import assemble
-from train.tasks.base import FRAME, LOSS, Prediction, Task
+from train.tasks.base import Task
+from train.tasks.records import FRAME, LOSS, Prediction
 
 ENGINES = ("minibert", "transformers")
 ROWS = 32  # items of a batch that is only predicted
@@ -48,6 +49,8 @@ NOT_THERE = (  # settings that the plain loop does not have
     "group_lr",
     "label_smoothing",
     "layer_decay",
+    "max_steps",
+    "mini_batch_size",
     "patience",
     "schedule",
     "unfreeze",

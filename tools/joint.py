@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from minibert.files import InputError
 from train.batches import Item
 from train.model import Heads, set_dropout
-from train.tasks.base import Prediction, Task
+from train.tasks.base import Task
 from train.tasks.multilabel import MultilabelClassification
 from train.tasks.question_answering import QuestionAnswering
+from train.tasks.records import Prediction
 from train.tasks.regression import SentenceRegression
 from train.tasks.targets import SentenceTask
 from train.tasks.words import WordTagging

@@ -26,12 +26,12 @@ from tools.parity import shake, worst
 from train.batches import Batch
 from train.data.examples import DataSet, Example
 from train.load import load_data
-from train.model import JointModel
+from train.model import Forward, JointModel
 from train.optimizer import adamw, build_optimizer, rate_factor, set_rates
 from train.sampling import plan_steps
 from train.settings import Settings
 from train.setup import Parts, assemble
-from train.step import Forward, forward_backward
+from train.step import forward_backward
 from train.words import used_words_only
 
 

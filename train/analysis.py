@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from train.batches import Item
-from train.tasks.base import Prediction, Task
+from train.tasks.base import Task
+from train.tasks.records import Prediction
 
 NUM_BINS = 15
 NUM_WORST = 10

@@ -4,7 +4,7 @@ Shapes: N packed tokens of a batch, K targets of a task.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, Protocol
 
@@ -90,6 +90,29 @@ class Batch:
     def rows_of(self, task: str, i: int) -> list[int]:
         """Where the sequences that a task reads of item i stand in the layout."""
         return [self.rows[i][part] for part in self.items[i].parts_of[task]]
+
+    def pieces(self, size: int) -> "list[Batch]":
+        """The sequences in their order, `size` of them a piece; the last may have fewer. A piece is
+        for the encoder alone: it has no targets, and does not know where an item's parts stand."""
+        ids, types, lengths = self.input_ids, self.token_type_ids, self.layout.lengths
+        found = []
+        for first, start in zip(range(0, len(lengths), size), self.starts[::size], strict=True):
+            own = lengths[first : first + size]
+            tokens = slice(start, start + sum(own))
+            found.append(
+                replace(
+                    self,
+                    input_ids=ids[tokens],
+                    token_type_ids=None if types is None else types[tokens],
+                    layout=Packed(own, ids.device),
+                    sequences=self.sequences[first : first + size],
+                    rows=[],
+                    starts=[],
+                    positions={},
+                    targets={},
+                )
+            )
+        return found
 
 
 def prepare(

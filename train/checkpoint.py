@@ -7,14 +7,14 @@ is never half written.
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minibert.files import InputError, read_object, write_json, write_text
+from minibert.files import InputError, read_object, write_json
 from minibert.formats.tensors import read_tensors, save_tensors
 from train.settings import Settings, as_now
 
@@ -54,8 +54,10 @@ class Progress:
         many the epoch has."""
         self.step += 1
         self.position += 1
-        self.is_due = self.position == steps or (
-            settings.eval_steps > 0 and self.step % settings.eval_steps == 0
+        self.is_due = (
+            self.position == steps
+            or self.step == settings.max_steps
+            or (settings.eval_steps > 0 and self.step % settings.eval_steps == 0)
         )
 
     def begin_epoch(self) -> None:
@@ -75,9 +77,11 @@ class Progress:
         )
 
     def is_over(self, settings: Settings) -> bool:
-        """Whether all epochs are done, or the last evaluations were no better."""
+        """Whether all epochs or steps are done, with the evaluation after them, or the last
+        evaluations were no better."""
         impatient = 0 < settings.patience <= self.evaluations_since_best
-        return self.epoch > settings.epochs or impatient
+        has_all_steps = 0 < settings.max_steps <= self.step and not self.is_due
+        return self.epoch > settings.epochs or has_all_steps or impatient
 
 
 def save_checkpoint(
@@ -143,11 +147,11 @@ def read_progress(run: Path, settings: Settings) -> Progress:
     has_metrics = (run / "metrics.json").exists()
     finished = InputError(
         f"{run} is finished: its metrics stand in {run / 'metrics.json'}. To train it longer, give "
-        "--epochs too"
+        "--epochs too, or --max-steps if it has that"
     )
     if has_metrics and not checkpoints(run):  # nothing was learnt
         raise finished
-    file, content = _read_state(run)
+    file, content = read_state(run)
     try:
         noted = dict(content["progress"])
         if "worse" in noted:  # what earlier versions called it
@@ -167,7 +171,7 @@ def read_progress(run: Path, settings: Settings) -> Progress:
     return progress
 
 
-def _read_state(run: Path) -> tuple[Path, dict[str, Any]]:
+def read_state(run: Path) -> tuple[Path, dict[str, Any]]:
     """The newest checkpoint's state.json, and its content. Raises InputError if there is none."""
     found = checkpoints(run)
     if not found:
@@ -178,45 +182,13 @@ def _read_state(run: Path) -> tuple[Path, dict[str, Any]]:
     return found[-1] / "state.json", read_object(found[-1] / "state.json")
 
 
-def prolong(run: Path, settings: Settings, epochs: int) -> Settings:
-    """Give a run, finished or not, more epochs: returns its settings with them, which stand in
-    settings.toml and in the newest checkpoint from then on.
-
-    The learning rates of all steps to come are those of a schedule over that many epochs: after a
-    finished run, they rise at once to where that schedule stands. Raises InputError if it has as
-    many epochs already, and for what is no run.
-    """
-    file, content = _read_state(run)
-    try:
-        old, progress = content["settings"]["epochs"], content["progress"]
-        step, waited = progress["step"], progress.get("evaluations_since_best", 0)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{file} is no state of a run: {error}") from error
-    if epochs <= old:
-        raise InputError(
-            f"--epochs {epochs}: {run} has {old} already; give more to train longer, or leave "
-            "--epochs out to go on with what is left of these"
-        )
-    longer = replace(settings, epochs=epochs)
-    if 0 < settings.patience <= waited:  # it had stopped early, and gets as much patience again
-        progress["evaluations_since_best"] = 0
-    content["settings"]["epochs"] = epochs
-    write_text(run / "settings.toml", longer.toml())
-    write_json(file, content)
-    print(
-        f"{run} has taken {step} steps with epochs = {old}. It goes on with epochs = {epochs}: the "
-        f"learning rates are those of the {settings.schedule} schedule over {epochs} epochs"
-    )
-    return longer
-
-
 def check_data(run: Path, data: Mapping[str, Any]) -> None:
     """Raise InputError, naming what has changed, if the newest checkpoint is of other data. Earlier
     versions did not note it.
 
     data: the fingerprint of the data that the run would go on with.
     """
-    before = _read_state(run)[1].get("data")
+    before = read_state(run)[1].get("data")
     if before is None or before == data:
         return
     changes = [

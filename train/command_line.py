@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from minibert.files import InputError, locked
 from train.data.read import name_of
+from train.prolong import LIMITS
 from train.settings import Settings, read_settings
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -16,17 +17,17 @@ RECIPES = Path(__file__).parent / "recipes"
 
 def command_line(
     arguments: list[str] | None, program: str, description: str
-) -> tuple[Settings, Path | None, int | None]:
+) -> tuple[Settings, Path | None, dict[str, int]]:
     """The settings that the command line asks for, over those of its recipe; the run folder to
-    resume, if any; and how many epochs that run is to have, if others than it has."""
+    resume, if any; and the higher limits that this run is to have."""
     parser = argparse.ArgumentParser(
         prog=program, description=description, argument_default=argparse.SUPPRESS
     )
     help = "settings to start from, a name or a TOML file; newsroom, where there is no --data"
     parser.add_argument("--recipe", default=None, metavar="NAME", help=help)
     help = (
-        "go on with an interrupted run; with --epochs N, train it longer, finished or not: the "
-        "steps to come have the learning rates of a schedule over N epochs"
+        "go on with an interrupted run; with --epochs N or --max-steps N, train it longer, "
+        "finished or not: the steps to come have the learning rates of a schedule over all of it"
     )
     parser.add_argument("--resume", default=None, type=Path, metavar="RUN", help=help)
     hints = get_type_hints(Settings)
@@ -45,20 +46,20 @@ def command_line(
     given = vars(parser.parse_args(arguments))
     recipe, resume = given.pop("recipe"), given.pop("resume")
     if resume is not None:
-        epochs = given.pop("epochs", None)
+        limits = {name: given.pop(name) for name in LIMITS if name in given}
         if given or recipe:
             raise InputError(
-                "--resume goes on with the run's own settings: give it alone, or with --epochs to "
-                "train longer"
+                "--resume goes on with the run's own settings: give it alone, or with --epochs or "
+                "--max-steps to train longer"
             )
-        return Settings(**read_settings(resume / "settings.toml")), resume, epochs
+        return Settings(**read_settings(resume / "settings.toml")), resume, limits
     if recipe is None and "data" not in given:
         if "text" in given:
             given["data"] = ()
         else:
             recipe = "newsroom"
     base = read_settings(recipe_file(recipe)) if recipe else {}
-    return Settings(**(base | given)), None, None
+    return Settings(**(base | given)), None, {}
 
 
 def recipe_file(name: str) -> Path:

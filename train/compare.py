@@ -12,7 +12,7 @@ from train.load import load_data
 from train.report import final_table
 from train.sampling import plan_steps
 from train.settings import Settings
-from train.tasks import KINDS, Kinds, build_tasks
+from train.tasks import KINDS, Kinds, build_tasks, learnt_names
 from train.tasks.base import Task
 
 
@@ -26,7 +26,8 @@ def compare_single(
     """Train each task alone, and print joint against single. train: that of train/run.py."""
     results: dict[str, Metrics] = {"joint": joint}
     sets = load_data(settings, lambda _: None, kinds)
-    tasks = build_tasks(sets, settings, kinds)
+    learnt = learnt_names(sets)
+    tasks = [task for task in build_tasks(sets, settings, kinds) if task.name in learnt]
     for task in tasks:
         epochs = epochs_alone(settings, sets, tasks, task)
         print(f"\n{task.name} alone, {epochs} epochs")
@@ -49,10 +50,9 @@ def epochs_alone(
     names = {t.name for t in tasks}
     labels = [[e.labels.keys() & names for e in data.splits["train"]] for data in sets]
     sources = [found for of_set in labels if (found := [some for some in of_set if some])]
-    one_batch = replace(settings, accumulate=1)
-    plan = [batch for (batch,) in plan_steps([len(s) for s in sources], one_batch, epoch=1)]
+    plan = plan_steps([len(s) for s in sources], settings, epoch=1)
     own = {i for i, source in enumerate(sources) if any(task.name in found for found in source)}
-    jointly = sum(batch[0][0] in own for batch in plan)
+    jointly = sum(source in own for source in plan.sources.tolist())
     alone = sum(math.ceil(len(sources[i]) / settings.batch_size) for i in own)
     return max(1, round(settings.epochs * jointly / alone))
 

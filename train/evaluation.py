@@ -4,14 +4,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from minibert.batching import batches
 from minibert.files import InputError
 from train.batches import Item, collate
-from train.model import JointModel
-from train.step import Forward
-from train.tasks.base import FRAME, LOSS, Prediction, Task
+from train.model import Forward, JointModel
+from train.tasks.base import Task
+from train.tasks.records import FRAME, LOSS, Prediction
 
 BATCH_TOKENS = 2048  # most of a batch that is only predicted
 Metrics = dict[str, dict[str, float] | float]
@@ -110,7 +111,8 @@ def tune(
 
 
 def _check_finite(task: Task, item: Item, prediction: Prediction) -> None:
-    if not _is_finite((prediction.label, prediction.probability, prediction.scores)):
+    parts = (prediction.label, prediction.probability, prediction.scores, prediction.vectors)
+    if not _is_finite(parts):
         raise InputError(
             f"{item.example.where}: what {task.name} predicts is not a finite number: the weights "
             "hold values that are none, or too large to compute with"
@@ -123,6 +125,8 @@ def _is_finite(value: Any) -> bool:
         return all(map(_is_finite, value.values()))
     if isinstance(value, tuple | list):
         return all(map(_is_finite, value))
+    if isinstance(value, np.ndarray):
+        return bool(np.isfinite(value).all())
     return not isinstance(value, float) or math.isfinite(value)
 
 
@@ -164,7 +168,8 @@ def monitored_value(metrics: Metrics, tasks: Sequence[Task], monitor: str) -> fl
     losses, or "mean" for the mean of the tasks' first metrics.
     """
     if monitor == LOSS.name:
-        return -sum(values[LOSS.name] for values in metrics.values() if isinstance(values, dict))
+        losses = [v for v in metrics.values() if isinstance(v, dict)]
+        return -sum(values.get(LOSS.name, 0.0) for values in losses)
     if monitor == "mean":
         main = [
             task.metrics[0].sign * values[task.metrics[0].name]
@@ -178,6 +183,8 @@ def monitored_value(metrics: Metrics, tasks: Sequence[Task], monitor: str) -> fl
         return found
     (kind_metrics,) = (task.metrics for task in tasks if task.name == name)
     (metric,) = (metric for metric in (*kind_metrics, LOSS) if metric.name == metric_name)
+    if metric_name not in found:
+        raise InputError(f"monitor = {monitor!r}: no dev example of {name} has a loss")
     return metric.sign * found[metric_name]
 
 

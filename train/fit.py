@@ -14,10 +14,11 @@ from train.cache import PrefixCache
 from train.checkpoint import Progress, fill, load_checkpoint, save_checkpoint
 from train.evaluation import evaluate, monitored_value
 from train.journal import Journal, cut_log
+from train.model import Forward
 from train.optimizer import BuildOptimizer, build_optimizer, new_groups, rate_factor, set_rates
-from train.sampling import plan_steps
+from train.sampling import count_steps, plan_steps, texts_apart
 from train.setup import Parts
-from train.step import Forward, forward_backward, not_finite
+from train.step import forward_backward, not_finite
 
 MOST_SKIPPED = 3  # steps in a row without a finite gradient, after which a run stops
 
@@ -54,9 +55,19 @@ def fit(
             )
 
     sizes = [len(source) for source in sources]
-    is_grouped = settings.group_by_length
-    lengths = [[i.num_tokens for i in source] for source in sources] if is_grouped else None
-    total_steps = settings.epochs * len(plan_steps(sizes, settings, epoch=1))
+    lengths = texts = None  # to learn them, all items must be read
+    if settings.group_by_length:
+        lengths = [[item.num_tokens for item in source] for source in sources]
+    if any(task.keeps_texts_apart for task in tasks):
+        texts = [texts_apart(items, tasks) for items in parts.labelled]  # corpora are too large
+    total_steps = count_steps(sizes, settings, settings.epochs)
+    if settings.max_steps > total_steps:
+        print(
+            f"max_steps = {settings.max_steps}, but epochs = {settings.epochs} have only "
+            f"{total_steps} steps, after which the run ends"
+        )
+    elif settings.max_steps:
+        total_steps = settings.max_steps
     cache: PrefixCache | None = None
     with signals() as stop_asked, closing(journal):
         while not progress.is_over(settings):
@@ -72,7 +83,12 @@ def fit(
                 items, memory = [*chain(*sources), *parts.dev], settings.cache_mib * 2**20
                 cache = PrefixCache(model, items, prefix, memory, run) if prefix else None
             forward: Forward = cache.forward if cache else model
-            steps = plan_steps(sizes, settings, progress.epoch, lengths)
+            steps = plan_steps(sizes, settings, progress.epoch, lengths, texts)
+            if steps.left_out and progress.step == 0:
+                print(
+                    f"{steps.left_out} of {sum(sizes)} examples are left out of epoch 1, and about "
+                    "as many of each other: all batches have one of their texts already"
+                )
             journal.begin_epoch(len(steps))
 
             epoch = progress.epoch

@@ -30,7 +30,7 @@ def load_data(
     settings: Settings, announce: Callable[[str], None] = print, kinds: Kinds = KINDS
 ) -> list[DataSet]:
     """The data of a run: whatever `read_source` reads, each with a train and a dev split, none of
-    them empty.
+    them empty; then the data that is only measured, with a dev split and an empty train split.
 
     Fields that are no tasks and rows without a label are left out. A missing dev split is cut from
     train. `announce` is told of all this, of what was read as what, and of the labels' counts.
@@ -38,12 +38,13 @@ def load_data(
     """
     announce = _once(announce)
     reading = Reading.of(settings, announce)
+    sources = (*settings.data, *settings.dev_data)
     sets = [_read(source, reading) for source in settings.data]
+    sets += [_read_dev(source, reading) for source in settings.dev_data]
     check_fields(sets, reading)
     sets = settle(name_fields(sets, settings.share), reading)
     sets = [
-        _cleaned(data, source, announce, kinds)
-        for data, source in zip(sets, settings.data, strict=True)
+        _cleaned(data, source, announce, kinds) for data, source in zip(sets, sources, strict=True)
     ]
     kind_by_name = _kinds_of(sets, kinds)
     names, left_out = learnable(sets, settings.tasks, kind_by_name)
@@ -53,7 +54,7 @@ def load_data(
         hint = "; --tasks NAME learns one" if is_possible else ""
         announce(f"left out, as no task: {listed}{hint}")
     result = []
-    for data, source in zip(sets, settings.data, strict=True):
+    for data, source in zip(sets, sources, strict=True):
         kept = _with_labels(_without(data, left_out), names, source, announce)
         if any(kept.splits.values()):
             result.append(_with_dev(kept, source, settings.seed, names, kind_by_name, announce))
@@ -145,6 +146,17 @@ def _read(source: str, reading: Reading) -> DataSet:
     if "train" not in data.splits:
         raise InputError(f"--data {source}: no train split; it has {', '.join(data.splits)}")
     return data
+
+
+def _read_dev(source: str, reading: Reading) -> DataSet:
+    """What is measured of a data set, and not learnt: its dev split, or all of a single file."""
+    data = read_source(source, reading)
+    split = "train" if Path(name_of(source)[1]).is_file() else "dev"
+    if not (examples := data.splits.get(split)):
+        has = ", ".join(name for name, found in data.splits.items() if found)
+        raise InputError(f"--dev-data {source}: no dev split; it has {has or 'nothing'}")
+    reading.announce(f"{source}: its {len(examples)} {split} examples are measured, and not learnt")
+    return replace(data, splits={"train": [], "dev": examples})
 
 
 def _cleaned(data: DataSet, source: str, announce: Callable[[str], None], kinds: Kinds) -> DataSet:

@@ -3,7 +3,7 @@
 Shapes: D hidden. `*` stands for the tokens of a batch, (N) packed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from minibert.fast.dropout import FastDropout
 from minibert.files import InputError
 from minibert.model import Bert, BertConfig
 from train.batches import Batch
+
+Forward = Callable[[Batch], Tensor]  # a batch -> its last hidden state, (*, D)
 
 
 class HasHead(Protocol):

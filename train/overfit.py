@@ -5,15 +5,21 @@ from collections.abc import Mapping, Sequence
 from minibert.files import InputError
 from train.batches import Item
 from train.report import text_of
-from train.tasks.base import Prediction, Task
+from train.tasks.base import Task
+from train.tasks.records import Prediction
 
 
 def check_memorised(
     tasks: Sequence[Task], items: Sequence[Item], predictions: Sequence[Mapping[str, Prediction]]
 ) -> None:
     """Print predictions beside labels. Raises InputError if one is wrong."""
+    verdicts = {}
+    for task in tasks:
+        own = [i for i, item in enumerate(items) if task.name in item.example.labels]
+        right = task.are_right([items[i] for i in own], [predictions[i][task.name] for i in own])
+        verdicts[task.name] = dict(zip(own, right, strict=True))
     wrong = total = 0
-    for item, predicted in zip(items, predictions, strict=True):
+    for i, (item, predicted) in enumerate(zip(items, predictions, strict=True)):
         example = item.example
         print(text_of(example))
         for task in tasks:
@@ -21,7 +27,7 @@ def check_memorised(
                 continue
             gold, found = example.labels[task.name], predicted[task.name].label
             total += 1
-            if task.is_right(gold, found):
+            if verdicts[task.name][i]:
                 print(f"  right  {task.name}: {task.readable(gold, example)}")
             else:
                 wrong += 1

@@ -7,7 +7,8 @@ from typing import Any
 
 from minibert.files import replacing
 from train.analysis import Analysis, Calibration, Confusion
-from train.tasks.base import LOSS, Task
+from train.tasks.base import Task
+from train.tasks.records import LOSS
 
 MOST_NUMBERED = 15  # classes of a confusion matrix whose cells have room for a number
 

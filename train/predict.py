@@ -22,7 +22,8 @@ from train.parse import parse_pairs
 from train.report import texts_of
 from train.saved import Run, load_run, open_run
 from train.tasks import KINDS, Kinds
-from train.tasks.base import Prediction, Task
+from train.tasks.base import Task
+from train.tasks.records import Prediction
 from train.unlabelled import Unlabelled, from_json_lines, from_lines, from_pairs
 
 

@@ -16,9 +16,11 @@ from train.evaluation import Metrics
 from train.freezing import FreezingPlan
 from train.model import JointModel
 from train.optimizer import learning_rates, no_decay
+from train.parse import parse_pairs
 from train.settings import Settings
 from train.setup import Parts
-from train.tasks.base import FRAME, LOSS, Metric, Prediction, Task
+from train.tasks.base import Task
+from train.tasks.records import FRAME, LOSS, Metric, Prediction
 from train.words import UsedWords
 
 FEW = 12  # labels, of which each has its place on the screen
@@ -55,6 +57,9 @@ def overview(parts: Parts, words: UsedWords | None) -> str:
             f"{len(words.used):,} of {parts.encoder.bert.config.vocab_size:,} words occur; only "
             "their rows are held, and one more that measures weight decay"
         )
+    if expected := parse_pairs(parts.settings.expect, "expect"):
+        listed = ", ".join(f"{loss} at step {step}" for step, loss in expected.items())
+        lines.append(f"a recorded run of these settings had these dev losses: {listed}")
     lines.append(groups_table(parts.model, parts.plan, parts.settings))
     return "\n".join(lines)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from minibert.files import write_json
 from minibert.program import run_program
 from train.analysis import analyse
-from train.checkpoint import Progress, check_data, prolong, read_progress
+from train.checkpoint import Progress, check_data, read_progress
 from train.command_line import command_line, run_folder
 from train.compare import compare_single
 from train.evaluation import Metrics, evaluate
@@ -17,6 +17,7 @@ from train.fit import fit
 from train.optimizer import BuildOptimizer, adamw
 from train.overfit import check_memorised
 from train.pictures import draw_pictures
+from train.prolong import prolong
 from train.report import (
     final_table,
     label_tables,
@@ -102,10 +103,10 @@ def main(
     """Train. Returns the exit status, as `run_program`."""
 
     def program() -> None:
-        settings, resumed, epochs = command_line(arguments, "python -m train.run", __doc__ or "")
+        settings, resumed, limits = command_line(arguments, "python -m train.run", __doc__ or "")
         with run_folder(settings, resumed) as run:
-            if epochs is not None:
-                settings = prolong(run, settings, epochs)
+            if limits:
+                settings = prolong(run, settings, limits)
             metrics = train(settings, run, resumed is not None, kinds, optimizer)
             if settings.compare_single:
                 alone = partial(train, kinds=kinds, optimizer=optimizer)

@@ -161,6 +161,11 @@ class Settings:
         below=1,
     )
 
+    expect: str = option(
+        "",
+        'the dev losses that a recorded run of these settings had, told at the start: "500=6.2, '
+        '2000=4.1", each with its step',
+    )
     mask_rate: float = option(
         0.15, "the share of a sequence's tokens that masked words are", above=0, below=1
     )
@@ -248,6 +253,10 @@ class Settings:
         check_options(self)
         if not self.data and not self.text:
             raise InputError("data is empty: name at least one data folder, or text")
+        if self.log_gradients and self.mini_batch_size:
+            raise InputError(
+                "log_gradients = true needs each batch at once: leave it out, or mini_batch_size"
+            )
 
     def toml(self, without: tuple[str, ...] = ()) -> str:
         """The settings as TOML, one a line, but for those left out."""

@@ -11,7 +11,7 @@ from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
 from train.batches import Batch, Item, collate, prepare
 from train.data.corpus import Corpus, unigram_entropy
-from train.data.examples import DataSet
+from train.data.examples import DataSet, fields_of
 from train.data.fingerprint import fingerprint
 from train.data.words import word_splitting
 from train.evaluation import check_monitor
@@ -23,7 +23,7 @@ from train.precision import uses_bfloat16
 from train.scratch import is_new, new_encoder
 from train.settings import Settings
 from train.start import Start, open_start, take_heads, take_pretraining_heads
-from train.tasks import KINDS, Kinds, build_tasks, build_text_tasks
+from train.tasks import KINDS, Kinds, build_tasks, build_text_tasks, learnt_names
 from train.tasks.base import Task
 from train.text import load_texts
 
@@ -96,7 +96,7 @@ def assemble(
     device = choose_device(settings.device)
     uses_bfloat16(settings.precision, device)  # raises where it cannot be had
     if sets is None:
-        sets = load_data(settings, announce, kinds) if settings.data else []
+        sets = load_data(settings, announce, kinds) if settings.data or settings.dev_data else []
     if settings.overfit_batch:
         sets = [first_examples(data, settings.overfit_batch) for data in sets[:1]]
     tasks = build_tasks(sets, settings, kinds)
@@ -105,8 +105,9 @@ def assemble(
     text_tasks = build_text_tasks(settings, encoder.tokenizer, kinds)
     labelled, dev, test, number = tokenize(sets, tasks, encoder)
     texts = load_texts(settings, text_tasks, encoder.tokenizer, number, announce)
-    tasks += text_tasks
+    tasks, dev, test = tasks + text_tasks, dev + texts.dev, test + texts.test
     chosen = {task.name: start.head_for(task, settings) for task in tasks}
+    learnt = learnt_names(sets) | {task.name for task in text_tasks}
     if is_new(settings.model) and not any(task.uses_pooler for task in tasks):
         encoder.bert.pooler = None  # nothing would train it
     model = JointModel(encoder.bert, tasks).to(device, dtype)
@@ -121,8 +122,9 @@ def assemble(
     make_fast(model)
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)
-    mixer = LossMixer(tasks, settings).to(device, dtype)
-    check_monitor(tasks, dev + texts.dev, settings.monitor)
+    check_measured([task for task in tasks if task.name not in learnt], model)
+    mixer = LossMixer([t for t in tasks if t.name in learnt], settings).to(device, dtype)
+    check_monitor(tasks, dev, settings.monitor)
     plan = FreezingPlan(model, settings.freeze, settings.unfreeze, tasks)
     if 0 < settings.epochs < (latest := max(plan.thawed, default=0)):
         raise InputError(
@@ -142,8 +144,8 @@ def assemble(
         plan=plan,
         labelled=labelled,
         corpora=texts.train,
-        dev=dev + texts.dev,
-        test=test + texts.test,
+        dev=dev,
+        test=test,
         data=fingerprint(sets, texts.data),
     )
 
@@ -170,18 +172,31 @@ def first_examples(data: DataSet, count: int) -> DataSet:
     return DataSet(data.name, {"train": examples, "dev": examples, "test": examples})
 
 
+def check_measured(tasks: Sequence[Task], model: JointModel) -> None:
+    """Raise InputError for a task that is only measured, and has a head."""
+    for task in tasks:
+        if list(model.heads[task.name].parameters()):
+            raise InputError(
+                f"{task.name} is in --dev-data alone, and its kind, {task.kind}, has a head, which "
+                "nothing trains. Give the data with --data; or name the tasks to keep with --tasks"
+            )
+
+
 def tokenize(
     sets: Sequence[DataSet], tasks: Sequence[Task], encoder: SentenceEncoder
 ) -> tuple[list[list[Item]], list[Item], list[Item], int]:
     """The items of each source's train split, of all dev splits and of all test splits: those with
-    a task's label; and the number that the next item would have."""
-    names = {task.name for task in tasks}
+    a task's label; and the number that the next item would have. Data that is only measured is read
+    by its own tasks alone, and these read no other."""
+    names, learnt = {task.name for task in tasks}, learnt_names(sets)
     made: dict[str, list[list[Item]]] = {"train": [], "dev": [], "test": []}
     number = 0
     for split, of_split in made.items():
         for data in sets:
             examples = [e for e in data.splits.get(split, ()) if names & e.labels.keys()]
-            of_split.append(prepare(examples, encoder.tokenizer, tasks, number))
+            reading = learnt if data.splits["train"] else fields_of(data)
+            readers = [task for task in tasks if task.name in reading]
+            of_split.append(prepare(examples, encoder.tokenizer, readers, number))
             number += len(examples)
     dev, test = ([item for items in made[split] for item in items] for split in ("dev", "test"))
     return [items for items in made["train"] if items], dev, test, number

@@ -106,10 +106,12 @@ def open_run_folder(run: Path, kinds: Kinds = KINDS, **more: Any) -> Start:
         splitting = str(content["split_words"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{run / 'tasks.json'} does not describe tasks: {error!r}") from error
+    settings = Settings(**read_settings(run / "settings.toml"))
+    for task in tasks:
+        task.configure(settings)
     encoder = SentenceEncoder.from_pretrained(run / "model", **more)
     heads, file = build_heads(tasks, encoder.bert.config), run / "heads.safetensors"
     fill(dict(heads.named_parameters()), read_tensors(file), str(file))
-    settings = Settings(**read_settings(run / "settings.toml"))
     return Start(str(run), encoder, tasks, heads, settings, splitting, is_run=True)
 
 

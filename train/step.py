@@ -1,6 +1,6 @@
 """The forward and backward pass of one step: exact, whatever the sizes of its batches."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,13 +8,12 @@ from torch import Tensor
 
 from minibert.files import InputError
 from train.batches import Batch
+from train.gradient_cache import StatesInPieces
 from train.mixing import LossMixer, add_gradients, gradient_report
-from train.model import JointModel
+from train.model import Forward, JointModel
 from train.precision import uses_bfloat16
 from train.settings import Settings
 from train.tasks.base import Task
-
-Forward = Callable[[Batch], Tensor]  # a batch -> its last hidden state, (*, D)
 
 
 @dataclass(frozen=True)
@@ -43,21 +42,27 @@ def forward_backward(
 
     The targets of all batches are counted first, and every batch's sum is divided by that count.
     So the gradient is that of one large batch, however unevenly sentences and words fall into the
-    batches.
+    batches. It is the same whether a batch is computed at once or in pieces.
     """
     counts = {task.name: sum(task.count(batch) for batch in batches) for task in tasks}
     counts = {name: count for name, count in counts.items() if count}
     sums = dict.fromkeys(counts, 0.0)
     gradients: dict[str, Tensor] = {}  # each task's on the encoder, if they are to be logged
     shared = [p for p in model.bert.parameters() if p.requires_grad]
+
+    def compute(batch: Batch) -> Tensor:
+        with autocast(batch, settings):
+            return forward(batch)  # (*, D)
+
     for batch in batches:
         here = [task for task in tasks if task.count(batch)]
         if not here:
             continue
-        device = batch.input_ids.device
-        in_bfloat16 = uses_bfloat16(settings.precision, device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16):
-            states = forward(batch)  # (*, D)
+        cached = None
+        if 0 < settings.mini_batch_size < len(batch.sequences):
+            cached = StatesInPieces(compute, batch, settings.mini_batch_size)
+        states = cached.states if cached else compute(batch)  # (*, D)
+        with autocast(batch, settings):
             losses = {task.name: task.loss(model, states, batch) for task in here}
         means = {name: loss / counts[name] for name, loss in losses.items()}
         if settings.log_gradients:
@@ -65,10 +70,19 @@ def forward_backward(
         loss = mixer(means)
         if loss.requires_grad:  # not where all that this batch's tasks use is frozen
             loss.backward()
+        if cached:
+            cached.backward()
         for name, task_loss in losses.items():
             sums[name] += task_loss.item()
     mixer.add_penalty_gradient(counts)
     return StepLosses(sums, counts, gradient_report(gradients) if gradients else {})
+
+
+def autocast(batch: Batch, settings: Settings) -> torch.autocast:
+    """The precision in which a batch is computed."""
+    device = batch.input_ids.device
+    in_bfloat16 = uses_bfloat16(settings.precision, device)
+    return torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16)
 
 
 def not_finite(step: int, times: int, batches: Sequence[Batch]) -> InputError:

@@ -34,10 +34,13 @@ def attention(
     """`minibert.model.attention`, by PyTorch's fused kernel or by the formula.
 
     The fused kernel never stores the (L, L) probabilities. But on a CPU it has no dropout, and it
-    starts again for each head of each sentence, which takes too long for short sentences.
+    starts again for each head of each sentence, which takes too long for short sentences. Its
+    backward pass in bfloat16 takes four times as long as the formula's.
     """
     on_cpu = query.device.type == "cpu"
-    if not (on_cpu and (dropout or (mask is None and query.size(2) <= SHORT))):
+    learns_in_half = query.requires_grad and query.dtype == torch.bfloat16
+    is_short = mask is None and query.size(2) <= SHORT
+    if not (on_cpu and (dropout or learns_in_half or is_short)):
         if mask is not None:
             mask = mask[:, None, None, :]  # (G, L) -> (G, 1, 1, L)
             bias = mask if bias is None else bias.masked_fill(~mask, -math.inf)

@@ -82,13 +82,21 @@ def word_piece(vocabulary: Path, settings: dict) -> tokenizers.Tokenizer:
                 file = vocabulary.with_name("tokenizer_config.json")
                 raise InputError(f"{file}: {key} must be true or false, not {value!r}")
             switches[key] = value
+    return bert_tokenizer(
+        ids,
+        BertNormalizer(
+            lowercase=switches["do_lower_case"],
+            strip_accents=switches["strip_accents"],
+            handle_chinese_chars=switches["tokenize_chinese_chars"],
+        ),
+    )
+
+
+def bert_tokenizer(ids: dict[str, int], normalizer: BertNormalizer) -> tokenizers.Tokenizer:
+    """BERT's tokenizer with a vocabulary, which must hold SPECIAL_TOKENS."""
     backend = tokenizers.Tokenizer(WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
     backend.add_special_tokens(list(SPECIAL_TOKENS))  # in a text, "[MASK]" means the token
-    backend.normalizer = BertNormalizer(
-        lowercase=switches["do_lower_case"],
-        strip_accents=switches["strip_accents"],
-        handle_chinese_chars=switches["tokenize_chinese_chars"],
-    )
+    backend.normalizer = normalizer
     backend.pre_tokenizer = BertPreTokenizer()
     backend.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]",

@@ -18,11 +18,12 @@ from tools.benchmark.race import Engine, Work
 from tools.joint import TransformersJoint, padded
 from train.batches import Item
 from train.cache import PrefixCache
+from train.model import Forward
 from train.optimizer import build_optimizer, set_rates
 from train.sampling import plan_steps
 from train.settings import Settings
 from train.setup import Parts, assemble
-from train.step import Forward, forward_backward
+from train.step import forward_backward
 from train.words import UsedWords
 
 BATCH = 32

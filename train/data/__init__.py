@@ -11,6 +11,7 @@ What is read, as a file (which is all train) or as the splits of a folder:
 .txt                 "__label__NAME text"; "label, tab, text"; a table with tabs; or CoNLL's columns
 NAME/seq.in          SNIPS and ATIS, with NAME/seq.out and NAME/label
 NAME_text.txt        TweetEval, with NAME_labels.txt and mapping.txt
+corpus.jsonl         BEIR's collections, with queries.jsonl and qrels/: only measured
 GLUE, SICK, STS-B,   tables as they are distributed: separated by tabs, unquoted, some of them
 GoEmotions, SWAG     without a header
 hub:OWNER/NAME       a data set of the Hugging Face Hub

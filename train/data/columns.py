@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from minibert.files import InputError
+from train.data.anchors import ANCHORS, is_anchored, is_of_anchor, take_pair
 from train.data.examples import Answers, Example
 from train.data.labelstudio import ABOUT_THE_WORK, is_about_the_work
 from train.data.reading import Reading
@@ -32,12 +33,13 @@ TEXTS = (
 WORDS = ("tokens",)
 CHOICES = re.compile("(ending|choice|option)_?([0-9])")  # SWAG's ending0, ending1 ...
 STEMS = ("text", "sent1", "question", "context")  # what the choices may follow
-NEEDED = "text, or words, or text_a and text_b"
+NEEDED = "text, or words, or text_a and text_b, or anchor and positive"
 
 
 def from_fields(record: Mapping[str, Any], where: str, reading: Reading | None = None) -> Example:
     """An example from named fields: text, words, or text_a and text_b; question and context, with
-    answers; or text and choices. Every other field but the id is a label.
+    answers; text and choices; or anchor and positive, with negatives. Every other field but the id
+    is a label.
 
     A string or a boolean is a text's label, a number a label or a score, a list of strings as long
     as `words` the words' tags, and a list of [start, end, type] the entities of `text`, in
@@ -63,9 +65,11 @@ def from_fields(record: Mapping[str, Any], where: str, reading: Reading | None =
         if "answers" in record:
             return _question(record, where, name_of_example)
         record["text_a"], record["text_b"] = record.pop("question"), record.pop("context")
+    labels: dict[str, Any] = {}
+    if is_anchored(record):
+        labels["positive"] = take_pair(record, where)
     text, second, words = _texts(record, where)
     several = dict(reading.multilabel)
-    labels: dict[str, Any] = {}
     for name, value in record.items():
         if name not in (*INPUTS, "id"):
             tagged = None if name in several else words
@@ -115,16 +119,25 @@ def _naming(
             have.add("words")
     is_swag = {"sent1", "sent2", "ending0"} <= have
     is_question = {"question", "context"} <= have
-    if not (have & {"text", "words", "text_a"} or is_question or is_swag):
+    if not (have & {"text", "words", "text_a"} or is_question or is_swag or is_anchored(have)):
         pair = next((pair for pair in PAIRS if set(pair) <= lower.keys()), None)
+        anchor = next((name for name in ANCHORS if name in lower), None)
         if "text" in lower:
             take("text", "text")
         elif pair is not None:
             take(pair[0], "text_a")
             take(pair[1], "text_b")
+        elif "positive" in have | lower.keys() and (anchor is not None or "anchor" in have):
+            if anchor is not None and "anchor" not in have:
+                take(anchor, "anchor")
+            if "positive" not in have:
+                take("positive", "positive")
         elif (text := next((name for name in TEXTS if name in lower), None)) is not None:
             take(text, "text_a" if "text_b" in have else "text")
-    return naming, tuple(f"{theirs} is read as {ours}" for theirs, ours in told.items())
+    telling = [f"{theirs} is read as {ours}" for theirs, ours in told.items()]
+    if is_anchored(naming.values()):
+        telling.append("anchor and positive are read as texts that belong together")
+    return naming, tuple(telling)
 
 
 def inputs_of(
@@ -133,8 +146,11 @@ def inputs_of(
     """The fields of a record that are read, and its id: all but the labels."""
     given = tuple(name for name, value in record.items() if value is not None)
     names, _ = _naming(given, _lists(record), columns)
+    pair = {"anchor", "positive"} if is_anchored(names.values()) else set()
     return {
-        name: record[name] for name, ours in names.items() if ours != "answers" and is_read(ours)
+        name: record[name]
+        for name, ours in names.items()
+        if ours in pair or (ours != "answers" and is_read(ours))
     }
 
 
@@ -147,14 +163,18 @@ def texts_among(names: Sequence[str], reading: Reading) -> set[str]:
     """Those fields whose values are texts, though they may look like numbers."""
     naming, _ = _naming(tuple(names), (), reading.columns)
     texts = {*INPUTS, *STEMS, "sent2"} - {"words", "answers", "choices"}
-    return {name for name, ours in naming.items() if ours in texts or CHOICES.fullmatch(ours)}
+    found = {name for name, ours in naming.items() if ours in texts or CHOICES.fullmatch(ours)}
+    if is_anchored(naming.values()):
+        found |= {name for name, ours in naming.items() if is_of_anchor(ours)} - {"negatives"}
+    return found
 
 
 def has_text(names: Sequence[str], reading: Reading) -> bool:
     """Whether a record with these fields has something to read."""
     have = set(_naming(tuple(names), tuple(names), reading.columns)[0].values())
     pairs = ({"text_a", "text_b"}, {"question", "context"})
-    return bool(have & {"text", "words", "sent1"}) or any(pair <= have for pair in pairs)
+    is_pair = is_anchored(have) or any(pair <= have for pair in pairs)
+    return is_pair or bool(have & {"text", "words", "sent1"})
 
 
 def _texts(record: Mapping[str, Any], where: str) -> tuple[str, str | None, list[str] | None]:

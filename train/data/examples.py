@@ -14,15 +14,17 @@ class Example:
     """One text, or a pair of texts, with the labels that its source gives.
 
     labels: each field's value as it was read: a text, a number, a tuple with a tag for each word, a
-    frozenset of several labels, the Answers to a question, or what else a format reads. What a
-    value means is known to the kinds of tasks alone.
+    frozenset of several labels, the Answers to a question, the Negatives of an anchor, a Query or
+    Document of a search, or what else a format reads. What a value means is known to the kinds of
+    tasks alone.
     """
 
     text: str
     labels: Mapping[str, Any]
     where: str  # "file, line 7": for messages
     words: tuple[str, ...] | None = None  # where the labels are of words
-    second: str | None = None  # the other text of a pair; of a question, the text that answers it
+    # the other text of a pair; of a question, the text that answers it; of an anchor, its positive
+    second: str | None = None
     choices: tuple[str, ...] | None = None  # what may follow the text, of which one is right
     id: str | int | None = None  # the source's own name of the example
 
@@ -41,9 +43,12 @@ class Example:
     @property
     def content(self) -> Hashable:
         """What two copies of an example share. Questions about one text count as copies, since
-        their answers stand in the same words."""
+        their answers stand in the same words; so do the rows of one anchor, since each of them
+        tells what is near to it."""
         if any(isinstance(value, Answers) for value in self.labels.values()):
             return self.second
+        if any(isinstance(value, Negatives) for value in self.labels.values()):
+            return self.text
         return self.text, self.second, self.choices
 
 
@@ -57,8 +62,31 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Negatives:
+    """What says that an example's text and its second text are an anchor and its positive, which
+    belong together; and texts that do not belong to the anchor, if some are known."""
+
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Query:
+    """What says that an example's text is a query, and which documents it should find: their names,
+    each with its grade of relevance, above 0."""
+
+    relevance: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """What says that an example's text is a document that queries search."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class DataSet:
-    """One source of examples, split."""
+    """One source of examples, split. Data without training examples is only measured."""
 
     name: str
     splits: Mapping[str, Sequence[Example]]  # "train", "dev", "test"
@@ -80,6 +108,21 @@ def examples_of(*sets: DataSet) -> Iterator[Example]:
 def fields_of(*sets: DataSet) -> list[str]:
     """The names of all labels, in the order in which they come."""
     return list(dict.fromkeys(name for example in examples_of(*sets) for name in example.labels))
+
+
+def examples_by_label(sets: Sequence[DataSet]) -> dict[str, list[Example]]:
+    """The examples that tell what each label means: those of train; of a label that is only
+    measured, those of dev."""
+    found: dict[str, list[Example]] = {}
+    for split in ("train", "dev"):
+        known = set(found)
+        for data in sets:
+            if split == "train" or not data.splits["train"]:
+                for example in data.splits.get(split, ()):
+                    for name in example.labels:
+                        if name not in known:
+                            found.setdefault(name, []).append(example)
+    return found
 
 
 def mapped(data: DataSet, change: Callable[[Example], Example]) -> DataSet:

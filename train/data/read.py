@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from minibert.files import InputError
+from train.data.beir import FILES as COLLECTION
+from train.data.beir import read_beir
 from train.data.conll import read_conll
 from train.data.conllu import read_conllu
 from train.data.examples import SPLITS, DataSet, Example
@@ -71,6 +73,8 @@ def _as_it_is(source: str, reading: Reading) -> DataSet:
             f"--data {name}: there is no such file or folder; the project's own data sets are "
             f"{', '.join(sorted(ours))}"
         )
+    if all((path / name).is_file() for name in COLLECTION):
+        return DataSet(given or path.resolve().name, read_beir(path, reading))
     if not path.is_file():
         return DataSet(given or path.resolve().name, read_folder(path, reading), _names(path))
     reader = FILE_READERS.get(path.suffix)

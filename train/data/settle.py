@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from minibert.files import InputError
+from train.data.anchors import is_of_anchor
 from train.data.columns import as_tags, is_read
 from train.data.examples import DataSet, Example, examples_of, fields_of, mapped
 from train.data.reading import Reading
@@ -56,7 +57,8 @@ def check_fields(sets: Sequence[DataSet], reading: Reading) -> None:
     several = tuple(name for name, _ in reading.multilabel)
     parts = {column for _, columns in reading.multilabel for column in columns}
     for name, column in reading.columns:
-        if name not in parts and not is_read(name) and name not in fields:
+        is_input = is_read(name) or is_of_anchor(name)
+        if name not in parts and not is_input and name not in fields:
             raise InputError(
                 f"columns: {name}={column}: no row has a value in such a column; the labels are "
                 f"{', '.join(fields) or 'none'}"

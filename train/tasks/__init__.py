@@ -10,20 +10,24 @@ from typing import Any
 
 from minibert.files import InputError
 from minibert.tokenizer import Tokenizer
-from train.data.examples import DataSet, Example
+from train.data.examples import DataSet, Example, examples_by_label
 from train.model import Heads
 from train.parse import parse_by_task, parse_pairs
 from train.settings import Settings
-from train.tasks.base import FRAME, Metric, Prediction, Task
+from train.tasks.base import Task
 from train.tasks.classification import SentenceClassification
+from train.tasks.contrastive import Contrastive
 from train.tasks.masked_words import MaskedWords
 from train.tasks.multilabel import MultilabelClassification
 from train.tasks.multiple_choice import MultipleChoice
 from train.tasks.next_sentence import NextSentence
 from train.tasks.pairs import PairClassification, PairClassificationApart, PairRegression
 from train.tasks.question_answering import QuestionAnswering
+from train.tasks.records import FRAME, Metric, Prediction
 from train.tasks.regression import SentenceRegression
-from train.tasks.similarity import PairSimilarity
+from train.tasks.retrieval import Retrieval
+from train.tasks.simcse import SimCSE
+from train.tasks.similarity import PairOrder, PairSimilarity
 from train.tasks.tagging import TokenTagging
 from train.tasks.targets import TargetTask
 from train.tasks.words import WordTagging
@@ -37,6 +41,9 @@ KINDS: Kinds = (
     WordTagging,
     QuestionAnswering,
     MultipleChoice,
+    Retrieval,
+    Contrastive,
+    PairOrder,
     PairSimilarity,
     PairRegression,
     SentenceRegression,
@@ -46,6 +53,7 @@ KINDS: Kinds = (
     SentenceClassification,
     MaskedWords,
     NextSentence,
+    SimCSE,
 )
 
 
@@ -85,17 +93,14 @@ def classes_of(example: Example, kinds: Mapping[str, type[Task]]) -> set[tuple[s
 
 
 def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KINDS) -> list[Task]:
-    """The tasks are the labels that the training data has; `settings.tasks` keeps some of them.
-    Without data there are none.
+    """The tasks are the labels that the training data has, and those of data that is only measured;
+    `settings.tasks` keeps some of them. Without data there are none.
 
     Labels of one name are one task, whichever sources they are from: their values are taken
     together. Raises InputError, naming file and line, for labels of mixed kinds, what a kind cannot
     learn, or a name that no task can have.
     """
-    found: dict[str, list[Example]] = {}
-    for example in (example for data in sets for example in data.splits["train"]):
-        for name in example.labels:
-            found.setdefault(name, []).append(example)
+    found = examples_by_label(sets)
     if missing := [name for name in settings.tasks if name not in found]:
         raise InputError(
             f"tasks = {', '.join(missing)}: the data's tasks are {', '.join(found) or 'none'}"
@@ -120,9 +125,11 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
         kind_by_name[name] = kind
     _check_names_in(settings, found, kind_by_name)
     tasks = [kind.from_examples(name, found[name], settings) for name, kind in kind_by_name.items()]
+    learnt = learnt_names(sets)
     for task in tasks:
-        if task.takes_windows and settings.stride:
-            task.overlap = settings.stride
+        task.configure(settings)
+        if task.name not in learnt:
+            task.vector_pooling = None  # nothing trains its vectors
     others = (split for data in sets for name, split in data.splits.items() if name != "train")
     check_labels((example for split in others for example in split), tasks)
     return tasks
@@ -197,6 +204,11 @@ def _no_kind(name: str, examples: Sequence[Example], kinds: Kinds) -> InputError
             )
     of = "a text" if examples[0].second is None else "a pair"
     return InputError(f"the task {name}: no kind of task learns {shown(examples[0])} of {of}")
+
+
+def learnt_names(sets: Sequence[DataSet]) -> set[str]:
+    """The names of the labels that training examples have. Other tasks are only measured."""
+    return {name for data in sets for e in data.splits["train"] for name in e.labels}
 
 
 def check_labels(examples: Iterable[Example], tasks: Sequence[Task]) -> None:

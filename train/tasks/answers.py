@@ -12,7 +12,7 @@ from torch import Tensor
 
 from minibert.tokenizer import Tokens
 from train.data.examples import Answers
-from train.tasks.base import Prediction
+from train.tasks.records import Prediction
 from train.tasks.windows import best_windows, text_positions
 
 # as in Google's run_squad.py

@@ -9,7 +9,6 @@ Shapes: D hidden. `*` stands for the tokens, (N) packed.
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -22,52 +21,7 @@ from train.data.corpus import TextForm
 from train.data.examples import Example
 from train.model import JointModel
 from train.settings import Settings
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a task says of one item, and how sure it is.
-
-    scores: what the label was chosen from, for kinds that have classes: the probability of each.
-    cut: how many tokens were cut off, and so not seen; of several sequences, where it was most.
-    """
-
-    label: Any
-    probability: Any = None
-    scores: Mapping[str, float] | None = None
-    cut: int = 0
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number that a kind measures, and how it is shown."""
-
-    name: str
-    is_shown: bool = False  # in the run's output and tables
-    is_percent: bool = False
-    sign: int = 1  # -1 if lower is better
-
-    def text(self, value: float) -> str:
-        """The number as people read it."""
-        return f"{value * 100:.2f}" if self.is_percent else f"{value:.4f}"
-
-
-LOSS = Metric("loss", sign=-1)  # what every kind has: the mean loss, as in training
-# Of the texts that have both tags and a class: the share in which all are right.
-FRAME = Metric("frame", is_shown=True, is_percent=True)
-
-
-@dataclass(frozen=True)
-class Counterpart:
-    """The class of `transformers` that computes a task's logits, and what its files say.
-
-    The head's parameters must have the same names there ("classifier.weight").
-    """
-
-    architecture: str
-    pipeline: str
-    labels: tuple[str, ...]
-    problem_type: str | None = None
+from train.tasks.records import Counterpart, Metric, Prediction
 
 
 class Task(ABC):
@@ -85,6 +39,8 @@ class Task(ABC):
     reads_pairs: ClassVar[bool] = False  # of texts; in `train.predict` a tab separates them
     takes_class_weights: ClassVar[bool] = False  # whether `class_weights` may name it
     takes_windows: ClassVar[bool] = False  # whether it can read a long text in windows
+    # whether batches of labelled data may have no text twice: the loss takes others' texts as wrong
+    keeps_texts_apart: ClassVar[bool] = False
     hides_words: ClassVar[bool] = False  # whether it changes a batch's input_ids
     # of a kind that learns from plain text: its word in `settings.objectives`, and what it reads
     objective: ClassVar[str] = ""
@@ -100,6 +56,11 @@ class Task(ABC):
     def __init__(self, name: str, labels: tuple[str, ...] = ()) -> None:
         self.name = name
         self.labels = labels
+
+    def configure(self, settings: Settings) -> None:
+        """Take from the settings what the examples do not tell."""
+        if self.takes_windows and settings.stride:
+            self.overlap = settings.stride
 
     # From data to a task
 
@@ -238,6 +199,13 @@ class Task(ABC):
     def is_right(self, gold: Any, predicted: Any) -> bool:
         """Whether a predicted label is the right one."""
         return gold == predicted
+
+    def are_right(self, items: Sequence[Item], predictions: Sequence[Prediction]) -> Sequence[bool]:
+        """Which predictions are right. Of some kinds, only all items together tell."""
+        return [
+            self.is_right(item.example.labels[self.name], found.label)
+            for item, found in zip(items, predictions, strict=True)
+        ]
 
     def error(self, gold: Any, prediction: Prediction) -> float:
         """How wrong a prediction is: 0 if it is right, and the more, the worse. The report's worst

@@ -17,7 +17,7 @@ from train.data.examples import Example
 from train.metrics import Figures
 from train.parse import parse_number, parse_pairs
 from train.settings import Settings
-from train.tasks.base import Counterpart, Metric, Prediction
+from train.tasks.records import Counterpart, Metric, Prediction
 from train.tasks.targets import SentenceTask
 
 

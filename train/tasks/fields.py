@@ -7,7 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from minibert.files import InputError
-from train.data.examples import Answers, DataSet, Example, fields_of, mapped
+from train.data.examples import (
+    Answers,
+    DataSet,
+    Example,
+    Negatives,
+    examples_by_label,
+    fields_of,
+    mapped,
+)
 from train.tasks.base import Task
 
 # "id", "tweet_id", "pair ID", "promptID", "Unnamed: 0"
@@ -30,11 +38,7 @@ def learnable(
     many classes as rows, and fields with one value. kinds: each field's. Raises InputError if
     nothing is left, or if a wanted field has one value.
     """
-    having: dict[str, list[Example]] = {}
-    for data in sets:
-        for example in data.splits.get("train", ()):
-            for name in example.labels:
-                having.setdefault(name, []).append(example)
+    having = examples_by_label(sets)
     reasons = {name: _why_not(name, found, kinds.get(name)) for name, found in having.items()}
     if wanted:
         for name in wanted:
@@ -55,8 +59,9 @@ def learnable(
 def _why_not(name: str, examples: Sequence[Example], kind: type[Task] | None) -> str:
     """Why a field is no task, if it is none."""
     values = [example.labels[name] for example in examples]
-    # The first choice, or the answer at a position, is another text in each example.
-    if any(e.choices for e in examples) or any(isinstance(v, Answers) for v in values):
+    # The first choice, the answer at a position, and what has no negatives are other texts in each
+    # example.
+    if any(e.choices or isinstance(e.labels[name], Answers | Negatives) for e in examples):
         return ""
     if ID.fullmatch(name.rpartition(".")[2]):
         return "names of rows"
@@ -155,7 +160,8 @@ def tell_labels(
             for split, values in found.items()
         }
         parts = [f"{s} {_counted(counts[s], values)}" for s, values in found.items() if values]
-        note = _note(name, found["train"], is_class=bool(counts["train"]))
+        known = found["train"] or found["dev"]  # of what is only measured
+        note = _note(name, known, is_class=bool(counts["train"]))
         announce(f"{name}{note}: {'; '.join(parts)}")
         for blank in sorted(c for c in counts["train"] if str(c).casefold() in BLANKS):
             announce(

@@ -17,8 +17,8 @@ from train.data.examples import Example
 from train.metrics import Figures
 from train.parse import parse_number
 from train.settings import Settings
-from train.tasks.base import Counterpart, Metric, Prediction
 from train.tasks.classification import parse_class_weights
+from train.tasks.records import Counterpart, Metric, Prediction
 from train.tasks.targets import SentenceTask
 
 

@@ -15,7 +15,7 @@ from train.batches import Batch, Input, Item
 from train.data.examples import Example
 from train.model import JointModel
 from train.settings import Settings
-from train.tasks.base import Counterpart, Metric, Prediction
+from train.tasks.records import Counterpart, Metric, Prediction
 from train.tasks.targets import SentenceTask
 
 

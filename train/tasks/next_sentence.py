@@ -15,8 +15,9 @@ from train.batches import Batch
 from train.data.examples import Example
 from train.model import JointModel
 from train.settings import Settings
-from train.tasks.base import Counterpart, Task
+from train.tasks.base import Task
 from train.tasks.pairs import PairClassification
+from train.tasks.records import Counterpart
 
 NEXT, RANDOM = "next", "random"  # in the order of Google's head
 
@@ -62,7 +63,7 @@ class NextSentence(PairClassification):
         return isinstance(other, NextSentence)
 
     def expectation(self, entropy: float, config: BertConfig) -> str:
-        return f"{self.name}: random weights have a loss of ln 2 = 0.69"
+        return f"{self.name}: at first, the loss is ln 2 = 0.69"
 
     def build_head(self, config: BertConfig) -> nn.Module:
         head = nn.Linear(config.hidden_size, 2)

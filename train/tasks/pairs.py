@@ -1,22 +1,22 @@
 """Two texts: in one sequence, or apart; and their classes and numbers.
 
-Shapes: B sequences of a batch, D hidden, C labels, K pairs. `*` stands for the tokens, (N) packed.
+Shapes: B sequences of a batch, D hidden, C labels, K pairs.
 """
 
 from torch import Tensor, nn
 
 from minibert.files import InputError
-from minibert.heads import POOLINGS, PairHead, pool
+from minibert.heads import PairHead
 from minibert.model import BertConfig
-from train.batches import Batch, Input
+from train.batches import Input
 from train.data.examples import Example
 from train.model import JointModel
 from train.parse import parse_by_task
 from train.settings import Settings
-from train.tasks.base import Counterpart
 from train.tasks.classification import SentenceClassification
 from train.tasks.regression import SentenceRegression
 from train.tasks.targets import SentenceTask
+from train.tasks.vectors import VectorTask
 
 
 def asked_for(name: str, settings: Settings) -> str | None:
@@ -45,14 +45,8 @@ class Together(SentenceTask):
         return () if example.second is None else (Input(example.text, example.second),)
 
 
-class Apart(SentenceTask):
-    """Two sequences, whose vectors are compared. They are what the encoder learns to make of a
-    text (Reimers and Gurevych 2019, section 3, arXiv:1908.10084)."""
-
-    reads_pairs = True
-    takes_windows = False
-    poolings = tuple(POOLINGS)
-    trains_vectors = True
+class Apart(VectorTask):
+    """Two sequences, whose vectors are compared."""
 
     @classmethod
     def is_wanted(cls, name: str, settings: Settings) -> bool:
@@ -62,9 +56,6 @@ class Apart(SentenceTask):
         if example.second is None:
             return ()
         return Input(example.words or example.text), Input(example.second)
-
-    def counterpart(self) -> Counterpart | None:
-        return None
 
 
 class PairClassification(Together, SentenceClassification):
@@ -80,10 +71,10 @@ class PairClassificationApart(Apart, SentenceClassification):
     kind = "pair apart"
 
     def build_head(self, config: BertConfig) -> nn.Module:
+        super().build_head(config)  # raises for bad sizes
         return PairHead(config, len(self.labels))
 
-    def logits(self, model: JointModel, states: Tensor, batch: Batch, positions: Tensor) -> Tensor:
-        vectors = pool(states, batch.layout, self.pooling)  # (*, D) -> (B, D)
+    def compare(self, model: JointModel, vectors: Tensor, positions: Tensor) -> Tensor:
         first, second = vectors[positions[:, 0]], vectors[positions[:, 1]]  # (B, D) -> (K, D)
         return model.heads[self.name](first, second)  # (K, D), (K, D) -> (K, C)
 

@@ -16,7 +16,7 @@ from train.model import JointModel
 from train.settings import Settings
 from train.span_metrics import answer_f1, answer_scores, best_margin, exact_match
 from train.tasks.answers import AnswerPrediction, find_answers, to_prediction, token_span
-from train.tasks.base import Counterpart, Metric, Prediction
+from train.tasks.records import Counterpart, Metric, Prediction
 from train.tasks.targets import TargetTask
 
 OVERLAP = 128  # of two windows, in tokens: as in Google's run_squad.py

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from train.batches import Batch, Item
 from train.data.examples import Example
 from train.model import JointModel
 from train.settings import Settings
-from train.tasks.base import Counterpart, Metric, Prediction
+from train.tasks.records import Counterpart, Metric, Prediction
 from train.tasks.targets import SentenceTask
 
 CLOSE = 0.1  # how far off a number may be that counts as memorised, in units of the scale
@@ -33,7 +33,7 @@ class SentenceRegression(SentenceTask):
 
     kind = "regression"
     takes_windows = True
-    metrics = (
+    metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("spearman", is_shown=True),
         Metric("pearson"),
         Metric("root_mean_squared_error", is_shown=True, sign=-1),

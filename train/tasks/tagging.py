@@ -11,7 +11,7 @@ from train.data.examples import Example
 from train.settings import Settings
 from train.span_metrics import entity_scores
 from train.tags import BIO, OUTSIDE, SCHEMES, Entity, best_valid, recognise, types_of
-from train.tasks.base import Metric, Prediction
+from train.tasks.records import Metric, Prediction
 from train.tasks.words import WordTagging
 
 

@@ -19,7 +19,8 @@ from train.data.examples import Example
 from train.model import JointModel
 from train.parse import parse_by_task
 from train.settings import Settings
-from train.tasks.base import Prediction, Task
+from train.tasks.base import Task
+from train.tasks.records import Prediction
 
 
 class TargetTask(Task):
@@ -61,7 +62,7 @@ class TargetTask(Task):
             positions, targets = zip(*found, strict=True)
             device = batch.input_ids.device
             batch.positions[self.name] = torch.tensor(rectangular(positions), device=device)
-            batch.targets[self.name] = torch.tensor(targets, device=device)
+            batch.targets[self.name] = torch.tensor(rectangular(targets), device=device)
 
     def loss(self, model: JointModel, states: Tensor, batch: Batch) -> Tensor:
         logits = self.logits(model, states, batch, batch.positions[self.name])
@@ -152,8 +153,8 @@ class SentenceTask(TargetTask):
 
 
 def rectangular(positions: Sequence[Any]) -> Sequence[Any]:
-    """Positions that are lists, all as long as the longest: what is missing is -1."""
-    if not positions or isinstance(positions[0], int):
+    """Positions or targets that are lists, all as long as the longest: what is missing is -1."""
+    if not positions or isinstance(positions[0], int | float):
         return positions
     width = max(map(len, positions))
     return [[*own, *[-1] * (width - len(own))] for own in positions]

@@ -15,7 +15,7 @@ from train.model import JointModel
 from train.settings import Settings
 from train.span_metrics import scores_by_type
 from train.tags import OUTSIDE, Entity
-from train.tasks.base import Counterpart, Metric, Prediction
+from train.tasks.records import Counterpart, Metric, Prediction
 from train.tasks.targets import TargetTask
 from train.tasks.windows import best_windows
 

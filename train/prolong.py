@@ -1,0 +1,59 @@
+"""More epochs or steps for a run that has begun."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from minibert.files import InputError, write_json, write_text
+from train.checkpoint import read_state
+from train.settings import Settings
+
+LIMITS = ("epochs", "max_steps")  # the settings that `--resume` can raise
+
+
+def prolong(run: Path, settings: Settings, limits: Mapping[str, Any]) -> Settings:
+    """Raise some of a run's LIMITS, whether it is finished or not. Returns its settings with them,
+    which stand in settings.toml and in the newest checkpoint from then on.
+
+    The learning rates of all steps to come are those of a schedule over the longer run: after a
+    finished run, they rise at once to where that schedule stands. Raises InputError for limits that
+    are no higher, for steps that have been taken already, and for what is no run.
+    """
+    file, content = read_state(run)
+    try:
+        saved, progress = content["settings"], content["progress"]
+        old = {name: saved.get(name, 0) for name in limits}  # earlier versions had no max_steps
+        step, waited = progress["step"], progress.get("evaluations_since_best", 0)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{file} is no state of a run: {error}") from error
+    for name, limit in limits.items():
+        if _number(name, limit) <= _number(name, old[name]):
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(
+                f"{option} {limit}: {run} has {_number(name, old[name])} already; give more to "
+                f"train longer, or leave {option} out to go on with what is left of these"
+            )
+    longer = replace(settings, **limits)
+    if 0 < longer.max_steps <= step:
+        raise InputError(
+            f"{run} has taken {step} steps, and has max_steps = {longer.max_steps}: give "
+            "--max-steps too, a higher number, or 0 for all steps of the epochs"
+        )
+    if 0 < settings.patience <= waited:  # it had stopped early, and gets as much patience again
+        progress["evaluations_since_best"] = 0
+    saved |= limits
+    write_text(run / "settings.toml", longer.toml())
+    write_json(file, content)
+    before, now = (", ".join(f"{k} = {v}" for k, v in some.items()) for some in (old, limits))
+    print(
+        f"{run} has taken {step} steps with {before}. It goes on with {now}: the learning rates "
+        f"are those of the {settings.schedule} schedule over the longer run"
+    )
+    return longer
+
+
+def _number(name: str, limit: int) -> float:
+    """A limit as a number; max_steps = 0 means that there is none."""
+    return math.inf if name == "max_steps" and limit == 0 else limit

@@ -1,0 +1,98 @@
+"""What the tasks share that train the vectors of texts.
+
+Shapes: B sequences of a batch, D hidden, K targets. `*` stands for the tokens, (N) packed.
+"""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minibert.files import InputError
+from minibert.heads import POOLINGS, pool
+from minibert.model import BertConfig
+from train.batches import Batch
+from train.model import JointModel
+from train.settings import Settings
+from train.tasks.records import Counterpart, Metric
+from train.tasks.targets import SentenceTask
+
+# what `train.retrieval.measure_rankings` returns
+OF_RANKINGS = (
+    Metric("ndcg_at_10", is_shown=True),
+    Metric("mrr_at_10", is_shown=True),
+    Metric("recall_at_1", is_shown=True, is_percent=True),
+    Metric("recall_at_5", is_percent=True),
+    Metric("recall_at_10", is_percent=True),
+)
+
+
+class VectorTask(SentenceTask):
+    """Texts that are read apart, and whose vectors are compared. The vectors are what the encoder
+    learns to make of a text (Reimers and Gurevych 2019, section 3, arXiv:1908.10084).
+
+    sizes: the loss is also that of the vectors cut off to so many numbers, so that the first
+    numbers of a vector are a good vector too (Kusupati et al. 2022, section 3, arXiv:2205.13147).
+    All sizes have the same weight, the full one included.
+    """
+
+    reads_pairs = True
+    takes_windows = False
+    poolings: ClassVar[tuple[str, ...]] = tuple(POOLINGS)
+    trains_vectors = True
+    sizes: tuple[int, ...] = ()
+
+    @abstractmethod
+    def compare(self, model: JointModel, vectors: Tensor, positions: Tensor) -> Tensor:
+        """The logits at the positions, from the vectors of all texts of a batch: (B, D) -> (K, C),
+        or (K) for numbers."""
+
+    def configure(self, settings: Settings) -> None:
+        super().configure(settings)
+        self.sizes = parse_sizes(settings.matryoshka)
+
+    def build_head(self, config: BertConfig) -> nn.Module:
+        """Most kinds compare vectors without parameters. Raises InputError for a size over the
+        encoder's."""
+        if self.sizes and self.sizes[0] > config.hidden_size:
+            raise InputError(
+                f"matryoshka: {self.sizes[0]} is more than the {config.hidden_size} numbers of "
+                "this model's vectors"
+            )
+        return nn.Identity()
+
+    def loss(self, model: JointModel, states: Tensor, batch: Batch) -> Tensor:
+        vectors = pool(states, batch.layout, self.pooling)  # (*, D) -> (B, D)
+        positions, targets = batch.positions[self.name], batch.targets[self.name]
+        full = vectors.size(1)
+        losses = [
+            self.criterion(self.compare(model, cut(vectors, size), positions), targets)
+            for size in dict.fromkeys((full, *self.sizes))
+        ]
+        return torch.stack(losses).sum()
+
+    def logits(self, model: JointModel, states: Tensor, batch: Batch, positions: Tensor) -> Tensor:
+        vectors = pool(states, batch.layout, self.pooling)  # (*, D) -> (B, D)
+        return self.compare(model, vectors, positions)
+
+    def counterpart(self) -> Counterpart | None:
+        return None
+
+
+def cut(vectors: Tensor, size: int) -> Tensor:
+    """The vectors with zeros in place of all numbers but the first. A cosine, and the head on
+    (u, v, |u - v|), see no difference to a shorter vector."""
+    return F.pad(vectors[:, :size], (0, vectors.size(1) - size))  # (B, D) -> (B, D)
+
+
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """ "128, 256" -> (256, 128). Raises InputError for anything else."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if odd := [part for part in parts if not part.isdecimal() or int(part) == 0]:
+        raise InputError(
+            f"matryoshka = {text!r}: {odd[0]!r} is no size of a vector; write whole numbers, such "
+            'as "256, 128, 64"'
+        )
+    return tuple(sorted(map(int, parts), reverse=True))

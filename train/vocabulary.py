@@ -1,0 +1,264 @@
+"""python -m train.vocabulary CORPUS ... --size 8000 -o FOLDER: make a vocabulary of word pieces
+from plain text, for a BERT of your own.
+
+What is made, and how:
+
+1. The text is normalised as BERT's is, and split at spaces and around punctuation. From here on,
+   only how often each word occurs matters.
+2. The first tokens are the five special ones and all characters: `e` where one begins a word, `##e`
+   where it continues one. So every word of the corpus can be written.
+3. Each word is a row of tokens. The two neighbours that occur together most often become one new
+   token (`t` and `##h` become `th`), everywhere. This is repeated until the vocabulary is full. Of
+   equally frequent pairs, the one whose tokens came first wins.
+
+Step 3 is byte-pair encoding (Sennrich et al. 2016, section 3.2, arXiv:1508.07909): this is what
+the `tokenizers` library does under the name WordPiece. Google never published the program that made
+BERT's vocabulary. WordPiece as it was first described (Schuster and Nakajima 2012, section 3) joins
+the pair that raises the likelihood of the corpus most. This is often given as the highest
+count(ab) / (count(a) count(b)), which prefers rare tokens that nearly always stand together.
+
+What makes it WordPiece is how a text is cut later. BPE repeats the joins in the order in which they
+were learnt. WordPiece takes the longest token that the word begins with, then the longest that the
+rest begins with, and so on. A word with a character that is no token becomes [UNK].
+"""
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import tokenizers
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
+from tokenizers.trainers import WordPieceTrainer
+from tqdm import tqdm
+
+from minibert.batching import windows
+from minibert.files import InputError
+from minibert.formats.tokenizer import SPECIAL_TOKENS, bert_tokenizer, write_tokenizer
+from minibert.program import run_program
+from minibert.texts import lazy_lines
+
+FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
+REMEMBERED = 2**17  # texts between spaces whose words are known
+FED = 2**12  # characters that the trainer is given at once
+EXAMPLE_WORDS = range(6, 17)  # of the sentence that shows what the vocabulary does
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a vocabulary is made from."""
+
+    words: Mapping[str, int]  # each with how often it occurs
+    num_characters: int
+    example: str  # one of its lines
+
+
+def read_corpus(files: Sequence[Path], normalizer: BertNormalizer) -> Corpus:
+    """The words of some text files, which may be of any size: only the different words are kept.
+
+    Shows its progress. Raises InputError, naming file and line, for what is not UTF-8; and for a
+    file that cannot be read, or files without a word.
+    """
+    # A space always ends a word, and most of what stands between spaces occurs often.
+    split = lru_cache(REMEMBERED)(partial(split_words, normalizer))
+    words: Counter[str] = Counter()
+    num_characters, example = 0, ""
+    with tqdm(total=sum(map(_size, files)), unit="B", unit_scale=True, disable=None) as bar:
+        for window in windows(line for file in files for line in _lines(file, bar)):
+            spaced = Counter(part for line in window for part in line.split(" "))
+            for part, count in spaced.items():
+                for word in split(part):
+                    words[word] += count
+            num_characters += sum(map(len, window))
+            fitting = (line for line in window if len(line.split()) in EXAMPLE_WORDS)
+            example = example or next(fitting, "")
+    if not words:
+        raise InputError(f"there is no word in {', '.join(map(str, files))}")
+    return Corpus(words, num_characters, example or " ".join(list(words)[: EXAMPLE_WORDS[-1]]))
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from error
+
+
+def _lines(file: Path, bar: tqdm) -> Iterator[str]:
+    """The lines of a file, while the bar shows how far it has been read."""
+    try:
+        stream = file.open("rb")
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from error
+    before = bar.n
+    for line in lazy_lines(stream, str(file)):
+        yield line
+        bar.update(before + stream.tell() - bar.n if not stream.closed else 0)
+
+
+def split_words(normalizer: BertNormalizer, text: str) -> list[str]:
+    """The words of a text, as BERT normalises and splits it."""
+    return [word for word, _ in BertPreTokenizer().pre_tokenize_str(normalizer.normalize_str(text))]
+
+
+def alphabet_of(words: Mapping[str, int], limit: int) -> list[str]:
+    """The tokens of one character, without and with ##, each in the characters' order.
+
+    limit: how many characters there may be; the most frequent are kept, and of equally frequent
+    ones the first.
+    """
+    counts: Counter[str] = Counter()
+    for word, count in words.items():
+        for character in word:
+            counts[character] += count
+    kept = sorted(sorted(counts, key=lambda c: (-counts[c], c))[:limit])
+    continuing = {character for word in words for character in word[1:]}
+    return [*kept, *(f"##{character}" for character in kept if character in continuing)]
+
+
+def train_vocabulary(
+    words: Mapping[str, int], size: int, min_frequency: int = 2, limit_alphabet: int = 1000
+) -> list[str]:
+    """The tokens of a vocabulary, each at its id: SPECIAL_TOKENS come first.
+
+    words: each with how often it occurs. size: how many tokens to have; there are fewer if no pair
+    is left that occurs `min_frequency` times. limit_alphabet: of more characters than this, only
+    the most frequent become tokens. Equal arguments give equal tokens. Raises InputError for a size
+    that has no room for the characters, of which the library would silently take all.
+    """
+    first = [*SPECIAL_TOKENS, *alphabet_of(words, limit_alphabet)]
+    if size < len(first):
+        raise InputError(
+            f"--size {size}: the special tokens and the characters of the corpus, alone and with "
+            f"##, are {len(first)} tokens. Give at least as many, or lower --limit-alphabet "
+            f"{limit_alphabet}"
+        )
+    characters = [token for token in first[len(SPECIAL_TOKENS) :] if len(token) == 1]
+    # The library numbers the characters with ## in the order of a hash table, which differs from
+    # run to run, and by the numbers it chooses among equally frequent pairs (its issue 1086). As
+    # special tokens they keep our order.
+    trainer = WordPieceTrainer(
+        vocab_size=size,
+        min_frequency=min_frequency,
+        special_tokens=first,
+        initial_alphabet=characters,
+        limit_alphabet=len(characters),
+        show_progress=False,
+    )
+    backend = tokenizers.Tokenizer(WordPiece(unk_token="[UNK]"))
+    backend.pre_tokenizer = WhitespaceSplit()
+    backend.train_from_iterator(_repeated(words), trainer)
+    ids = backend.get_vocab()
+    return sorted(ids, key=ids.__getitem__)
+
+
+def _repeated(words: Mapping[str, int]) -> Iterator[str]:
+    """Each word as often as it occurs: the trainer counts, and cannot be told counts."""
+    for word, count in words.items():
+        most = FED // len(word) + 1
+        for done in range(0, count, most):
+            yield " ".join([word] * min(most, count - done))
+
+
+def report(corpus: Corpus, backend: tokenizers.Tokenizer) -> str:
+    """What a vocabulary does with the corpus that it was made from."""
+    count = sum(corpus.words.values())
+    words = list(corpus.words)
+    pieces = unknown = 0
+    encodings = backend.encode_batch(words, add_special_tokens=False)
+    for word, found in zip(words, encodings, strict=True):
+        pieces += len(found.ids) * corpus.words[word]
+        unknown += found.tokens.count("[UNK]") * corpus.words[word]
+    cut = " ".join(backend.encode(corpus.example, add_special_tokens=False).tokens)
+    return (
+        f"read: {corpus.num_characters:,} characters, {count:,} words, {len(words):,} different\n"
+        f"vocabulary: {backend.get_vocab_size():,} tokens; {pieces / count:.3f} tokens a word, "
+        f"{unknown / count:.4%} of the words are [UNK]\n"
+        f"for example: {corpus.example}\n"
+        f"   in tokens: {cut}"
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(
+        prog="python -m train.vocabulary",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument(
+        "corpus",
+        nargs="+",
+        type=Path,
+        metavar="CORPUS",
+        help="a UTF-8 text file of any size, or a folder with train.txt",
+    )
+    made.add_argument(
+        "--size", type=int, default=8000, help="how many tokens, special ones included (8000)"
+    )
+    made.add_argument(
+        "--cased",
+        action="store_true",
+        help="keep capital letters and accents, which are otherwise lower-cased and stripped",
+    )
+    made.add_argument(
+        "--min-frequency",
+        type=int,
+        default=2,
+        metavar="N",
+        help="join only what occurs together at least so often (2)",
+    )
+    made.add_argument(
+        "--limit-alphabet",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="how many characters are kept, the most frequent ones; a word with another is [UNK] "
+        "(1000)",
+    )
+    made.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="where to write it"
+    )
+    return made
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make a vocabulary. Returns the exit status, as `run_program`."""
+    options = parser().parse_args(arguments)
+
+    def program() -> None:
+        for name in ("size", "min_frequency", "limit_alphabet"):
+            if (value := getattr(options, name)) < 1:
+                raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+        if there := [name for name in FILES if os.path.lexists(options.output / name)]:
+            raise InputError(
+                f"{options.output} holds a vocabulary already ({', '.join(there)}): delete it, or "
+                "name another folder. Models that were trained with it would read other words"
+            )
+        files = [path / "train.txt" if path.is_dir() else path for path in options.corpus]
+        normalizer = BertNormalizer(lowercase=not options.cased)
+        corpus = read_corpus(files, normalizer)
+        tokens = train_vocabulary(
+            corpus.words, options.size, options.min_frequency, options.limit_alphabet
+        )
+        backend = bert_tokenizer({token: i for i, token in enumerate(tokens)}, normalizer)
+        write_tokenizer(backend, None, options.output)
+        print(report(corpus, backend))
+        if len(tokens) < options.size:
+            print(
+                f"--size {options.size}: no more pairs occur {options.min_frequency} times in this "
+                "corpus"
+            )
+        print(f"{', '.join(FILES)} are in {options.output}")
+
+    return run_program(program)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
