@@ -66,7 +66,7 @@ from minibert.tokenizer import Tokenizer, Tokens
 from train.batches import Item, collate
 from train.cache import PrefixCache
 from train.data.examples import Answers, Document, Example, Negatives
-from train.evaluation import predict
+from train.evaluation import evaluate, predict
 from train.mixing import LossMixer
 from train.model import JointModel
 from train.optimizer import adamw
@@ -75,8 +75,11 @@ from train.step import forward_backward
 from train.tasks.base import Task
 from train.tasks.classification import SentenceClassification
 from train.tasks.contrastive import Contrastive
+from train.tasks.masked_words import MaskedWords
+from train.tasks.masks import Masks
 from train.tasks.multilabel import MultilabelClassification
 from train.tasks.multiple_choice import MultipleChoice
+from train.tasks.next_sentence import NextSentence
 from train.tasks.pairs import PairClassificationApart
 from train.tasks.question_answering import QuestionAnswering
 from train.tasks.regression import SentenceRegression
@@ -225,6 +228,20 @@ def exercise_train() -> None:
                 settings = Settings(mini_batch_size=size)
                 forward_backward([batch], model, model, mixer, tasks, settings)
             predict(model, tasks, items)
+    both: list[Task] = [
+        MaskedWords("masked", Masks(0.5, 0.8, 0.1, False, 4, SIZES["V"], 0)),
+        NextSentence("next"),
+    ]
+    of_text = {"masked": "", "next": "random"}
+    texts = [
+        Item(Example("", of_text, ""), (tokens(length),), number, dict.fromkeys(of_text, (0,)))
+        for number, length in enumerate(LENGTHS)
+    ]
+    whole = JointModel(Bert(CONFIG), both).train()
+    mixer = LossMixer(both, Settings())
+    with patch.dict(SIZES, C=2):
+        forward_backward([collate(texts, both)], whole, whole, mixer, both, Settings())
+        evaluate(whole, both, texts)
     cache = PrefixCache(model, items, 2, 2**20, Path("."))
     with used_words_only(model.bert, batch.input_ids.tolist(), adamw):
         for _ in ("filled", "read"):

@@ -113,7 +113,7 @@ def assemble(
     model = JointModel(encoder.bert, tasks).to(device, dtype)
     take_heads(model, tasks, start, chosen, announce)
     take_pretraining_heads(model, tasks, start, announce)
-    if texts.train:
+    if texts.train and is_new(settings.model):
         entropy = unigram_entropy(texts.train)
         for told in filter(
             None, (task.expectation(entropy, encoder.bert.config) for task in tasks)

@@ -205,6 +205,6 @@ class Corpus(Sequence[Item]):
 def unigram_entropy(corpora: Iterable[Corpus]) -> float:
     """The entropy of the tokens' frequencies, in nats: the loss of a model that knows how frequent
     each token is, and nothing of its context."""
-    counts = np.sum([corpus.text.counts for corpus in corpora], axis=0, dtype=float)  # (V)
+    counts = np.sum([corpus.text.counts for corpus in corpora], axis=0, dtype=float)
     shares = counts[counts > 0] / counts.sum()
     return float(-(shares * np.log(shares)).sum())
