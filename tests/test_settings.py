@@ -349,3 +349,8 @@ def test_numbers() -> None:
     for text in ("", "-1", "nan", "inf", "1,5", "one"):
         with pytest.raises(InputError, match=f"^x: '{text}' is no number of at least 0"):
             parse_number(text, "x")
+
+
+def test_tasks_are_compared_by_epochs() -> None:
+    with pytest.raises(InputError, match="compare_single = true .* leave max_steps out"):
+        Settings(compare_single=True, max_steps=3)
