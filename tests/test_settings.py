@@ -360,5 +360,5 @@ def test_numbers() -> None:
 
 
 def test_tasks_are_compared_by_epochs() -> None:
-    with pytest.raises(InputError, match="compare_single = true .* leave max_steps out"):
+    with pytest.raises(InputError, match=r"compare_single = true .* leave max_steps out"):
         Settings(compare_single=True, max_steps=3)
