@@ -300,6 +300,33 @@ def test_segments_follow_from_the_seed(segments: Corpus) -> None:
     assert [item.number for item in part] == list(range(10, 20))
 
 
+def test_what_is_held_out_is_never_read_in_training(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Segments from elsewhere too are of the same side. Each word occurs once, so it has one."""
+    texts = [" ".join(f"{a}{b}{c}" for b in LETTERS for c in LETTERS[:9]) for a in LETTERS[:8]]
+    (tmp_path / "text.txt").write_text("\n\n".join(texts))
+    whole = corpus_of([tmp_path / "text.txt"], tokenizer, has_next=True)
+    for at in (len(whole) // 2, len(whole) - 1):
+        train, dev = whole.split(at)
+        border = int(train.ends[-1])
+        assert border <= dev.starts[0]
+        assert len(train) + len(dev) == len(whole)
+        assert len(dev) >= len(whole) - at
+        ids = whole.text.ids.tolist()
+        for side, allowed in ((train, ids[:border]), (dev, ids[border:])):
+            stretches = " ".join(map(str, allowed))
+            for item in side:
+                _, second = parts_of(item)
+                assert f" {' '.join(map(str, second))} " in f" {stretches} "
+            assert {"next", "random"} == {item.example.labels["next"] for item in side}
+
+
+def test_too_few_documents_to_hold_some_out(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("a b c\n\nd e f")
+    whole = corpus_of([tmp_path / "text.txt"], tokenizer, has_next=True)
+    with pytest.raises(InputError, match="two documents to learn from and two to measure with"):
+        whole.split(1)
+
+
 def test_short_documents_and_long_words(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """A document of one token has no two segments; a word longer than a sequence is cut."""
     (tmp_path / "text.txt").write_text(f"a\n\nb c\n\n{'d' * 30}\n\ne fg")

@@ -148,6 +148,7 @@ def test_the_command_writes_lines_and_says_how_many(
         (("-o", "mined.txt"), "--output mined.txt: the name must end in .jsonl"),
         (("--columns", "text=anchor"), "line 1: not a pair. Say which columns are"),
         (("--columns", "text_a=anchor"), "line 1: needs text"),
+        (("--columns", "anchor=query"), "columns: anchor=query: no row has a value"),
     ],
 )
 def test_what_cannot_be_used_is_named(
@@ -161,9 +162,20 @@ def test_what_cannot_be_used_is_named(
     arguments = ["--data", str(data), "--model", str(model), "-o", str(tmp_path / "mined.jsonl")]
     assert main([*arguments, *options]) == 2
     assert message in capsys.readouterr().err
-    assert main([*arguments, "-o", str(data)]) == 2
-    assert "is the data: name another file" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [data]
+
+
+def test_a_file_that_is_there_is_not_replaced(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be a split of the data, which has no path of its own where it is a folder, or is
+    given a name."""
+    file = write_json_lines(tmp_path / "train.jsonl", [{"anchor": "a", "positive": "b"}])
+    before = file.read_text()
+    for data in (str(file), str(tmp_path), f"pairs={tmp_path}", "newsroom"):
+        assert main(["--data", data, "--model", str(model), "-o", str(file)]) == 2
+        assert f"{file} exists already: delete it, or name another" in capsys.readouterr().err
+    assert file.read_text() == before
 
 
 def test_a_margin_of_a_negative_cosine_asks_for_less_too() -> None:

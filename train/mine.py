@@ -27,6 +27,7 @@ from minibert.files import InputError, replacing
 from minibert.program import run_program
 from train.data.read import read_source
 from train.data.reading import Reading
+from train.data.settle import check_fields
 from train.parse import parse_pairs
 from train.retrieval import search
 
@@ -132,8 +133,10 @@ def read_pairs(source: str, columns: str) -> list[tuple[str, str]]:
     """The pairs of a data set's train split. columns: as the setting. Raises InputError, naming
     file and line, for what is no pair."""
     reading = Reading(columns=tuple(parse_pairs(columns, "columns").items()))
+    data = read_source(source, reading)
+    check_fields([data], reading)
     pairs = []
-    for example in read_source(source, reading).splits.get("train", ()):
+    for example in data.splits.get("train", ()):
         if example.second is None:
             raise InputError(
                 f"{example.where}: not a pair. Say which columns are: --columns "
@@ -247,8 +250,8 @@ def main(arguments: list[str] | None = None) -> int:
         choice = parse_choice(options.count, options.range, options.margin)
         if options.output.suffix != ".jsonl":
             raise InputError(f"--output {options.output}: the name must end in .jsonl")
-        if os.path.exists(options.output) and os.path.samefile(options.output, options.data):
-            raise InputError(f"--output {options.output} is the data: name another file")
+        if os.path.lexists(options.output):
+            raise InputError(f"{options.output} exists already: delete it, or name another file")
         pairs = read_pairs(options.data, options.columns)
         encoder = SentenceEncoder.from_pretrained(options.model, revision=options.revision)
         print("\n".join(write_mined(mine(pairs, encoder, choice), options.output)))

@@ -114,11 +114,11 @@ def load_text_split(
 def held_out(whole: Corpus, source: str, announce: Callable[[str], None]) -> dict[str, Corpus]:
     """A text's train and dev split: its end is dev."""
     count = min(MOST_HELD_OUT, max(1, round(HELD_OUT * len(whole))))
-    cut = len(whole) - count
-    if cut == 0:
+    if count == len(whole):
         raise InputError(
             f"--text {source}: there is one sequence in it, and none to measure with: give more "
             "text, or a dev split"
         )
-    announce(f"{source}: no dev split, so its last {count:,} sequences are cut off for it")
-    return {"train": whole.part(0, cut), "dev": whole.part(cut, len(whole))}
+    train, dev = whole.split(len(whole) - count)
+    announce(f"{source}: no dev split, so its last {len(dev):,} sequences are cut off for it")
+    return {"train": train, "dev": dev}

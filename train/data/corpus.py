@@ -105,6 +105,7 @@ class Corpus(Sequence[Item]):
         self.text, self.starts, self.ends = text, starts, ends
         self.tokenizer, self.tasks, self.form = tokenizer, tasks, form
         self.seed, self.first_number = seed, first_number
+        self.span = 0, len(text.ids)  # where second segments from elsewhere are taken
         self.cls, self.sep = around(tokenizer)
         self.continues = np.zeros(len(text.counts), bool)  # whether an id goes on a word, (V)
         for token, number in tokenizer.backend.get_vocab().items():
@@ -147,7 +148,29 @@ class Corpus(Sequence[Item]):
         """The sequences from `first` up to, but not including, `last`."""
         spans = self.starts[first:last], self.ends[first:last]
         number = self.first_number + first
-        return Corpus(self.text, *spans, self.tokenizer, self.tasks, self.form, self.seed, number)
+        part = Corpus(self.text, *spans, self.tokenizer, self.tasks, self.form, self.seed, number)
+        part.span = self.span
+        return part
+
+    def split(self, at: int) -> tuple["Corpus", "Corpus"]:
+        """The sequences before `at`, and the rest. Neither has a token of the other.
+
+        Each takes second segments from its own side. So both must have two documents, and the
+        border comes earlier if the rest would have one. Raises InputError for too few documents.
+        """
+        if self.form == "segments":
+            begin = ~self.continues[self.text.ids[self.starts]]  # with a word, (Q)
+            borders = np.flatnonzero(begin & (self.starts < self.text.starts[-1]))
+            at = min(at, int(borders[-1])) if len(borders) else 0
+            if self.starts[at] <= self.text.starts[1]:
+                raise InputError(
+                    f"--text {self.text.names[0]}: next sentences need two documents to learn from "
+                    "and two to measure with: give more text, or a dev split"
+                )
+        first, rest = self.part(0, at), self.part(at, len(self))
+        border = int(self.starts[at])
+        first.span, rest.span = (0, border), (border, len(self.text.ids))
+        return first, rest
 
     def _cut(self, index: int, random: np.random.Generator) -> int:
         """Where the second segment of a sequence begins: at a word in its middle half, or else at
@@ -174,11 +197,13 @@ class Corpus(Sequence[Item]):
     def _elsewhere(self, document: int, room: int, random: np.random.Generator) -> NDArray[Any]:
         """At most `room` tokens of another document, from the beginning of a word on. Each token
         outside of `document` is as likely as any other to be looked at first."""
-        ids, start, end = self.text.ids, int(self.text.starts[document]), self.text.end(document)
+        ids, (low, high) = self.text.ids, self.span
+        start = max(low, int(self.text.starts[document]))
+        end = min(high, self.text.end(document))
         while True:
-            first = int(random.integers(len(ids) - (end - start)))
+            first = low + int(random.integers(high - low - (end - start)))
             first += end - start if first >= start else 0
-            found = ids[first : min(first + room, self.text.end(self.text.document(first)))]
+            found = ids[first : min(first + room, high, self.text.end(self.text.document(first)))]
             words = np.flatnonzero(~self.continues[found])
             if len(words):
                 return found[words[0] :]
