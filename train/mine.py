@@ -25,6 +25,7 @@ from tqdm import tqdm
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, replacing
 from minibert.program import run_program
+from train.data.examples import Negatives
 from train.data.read import read_source
 from train.data.reading import Reading
 from train.data.settle import check_fields
@@ -84,7 +85,7 @@ def mine(
 
     They are texts of other pairs' positives: no positive of the same anchor, and no text equal to
     the anchor. Of an anchor with several positives, the margin counts from the least similar one.
-    Shows its progress.
+    Shows its progress. Raises InputError for vectors that are not finite.
     """
     positives: dict[str, dict[str, None]] = {}
     for anchor, positive in pairs:
@@ -94,6 +95,8 @@ def mine(
     of_anchors, of_corpus = (
         encoder.encode(texts, normalize=True, progress=True) for texts in (anchors, corpus)
     )
+    if not (np.isfinite(of_anchors).all() and np.isfinite(of_corpus).all()):
+        raise InputError("the encoder's vectors are not finite numbers: its weights are damaged")
     with tqdm(total=len(anchors), unit="anchor", desc="search", disable=None, leave=False) as bar:
         for start in range(0, len(anchors), ANCHORS):
             chosen = anchors[start : start + ANCHORS]
@@ -131,11 +134,11 @@ def _choose(
 
 def read_pairs(source: str, columns: str) -> list[tuple[str, str]]:
     """The pairs of a data set's train split. columns: as the setting. Raises InputError, naming
-    file and line, for what is no pair."""
+    file and line, for what is no pair. Prints what else the pairs have, which is left out."""
     reading = Reading(columns=tuple(parse_pairs(columns, "columns").items()))
     data = read_source(source, reading)
     check_fields([data], reading)
-    pairs = []
+    pairs, ignored = [], dict[str, None]()
     for example in data.splits.get("train", ()):
         if example.second is None:
             raise InputError(
@@ -143,8 +146,15 @@ def read_pairs(source: str, columns: str) -> list[tuple[str, str]]:
                 '"text_a=ANCHOR, text_b=POSITIVE"'
             )
         pairs.append((example.text, example.second))
+        for name, value in example.labels.items():
+            if not isinstance(value, Negatives):
+                ignored[name] = None
+            elif value.texts:
+                ignored["negatives"] = None
     if not pairs:
         raise InputError(f"--data {source}: there is no training pair")
+    if ignored:
+        print(f"not read: {', '.join(ignored)}. Every pair counts as an anchor and its positive")
     return pairs
 
 
@@ -171,8 +181,8 @@ def write_mined(mined: Iterator[Mined], file: Path) -> list[str]:
     told += [f"{pairs:9,} pairs have {n}" for n, pairs in sorted(counts.items(), reverse=True)]
     if counts[0]:
         told.append(
-            "Where there are none, the texts looked at are all about as near to the anchor as its "
-            "positive, or nearer: a wider --range or a smaller --margin finds more"
+            "A pair has none if no text in --range is less similar to the anchor than its positive "
+            "by --margin: a wider range or a smaller margin may find some"
         )
     if example is not None:
         told += [
