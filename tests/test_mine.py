@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import mine_hard_negatives
 
 from minibert import SentenceEncoder
 from minibert.files import InputError
-from tests.training import sentence, write_json_lines, write_model
+from tests.training import VOCABULARY, sentence, write_json_lines, write_model
 from train import mine as module
 from train.data.read import read_source
 from train.mine import Choice, Margin, main, mine, parse_choice
@@ -148,6 +149,7 @@ def test_the_command_writes_lines_and_says_how_many(
         (("-o", "mined.txt"), "--output mined.txt: the name must end in .jsonl"),
         (("--columns", "text=anchor"), "line 1: not a pair. Say which columns are"),
         (("--columns", "text_a=anchor"), "line 1: needs text"),
+        (("--columns", "anchor=query"), "columns: anchor=query: no row has a value"),
     ],
 )
 def test_what_cannot_be_used_is_named(
@@ -161,9 +163,20 @@ def test_what_cannot_be_used_is_named(
     arguments = ["--data", str(data), "--model", str(model), "-o", str(tmp_path / "mined.jsonl")]
     assert main([*arguments, *options]) == 2
     assert message in capsys.readouterr().err
-    assert main([*arguments, "-o", str(data)]) == 2
-    assert "is the data: name another file" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == [data]
+
+
+def test_a_file_that_is_there_is_not_replaced(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be a split of the data, which has no path of its own where it is a folder, or is
+    given a name."""
+    file = write_json_lines(tmp_path / "train.jsonl", [{"anchor": "a", "positive": "b"}])
+    before = file.read_text()
+    for data in (str(file), str(tmp_path), f"pairs={tmp_path}", "newsroom"):
+        assert main(["--data", data, "--model", str(model), "-o", str(file)]) == 2
+        assert f"{file} exists already: delete it, or name another" in capsys.readouterr().err
+    assert file.read_text() == before
 
 
 def test_a_margin_of_a_negative_cosine_asks_for_less_too() -> None:
@@ -174,3 +187,32 @@ def test_a_margin_of_a_negative_cosine_asks_for_less_too() -> None:
     assert parse_choice(2, "3..9", ".5%") == Choice(2, 3, 9, Margin(0.005, True))
     with pytest.raises(InputError):
         Margin.parse("%")
+
+
+def test_what_else_the_pairs_have_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scores, say, of which the low ones are of no positives."""
+    told = "Every pair counts as an anchor and its positive"
+    for record, names in (
+        ({"text_a": "a", "text_b": "b", "score": 0.5}, "score"),
+        ({"anchor": "a", "positive": "b", "negative": "c", "topic": "d"}, "negatives, topic"),
+    ):
+        file = write_json_lines(tmp_path / "pairs.jsonl", [record])
+        assert module.read_pairs(str(file), "") == [("a", "b")]
+        assert f"not read: {names}. {told}" in capsys.readouterr().out
+    module.read_pairs(
+        str(write_json_lines(tmp_path / "a.jsonl", [{"anchor": "a", "positive": "b"}])), ""
+    )
+    assert not capsys.readouterr().out
+
+
+def test_vectors_that_are_not_finite_are_refused(model: Path) -> None:
+    """They have no order, and would leave negatives out at random."""
+    encoder = SentenceEncoder.from_pretrained(model)
+    with torch.no_grad():
+        next(encoder.bert.parameters())[VOCABULARY.index("oslo")] = torch.nan
+    with pytest.raises(InputError, match="vectors are not finite"):
+        list(
+            mine([("in oslo", "rome"), ("paris", "the rain")], encoder, Choice(1, 1, 9, Margin(0)))
+        )

@@ -231,6 +231,18 @@ def test_names_in_settings_that_no_data_has(tmp_path: Path) -> None:
     load(file, classes=("a.label",))
 
 
+def test_one_of_several_data_sets_must_have_a_named_column(tmp_path: Path) -> None:
+    """Where the others have a text of their own."""
+    for name, column in (("a", "text"), ("b", "body")):
+        rows = [{column: f"t {i}", "label": i % 2} for i in range(20)]
+        write_json_lines(tmp_path / f"{name}.jsonl", rows)
+    both = (str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl"))
+    sets = load_data(Settings(data=both, columns="text=body"), lambda _: None)
+    assert [len(data.splits["train"]) for data in sets] == [18, 18]
+    with pytest.raises(InputError, match="columns: text=body: no row has a value"):
+        load(tmp_path / "a.jsonl", columns="text=body")
+
+
 def test_a_column_of_splits_is_no_task(tmp_path: Path) -> None:
     rows = "".join(f"t {i},{('TRAIN', 'TEST')[i % 2]},{i % 2}\n" for i in range(20))
     said: list[str] = []

@@ -56,7 +56,7 @@ def test_growing_steps_have_the_batches_of_steps_that_do_not_grow() -> None:
 def test_a_plan_is_small(world: World) -> None:
     """20 million sequences are 100 MB, not gigabytes."""
     plan = plan_steps([100_000], Settings(batch_size=32), 1)
-    parts = (plan.numbers, plan.batch_ends, plan.sources, plan.step_ends)
+    parts = (plan.numbers, plan.sources, plan.batch_bounds, plan.step_bounds)
     assert sum(part.nbytes for part in parts) < 8 * 100_000
     assert sorted(number for step in plan for batch in step for _, number in batch) == list(
         range(100_000)

@@ -197,6 +197,12 @@ def test_what_cannot_be_used_is_named(
     assert not (tmp_path / "made").exists()
 
 
+def test_a_size_that_no_memory_holds() -> None:
+    """The library reserves memory for the whole size, and ends the program where there is none."""
+    words = {"hello": 3, "hell": 2, "help": 2}
+    assert train_vocabulary(words, 10**18) == train_vocabulary(words, 1000)
+
+
 def test_a_folder_is_its_train_split_and_a_small_corpus_gives_fewer_tokens(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

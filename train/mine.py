@@ -25,8 +25,10 @@ from tqdm import tqdm
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, replacing
 from minibert.program import run_program
+from train.data.examples import Negatives
 from train.data.read import read_source
 from train.data.reading import Reading
+from train.data.settle import check_fields
 from train.parse import parse_pairs
 from train.retrieval import search
 
@@ -83,7 +85,7 @@ def mine(
 
     They are texts of other pairs' positives: no positive of the same anchor, and no text equal to
     the anchor. Of an anchor with several positives, the margin counts from the least similar one.
-    Shows its progress.
+    Shows its progress. Raises InputError for vectors that are not finite.
     """
     positives: dict[str, dict[str, None]] = {}
     for anchor, positive in pairs:
@@ -93,6 +95,8 @@ def mine(
     of_anchors, of_corpus = (
         encoder.encode(texts, normalize=True, progress=True) for texts in (anchors, corpus)
     )
+    if not (np.isfinite(of_anchors).all() and np.isfinite(of_corpus).all()):
+        raise InputError("the encoder's vectors are not finite numbers: its weights are damaged")
     with tqdm(total=len(anchors), unit="anchor", desc="search", disable=None, leave=False) as bar:
         for start in range(0, len(anchors), ANCHORS):
             chosen = anchors[start : start + ANCHORS]
@@ -130,18 +134,27 @@ def _choose(
 
 def read_pairs(source: str, columns: str) -> list[tuple[str, str]]:
     """The pairs of a data set's train split. columns: as the setting. Raises InputError, naming
-    file and line, for what is no pair."""
+    file and line, for what is no pair. Prints what else the pairs have, which is left out."""
     reading = Reading(columns=tuple(parse_pairs(columns, "columns").items()))
-    pairs = []
-    for example in read_source(source, reading).splits.get("train", ()):
+    data = read_source(source, reading)
+    check_fields([data], reading)
+    pairs, ignored = [], dict[str, None]()
+    for example in data.splits.get("train", ()):
         if example.second is None:
             raise InputError(
                 f"{example.where}: not a pair. Say which columns are: --columns "
                 '"text_a=ANCHOR, text_b=POSITIVE"'
             )
         pairs.append((example.text, example.second))
+        for name, value in example.labels.items():
+            if not isinstance(value, Negatives):
+                ignored[name] = None
+            elif value.texts:
+                ignored["negatives"] = None
     if not pairs:
         raise InputError(f"--data {source}: there is no training pair")
+    if ignored:
+        print(f"not read: {', '.join(ignored)}. Every pair counts as an anchor and its positive")
     return pairs
 
 
@@ -168,8 +181,8 @@ def write_mined(mined: Iterator[Mined], file: Path) -> list[str]:
     told += [f"{pairs:9,} pairs have {n}" for n, pairs in sorted(counts.items(), reverse=True)]
     if counts[0]:
         told.append(
-            "Where there are none, the texts looked at are all about as near to the anchor as its "
-            "positive, or nearer: a wider --range or a smaller --margin finds more"
+            "A pair has none if no text in --range is less similar to the anchor than its positive "
+            "by --margin: a wider range or a smaller margin may find some"
         )
     if example is not None:
         told += [
@@ -247,8 +260,8 @@ def main(arguments: list[str] | None = None) -> int:
         choice = parse_choice(options.count, options.range, options.margin)
         if options.output.suffix != ".jsonl":
             raise InputError(f"--output {options.output}: the name must end in .jsonl")
-        if os.path.exists(options.output) and os.path.samefile(options.output, options.data):
-            raise InputError(f"--output {options.output} is the data: name another file")
+        if os.path.lexists(options.output):
+            raise InputError(f"{options.output} exists already: delete it, or name another file")
         pairs = read_pairs(options.data, options.columns)
         encoder = SentenceEncoder.from_pretrained(options.model, revision=options.revision)
         print("\n".join(write_mined(mine(pairs, encoder, choice), options.output)))

@@ -27,25 +27,26 @@ class Plan:
     """
 
     numbers: Numbers  # of all examples, batch after batch
-    batch_ends: NDArray[np.int64]  # where each batch ends among the numbers
     sources: NDArray[np.int64]  # of each batch
-    step_ends: NDArray[np.int64]  # where each step ends among the batches
+    batch_bounds: NDArray[np.int64]  # where each batch begins among the numbers, and the last ends
+    step_bounds: NDArray[np.int64]  # where each step begins among the batches, and the last ends
     left_out: int  # examples that no batch could take, as `plan_steps` says
 
     def __len__(self) -> int:
-        return len(self.step_ends)
+        return len(self.step_bounds) - 1
 
     def __getitem__(self, step: int) -> list[list[ExampleId]]:
-        start = self.step_ends[step - 1] if step else 0
-        return [self._batch(i) for i in range(start, self.step_ends[step])]
+        bounds = self.batch_bounds
+        return [
+            [
+                (int(self.sources[i]), number)
+                for number in self.numbers[bounds[i] : bounds[i + 1]].tolist()
+            ]
+            for i in range(self.step_bounds[step], self.step_bounds[step + 1])
+        ]
 
     def __iter__(self) -> Iterator[list[list[ExampleId]]]:
         return (self[step] for step in range(len(self)))
-
-    def _batch(self, i: int) -> list[ExampleId]:
-        start, end = self.batch_ends[i - 1] if i else 0, self.batch_ends[i]
-        source = int(self.sources[i])
-        return [(source, number) for number in self.numbers[start:end].tolist()]
 
 
 def plan_steps(
@@ -72,7 +73,7 @@ def plan_steps(
     waiting: list[Iterator[Numbers]] = [iter(()) for _ in sizes]  # of each source: batches to come
     most = min(settings.batch_size, max(sizes, default=0))
     numbers, end = np.empty(len(sources) * most, np.int32), 0
-    batch_ends = np.empty(len(sources), np.int64)
+    batch_bounds = np.zeros(len(sources) + 1, np.int64)
     left_out = 0
     for i, source in enumerate(sources.tolist()):
         batch = next(waiting[source], None)
@@ -89,14 +90,23 @@ def plan_steps(
             batch = next(waiting[source])
         numbers[end : end + len(batch)] = batch
         end += len(batch)
-        batch_ends[i] = end
-    step_ends = _step_ends(len(sources), settings, epoch)
-    return Plan(numbers[:end], batch_ends, sources.numpy(), step_ends, left_out)
+        batch_bounds[i + 1] = end
+    step_bounds = _step_bounds(sizes, settings, epoch)
+    return Plan(numbers[:end], sources.numpy(), batch_bounds, step_bounds, left_out)
 
 
 def count_steps(sizes: Sequence[int], settings: Settings, epochs: int) -> int:
     """How many steps so many epochs have. sizes: how many items each source has."""
-    return _count(sum(_counts(sizes, settings)), settings, epochs)
+    num_batches = sum(_counts(sizes, settings))
+    steps = 0
+    for epoch in range(epochs):
+        if steps >= settings.ramp_steps:  # each epoch has the same number from here on
+            return steps + (epochs - epoch) * math.ceil(num_batches / settings.accumulate)
+        left = num_batches
+        while left > 0:
+            left -= _ramped(steps, settings)
+            steps += 1
+    return steps
 
 
 def texts_apart(items: Iterable[Item], tasks: Sequence[Task]) -> list[tuple[int, ...]]:
@@ -142,27 +152,16 @@ def _ramped(step: int, settings: Settings) -> int:
     return min(settings.accumulate, 1 + settings.accumulate * step // settings.ramp_steps)
 
 
-def _count(num_batches: int, settings: Settings, epochs: int) -> int:
-    """How many steps so many epochs of `num_batches` have."""
-    steps = 0
-    for epoch in range(epochs):
-        if steps >= settings.ramp_steps:  # each epoch has the same number from here on
-            return steps + (epochs - epoch) * math.ceil(num_batches / settings.accumulate)
-        left = num_batches
-        while left > 0:
-            left -= _ramped(steps, settings)
-            steps += 1
-    return steps
-
-
-def _step_ends(num_batches: int, settings: Settings, epoch: int) -> NDArray[np.int64]:
-    """Where each step of an epoch ends among its batches. The last one may have fewer of them."""
-    step = _count(num_batches, settings, epoch - 1)
-    ends = [0]
-    while ends[-1] < num_batches:
-        ends.append(min(ends[-1] + _ramped(step, settings), num_batches))
+def _step_bounds(sizes: Sequence[int], settings: Settings, epoch: int) -> NDArray[np.int64]:
+    """Where each step of an epoch begins among its batches, and where the last one ends, which may
+    have fewer of them."""
+    num_batches = sum(_counts(sizes, settings))
+    step = count_steps(sizes, settings, epoch - 1)
+    bounds = [0]
+    while bounds[-1] < num_batches:
+        bounds.append(min(bounds[-1] + _ramped(step, settings), num_batches))
         step += 1
-    return np.array(ends[1:], np.int64)
+    return np.array(bounds, np.int64)
 
 
 def _shuffled(

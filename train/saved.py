@@ -60,7 +60,7 @@ def save_for_transformers(
     training: str,
 ) -> None:
     """Write RUN/transformers/TASK, encoder and head as one model, for each task that a class of
-    transformers computes; and say of any other that there is none.
+    transformers computes; and say of any other head that there is none.
 
     facts, training: as in `save_run`.
     """
@@ -69,10 +69,11 @@ def save_for_transformers(
         if task.pretraining_part:  # RUN/model has it
             continue
         if counterpart is None:  # written in spite of that, the weights would compute another thing
-            print(
-                f"{task.name}: not saved for transformers, none of whose classes computes it; a "
-                "sentence head there pools by the pooler"
-            )
+            if list(model.heads[task.name].parameters()):  # else RUN/model has all
+                print(
+                    f"{task.name}: not saved for transformers, none of whose classes computes it; "
+                    "a head of texts there reads one sequence, by the pooler"
+                )
             continue
         # A label may be called "stars/5", and no folder may be.
         name = re.sub(r"[/\\\0]", lambda found: f"%{ord(found[0]):02X}", task.name)

@@ -257,6 +257,11 @@ class Settings:
             raise InputError(
                 "log_gradients = true needs each batch at once: leave it out, or mini_batch_size"
             )
+        if self.compare_single and self.max_steps:
+            raise InputError(
+                "compare_single = true gives each task the epochs that make it as many batches as "
+                "the joint run has; leave max_steps out"
+            )
 
     def toml(self, without: tuple[str, ...] = ()) -> str:
         """The settings as TOML, one a line, but for those left out."""

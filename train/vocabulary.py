@@ -143,8 +143,10 @@ def train_vocabulary(
     # The library numbers the characters with ## in the order of a hash table, which differs from
     # run to run, and by the numbers it chooses among equally frequent pairs (its issue 1086). As
     # special tokens they keep our order.
+    # The library reserves memory for the whole size. But no more tokens can come of the words than
+    # they have characters, as each join leaves one token fewer in some word.
     trainer = WordPieceTrainer(
-        vocab_size=size,
+        vocab_size=min(size, len(first) + sum(map(len, words))),
         min_frequency=min_frequency,
         special_tokens=first,
         initial_alphabet=characters,

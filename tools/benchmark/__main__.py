@@ -1,5 +1,5 @@
-"""python -m tools.benchmark encode | train | frozen | start | scale | products | gpu: ours beside
-the peers.
+"""python -m tools.benchmark encode | train | pretrain | frozen | start | scale | products | gpu:
+ours beside the peers.
 
 All engines do the same work in one run, by turns, with the same texts and as many threads. What
 counts are the ratios: absolute times move from machine to machine, so they stand beside the
@@ -20,7 +20,7 @@ from minibert.files import InputError, write_json
 from minibert.formats.config import read_config
 from minibert.formats.hub import find_model
 from minibert.model import BertConfig
-from tools.benchmark import encode, machine, parts, processes, show, train
+from tools.benchmark import encode, machine, parts, pretrain, processes, show, train
 from tools.benchmark.corpora import SIZES
 from tools.benchmark.race import Engine, Result, installed, race, ready
 from train.report import table
@@ -52,6 +52,16 @@ def run_train(options: argparse.Namespace) -> Outcome:
     """the joint training step, against transformers, padded and grouped in three ways"""
     engines = train.engines(options.data, options.count)
     return measure([*engines, *other_trees(engines, options.against)], ["train"], options)
+
+
+def run_pretrain(options: argparse.Namespace) -> Outcome:
+    """masked words from random weights, against transformers' Trainer"""
+    found = pretrain.engines(options.text, options.tokenizer, options.steps, options.precision)
+    engines = [*found, *other_trees(found, options.against)]
+    with ready(installed(engines), options.threads) as workers:
+        results = race(workers, options.rounds, "pretrain")
+    print(table(show.rates(results)))
+    return Outcome({"pretrain": results}, {"pretrain": show.ratios(results)})
 
 
 def other_trees(engines: Sequence[Engine], trees: Sequence[Path]) -> list[Engine]:
@@ -195,7 +205,14 @@ def parser() -> argparse.ArgumentParser:
         )
         one.add_argument("--count", type=int, help="at most so many texts of a corpus")
     training, frozen = command(run_train), command(run_frozen)
-    for one in (encoding, training):
+    pretraining = command(run_pretrain)
+    pretraining.add_argument("--text", required=True, metavar="FILE", help="plain text")
+    pretraining.add_argument(
+        "--tokenizer", required=True, metavar="FOLDER", help="that of the vocabulary"
+    )
+    pretraining.add_argument("--steps", type=int, default=20, help="of a round (20)")
+    pretraining.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    for one in (encoding, training, pretraining):
         one.add_argument(
             "--against",
             type=Path,

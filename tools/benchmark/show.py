@@ -46,6 +46,22 @@ def rows(results: Sequence[Result], limit: Result) -> list[Sequence[str]]:
     return table
 
 
+def rates(results: Sequence[Result]) -> list[Sequence[str]]:
+    """A row for each engine that takes steps; the first is ours."""
+    table: list[Sequence[str]] = [
+        ("engine", "seconds", "spread", "tokens/s", "time / ours", "peak MiB")
+    ]
+    return table + [
+        (
+            *timing(result),
+            f"{result.speed():,.0f}",
+            f"{ratio(result, results[0]):.2f}",
+            f"{max(result.values('peak_mib')):,.0f}",
+        )
+        for result in results
+    ]
+
+
 def starts(results: Sequence[Result]) -> list[Sequence[str]]:
     """A row for each program. The first is ours; the last is `import torch` alone."""
     alone = typical(results[-1])

@@ -53,6 +53,7 @@ def from_fields(record: Mapping[str, Any], where: str, reading: Reading | None =
         reading.announce(f"left out, as Label Studio's own: {', '.join(ABOUT_THE_WORK)}")
         record = {name: value for name, value in record.items() if name not in ABOUT_THE_WORK}
     names, told = _naming(tuple(record), _lists(record), reading.columns)
+    reading.seen.update(name for name, value in record.items() if value != "")
     for text in told:
         reading.announce(text)
     record = {names[name]: value for name, value in record.items()}

@@ -100,6 +100,7 @@ def _chosen(sentences: Sequence[Sequence[Line]], file: Path, reading: Reading) -
                     f"columns: {name}={number}: {file} has no such column; its columns are "
                     f"numbered from 1 to {width}"
                 )
+        reading.seen.update(named.values())
         words = int(named.pop("words", "1")) - 1
         return Columns(words, tuple((name, int(number) - 1) for name, number in named.items()))
     first = 0

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from minibert.files import InputError, split_lines
@@ -32,6 +32,8 @@ class Reading:
     # a task of several labels, and its columns of 0 and 1; none if it is a field of its own
     multilabel: tuple[tuple[str, tuple[str, ...]], ...] = ()
     announce: Callable[[str], None] = _silent  # is told what was read as what
+    # the columns that rows have a value in, so far: not what the user says, but what was found
+    seen: set[str] = field(default_factory=set, compare=False)
 
     @classmethod
     def of(cls, settings: Settings, announce: Callable[[str], None]) -> "Reading":

@@ -12,8 +12,7 @@ from functools import partial
 from typing import Any
 
 from minibert.files import InputError
-from train.data.anchors import is_of_anchor
-from train.data.columns import as_tags, is_read
+from train.data.columns import as_tags
 from train.data.examples import DataSet, Example, examples_of, fields_of, mapped
 from train.data.reading import Reading
 from train.data.several import tell_never
@@ -55,10 +54,8 @@ def check_fields(sets: Sequence[DataSet], reading: Reading) -> None:
     fields = fields_of(*sets)
     dotted = [f"{data.name}.{name}" for data in sets for name in fields]
     several = tuple(name for name, _ in reading.multilabel)
-    parts = {column for _, columns in reading.multilabel for column in columns}
     for name, column in reading.columns:
-        is_input = is_read(name) or is_of_anchor(name)
-        if name not in parts and not is_input and name not in fields:
+        if column not in reading.seen:
             raise InputError(
                 f"columns: {name}={column}: no row has a value in such a column; the labels are "
                 f"{', '.join(fields) or 'none'}"
