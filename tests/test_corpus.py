@@ -122,9 +122,16 @@ def test_a_long_line_comes_in_pieces(documents: str, tmp_path: Path) -> None:
     assert found[-1] == ("b", 2, documents == "lines")
 
 
-def test_a_long_word_is_not_cut(tmp_path: Path) -> None:
-    long = "a" * (2 * LONGEST + 5)
-    assert [text for text, _, _ in lines_of(f"{long}\nb".encode(), tmp_path)] == [long, "b"]
+def test_a_long_line_without_spaces_is_cut(tmp_path: Path) -> None:
+    """As Chinese is written: all of it would else be held at once."""
+    long = "字" * (2 * LONGEST + 5)
+    found = lines_of(f"{long}\nb".encode(), tmp_path)
+    assert [(len(text), number, first) for text, number, first in found] == [
+        (LONGEST, 1, True),
+        (LONGEST, 1, False),
+        (5, 1, False),
+        (1, 2, False),
+    ]
 
 
 def test_which_files_a_folder_has(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def fit(
     sizes = [len(source) for source in sources]
     lengths = texts = None  # to learn them, all items must be read
     if settings.group_by_length:
-        lengths = [[item.num_tokens for item in source] for source in sources]
+        lengths = parts.lengths()
     if any(task.keeps_texts_apart for task in tasks):
         texts = [texts_apart(items, tasks) for items in parts.labelled]  # corpora are too large
     total_steps = count_steps(sizes, settings, settings.epochs)
@@ -77,7 +77,8 @@ def fit(
             if not any(p.requires_grad for p in model.parameters()):
                 print("everything is frozen: nothing is trained, only evaluated")
                 break
-            is_cached = settings.cache and not parts.hides_words
+            # A corpus may be larger than any cache, and other words of it are hidden in each epoch.
+            is_cached = settings.cache and not parts.corpora
             prefix = parts.plan.prefix(progress.epoch) if is_cached else 0
             if prefix != (cache.prefix if cache else 0):
                 items, memory = [*chain(*sources), *parts.dev], settings.cache_mib * 2**20

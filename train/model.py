@@ -57,9 +57,10 @@ class JointModel(nn.Module):
         super().__init__()
         self.bert = bert
         self.heads = Heads({task.name: task.build_head(bert.config) for task in tasks})
-        if any(task.uses_pooler for task in tasks) and bert.pooler is None:
+        by_pooler = [task.name for task in tasks if task.uses_pooler]
+        if by_pooler and bert.pooler is None:
             raise InputError(
-                "pooling by the pooler was asked for, and this model's files have none"
+                f"the task {by_pooler[0]} reads BERT's pooler, and this model's files have none"
             )
         in_pairs = [task.name for task in tasks if task.uses_token_types]
         if in_pairs and bert.config.type_vocab_size < 2:

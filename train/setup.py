@@ -10,7 +10,7 @@ from torch import nn
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
 from train.batches import Batch, Item, collate, prepare
-from train.data.corpus import Corpus, unigram_entropy
+from train.data.corpus import Corpus
 from train.data.examples import DataSet, fields_of
 from train.data.fingerprint import fingerprint
 from train.data.words import word_splitting
@@ -25,7 +25,7 @@ from train.settings import Settings
 from train.start import Start, open_start, take_heads, take_pretraining_heads
 from train.tasks import KINDS, Kinds, build_tasks, build_text_tasks, learnt_names
 from train.tasks.base import Task
-from train.text import load_texts
+from train.text import load_texts, tell_expected
 
 
 @dataclass
@@ -56,6 +56,11 @@ class Parts:
         """Whether a batch's input_ids depend on the epoch, and any word of the vocabulary can
         stand in it."""
         return any(task.hides_words for task in self.tasks)
+
+    def lengths(self) -> list[Sequence[int]]:
+        """How many tokens each item of each source has."""
+        of_labelled = ([item.num_tokens for item in items] for items in self.labelled)
+        return [*of_labelled, *(corpus.lengths() for corpus in self.corpora)]
 
     def items(self) -> list[Item]:
         """All items of all splits that are held in memory: all but the corpora."""
@@ -105,7 +110,7 @@ def assemble(
     text_tasks = build_text_tasks(settings, encoder.tokenizer, kinds)
     labelled, dev, test, number = tokenize(sets, tasks, encoder)
     texts = load_texts(settings, text_tasks, encoder.tokenizer, number, announce)
-    tasks, dev, test = tasks + text_tasks, dev + texts.dev, test + texts.test
+    tasks, dev, test = [*tasks, *text_tasks], dev + texts.dev, test + texts.test
     chosen = {task.name: start.head_for(task, settings) for task in tasks}
     learnt = learnt_names(sets) | {task.name for task in text_tasks}
     if is_new(settings.model) and not any(task.uses_pooler for task in tasks):
@@ -113,12 +118,8 @@ def assemble(
     model = JointModel(encoder.bert, tasks).to(device, dtype)
     take_heads(model, tasks, start, chosen, announce)
     take_pretraining_heads(model, tasks, start, announce)
-    if texts.train and is_new(settings.model):
-        entropy = unigram_entropy(texts.train)
-        for told in filter(
-            None, (task.expectation(entropy, encoder.bert.config) for task in tasks)
-        ):
-            announce(told)
+    if is_new(settings.model):
+        tell_expected(texts.train, text_tasks, encoder.bert.config, announce)
     make_fast(model)
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from minibert.files import InputError
+from minibert.model import BertConfig
 from minibert.tokenizer import Tokenizer
 from train.batches import Item
-from train.data.corpus import Corpus, TextForm, cut_up
+from train.data.corpus import Corpus, TextForm, cut_up, unigram_entropy
 from train.data.documents import text_files
 from train.data.token_file import tokenize_files
 from train.settings import Settings
 from train.tasks.base import Task
+from train.tasks.text import TextTask, of_text
 
 MOST_HELD_OUT = 1000  # sequences, where a text has no dev split of its own
 HELD_OUT = 0.02  # the share of a text that they are, if that is less
@@ -31,7 +33,7 @@ class Texts:
 
 def load_texts(
     settings: Settings,
-    tasks: Sequence[Task],
+    tasks: Sequence[TextTask],
     tokenizer: Tokenizer,
     first_number: int,
     announce: Callable[[str], None] = print,
@@ -68,7 +70,7 @@ def load_texts(
 def read_corpus(
     files: Sequence[Path],
     settings: Settings,
-    tasks: Sequence[Task],
+    tasks: Sequence[TextTask],
     tokenizer: Tokenizer,
     first_number: int = 0,
 ) -> Corpus:
@@ -97,7 +99,7 @@ def load_text_split(
 ) -> Corpus:
     """One split of a text, for a finished run's tasks; a single file is its own split. Raises
     InputError if there is no such split, or none of the tasks learns from text."""
-    able = [task for task in tasks if task.objective]
+    able = of_text(tasks)
     if not able:
         names = ", ".join(task.summary() for task in tasks)
         raise InputError(f"--text {source}: no task here learns from plain text: {names}")
@@ -109,6 +111,19 @@ def load_text_split(
     corpus = read_corpus(files, settings, able, tokenizer)
     announce(f"{source}: {described(corpus)}")
     return corpus
+
+
+def tell_expected(
+    corpora: Sequence[Corpus],
+    tasks: Sequence[TextTask],
+    config: BertConfig,
+    announce: Callable[[str], None],
+) -> None:
+    """Tell what the losses of random weights are at first."""
+    if corpora:
+        entropy = unigram_entropy(corpora)
+        for told in filter(None, (task.expectation(entropy, config) for task in tasks)):
+            announce(told)
 
 
 def held_out(whole: Corpus, source: str, announce: Callable[[str], None]) -> dict[str, Corpus]:

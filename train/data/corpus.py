@@ -146,6 +146,10 @@ class Corpus(Sequence[Item]):
         """The ids that occur."""
         return {self.cls, self.sep, *np.flatnonzero(self.text.counts).tolist()}
 
+    def lengths(self) -> list[int]:
+        """How many tokens each sequence has, [CLS] and [SEP] left aside."""
+        return (self.ends - self.starts).tolist()
+
     def part(self, first: int, last: int) -> "Corpus":
         """The sequences from `first` up to, but not including, `last`."""
         spans = self.starts[first:last], self.ends[first:last]

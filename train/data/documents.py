@@ -74,12 +74,15 @@ def read_lines(file: Path, documents: str, encoding: str) -> Iterator[Line]:
 
 def _pieces(stream: TextIO) -> Iterator[tuple[int, str, bool]]:
     """The lines of a file, each with its number, counted from 1. One of more than LONGEST
-    characters comes in pieces that end between two words; of each, whether it is the first."""
+    characters comes in pieces, which end between two words if they can; of each, whether it is the
+    first."""
     number, rest, is_first = 1, "", True
     while read := stream.readline(LONGEST):
         piece, rest = rest + read, ""
         if not (ends := read.endswith("\n")) and len(read) == LONGEST:
-            piece, _, rest = piece.rpartition(" ")
+            head, _, tail = piece.rpartition(" ")
+            if head:  # else there is no space in it, as in Chinese
+                piece, rest = head, tail
         if piece:
             yield number, piece, is_first
             is_first = ends

@@ -115,7 +115,7 @@ def _numbered_lines(
         for number, file in enumerate(files):
             for some in windows(read_lines(file, documents, encoding), _characters):
                 yield number, some
-                bar.update(sum(map(_characters, some)))
+                bar.update(sum(len(line.text.encode()) for line in some))
 
 
 def _characters(line: Line) -> int:

@@ -30,6 +30,7 @@ from train.tasks.simcse import SimCSE
 from train.tasks.similarity import PairOrder, PairSimilarity
 from train.tasks.tagging import TokenTagging
 from train.tasks.targets import TargetTask
+from train.tasks.text import TextTask
 from train.tasks.words import WordTagging
 
 __all__ = ["FRAME", "KINDS", "Kinds", "Metric", "Prediction", "TargetTask", "Task"]
@@ -135,11 +136,13 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
     return tasks
 
 
-def build_text_tasks(settings: Settings, tokenizer: Tokenizer, kinds: Kinds = KINDS) -> list[Task]:
+def build_text_tasks(
+    settings: Settings, tokenizer: Tokenizer, kinds: Kinds = KINDS
+) -> list[TextTask]:
     """The tasks that `settings.objectives` names, which plain text makes; none without text.
     Raises InputError for a word that is no kind's, for objectives that read differently, and for
     settings that are of labelled data alone."""
-    by_word = {kind.objective: kind for kind in kinds if kind.objective}
+    by_word = {kind.objective: kind for kind in kinds if issubclass(kind, TextTask)}
     words = objectives_of(settings)
     if words and settings.compare_single:
         raise InputError(
@@ -149,6 +152,11 @@ def build_text_tasks(settings: Settings, tokenizer: Tokenizer, kinds: Kinds = KI
         if word not in by_word:
             raise InputError(
                 f"objectives = {settings.objectives!r}: {word!r} is not one of {', '.join(by_word)}"
+            )
+        if settings.overfit_batch and not by_word[word].can_memorise:
+            raise InputError(
+                f"overfit_batch: {word} has no labels, so nothing tells whether it memorises a "
+                "batch; leave overfit_batch out"
             )
     if any(by_word[word].text_form == "twice" for word in words) and len(words) > 1:
         raise InputError(

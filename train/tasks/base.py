@@ -15,9 +15,7 @@ from torch import Tensor, nn
 
 from minibert.files import InputError
 from minibert.model import BertConfig
-from minibert.tokenizer import Tokenizer
 from train.batches import Batch, Input, Item
-from train.data.corpus import TextForm
 from train.data.examples import Example
 from train.model import JointModel
 from train.settings import Settings
@@ -42,9 +40,7 @@ class Task(ABC):
     # whether batches of labelled data may have no text twice: the loss takes others' texts as wrong
     keeps_texts_apart: ClassVar[bool] = False
     hides_words: ClassVar[bool] = False  # whether it changes a batch's input_ids
-    # of a kind that learns from plain text: its word in `settings.objectives`, and what it reads
-    objective: ClassVar[str] = ""
-    text_form: ClassVar[TextForm] = "sequence"
+    objective: ClassVar[str] = ""  # its word in `settings.objectives`; see text.py
     pretraining_part: ClassVar[str] = ""  # the part of BertForPreTraining that its head is
     instead: ClassVar[str] = ""  # of a kind that reads no text to predict on: what does so
 
@@ -132,21 +128,6 @@ class Task(ABC):
         one text or two, so the task reads an example as it is.
         """
         return None
-
-    @classmethod
-    def from_text(cls, settings: Settings, tokenizer: Tokenizer) -> "Task":
-        """The task that plain text makes. Only kinds that have an `objective` are asked."""
-        raise NotImplementedError(f"{cls.__name__} does not learn from plain text")
-
-    def text_label(self, text: str, follows: bool) -> Any:
-        """What an example of plain text has as this task's label. follows: whether its second
-        segment follows the first."""
-        raise NotImplementedError(f"{type(self).__name__} does not learn from plain text")
-
-    def expectation(self, entropy: float, config: BertConfig) -> str:
-        """What its loss on plain text is at first, for people. entropy: of the text's tokens, in
-        nats."""
-        return ""
 
     def goes_on_from(self, other: "Task", settings: Settings) -> bool:
         """Whether the head of another task can give this one its first weights.

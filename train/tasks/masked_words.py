@@ -22,6 +22,7 @@ from train.settings import Settings
 from train.tasks.base import Task
 from train.tasks.masks import Masks
 from train.tasks.records import Metric, Prediction
+from train.tasks.text import TextTask
 
 HIGHEST = 700.0  # nats: e to this is still a number
 
@@ -34,7 +35,7 @@ class Filled(NamedTuple):
     loss: float  # summed, in nats
 
 
-class MaskedWords(Task):
+class MaskedWords(TextTask):
     """The words at hidden positions, by cross-entropy over the vocabulary (Devlin et al. 2019,
     section 3.1, task 1).
 
@@ -76,14 +77,6 @@ class MaskedWords(Task):
     def text_label(self, text: str, follows: bool) -> str:
         """The text as it is: what stands where the masks are."""
         return text
-
-    @classmethod
-    def fits(cls, name: str, examples: Sequence[Example]) -> bool:
-        return False
-
-    @classmethod
-    def from_examples(cls, name: str, examples: Sequence[Example], settings: Settings) -> Task:
-        raise NotImplementedError("plain text has no fields")
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"masks": self.masks._asdict()}

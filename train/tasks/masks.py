@@ -1,5 +1,6 @@
 """Which tokens of a sequence are hidden, and what stands in their place."""
 
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -62,8 +63,11 @@ class Masks(NamedTuple):
     def draw(self, tokens: Tokens, epoch: int, number: int) -> tuple[list[int], list[int]]:
         """The chosen positions of a sequence, in order, and the ids that stand there instead.
 
-        The same arguments give the same result. epoch: 0 in evaluation. number: the item's.
+        The same arguments give the same result. number: the item's, in training. In evaluation,
+        where epoch is 0, the sequence itself decides: it has the same masks in every run.
         """
+        if epoch == 0:
+            number = zlib.crc32(np.array(tokens.ids, np.int64).tobytes())
         random = np.random.default_rng((self.seed, epoch, number))
         units = self._units(tokens)
         wanted = int(self.rate * sum(map(len, units)) + random.random())

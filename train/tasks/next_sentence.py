@@ -3,7 +3,7 @@
 Shapes: B sequences of a batch, D hidden, K targets. `*` stands for the tokens, (N) packed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,17 +12,17 @@ from minibert.heads import pool
 from minibert.model import BertConfig, init_weights
 from minibert.tokenizer import Tokenizer
 from train.batches import Batch
-from train.data.examples import Example
 from train.model import JointModel
 from train.settings import Settings
 from train.tasks.base import Task
 from train.tasks.pairs import PairClassification
 from train.tasks.records import Counterpart
+from train.tasks.text import TextTask
 
 NEXT, RANDOM = "next", "random"  # in the order of Google's head
 
 
-class NextSentence(PairClassification):
+class NextSentence(TextTask, PairClassification):
     """Whether a text's second segment follows the first or is from another document, by
     cross-entropy from BERT's pooler (Devlin et al. 2019, section 3.1, task 2).
 
@@ -37,10 +37,6 @@ class NextSentence(PairClassification):
 
     def __init__(self, name: str) -> None:
         super().__init__(name, (NEXT, RANDOM), "pooler")
-
-    @classmethod
-    def fits(cls, name: str, examples: Sequence[Example]) -> bool:
-        return False
 
     @classmethod
     def from_text(cls, settings: Settings, tokenizer: Tokenizer) -> "NextSentence":

@@ -6,15 +6,16 @@ import numpy as np
 
 from minibert.tokenizer import Tokenizer
 from train.batches import Item
-from train.data.examples import Example, Negatives
+from train.data.examples import Negatives
 from train.settings import Settings
 from train.tasks.contrastive import Contrastive
 from train.tasks.records import Metric, Prediction
+from train.tasks.text import TextTask
 
 ROWS = 256  # whose distances are in memory at once
 
 
-class SimCSE(Contrastive):
+class SimCSE(TextTask, Contrastive):
     """A text is its own positive: it is read twice, dropout makes two vectors of it, and each must
     find the other among all texts of the batch (Gao et al. 2021, section 3, arXiv:2104.08821).
 
@@ -27,13 +28,9 @@ class SimCSE(Contrastive):
     kind = "simcse"
     objective = "simcse"
     text_form = "twice"
+    can_memorise = False  # without dropout, a text always finds itself
     keeps_texts_apart = False
     metrics = (Metric("uniformity", is_shown=True, sign=-1),)
-
-    @classmethod
-    def fits(cls, name: str, examples: Sequence[Example]) -> bool:
-        """No field is for it: it learns from plain text."""
-        return False
 
     @classmethod
     def from_text(cls, settings: Settings, tokenizer: Tokenizer) -> "SimCSE":
