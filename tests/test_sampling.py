@@ -111,6 +111,7 @@ def test_a_run_gets_more_steps(
     assert main(["--resume", str(run), "--max-steps", "0"]) == 0
     assert metrics_of(run)["steps"] == 12
     assert main(["--resume", str(run), "--max-steps", "20"]) == 2  # it has no such limit any more
+    assert f"--max-steps 20: {run} takes all steps of its epochs" in capsys.readouterr().err
 
 
 # Batches without equal texts

@@ -17,9 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+from sentence_transformers.sentence_transformer.losses import (
+    CoSENTLoss,
+    MultipleNegativesRankingLoss,
+)
 
 from minibert.encoder import SentenceEncoder
 from minibert.files import read_object, write_json
+from minibert.formats.hub import find_model
 from minibert.program import run_program
 from train.data.examples import DataSet
 from train.load import load_data
@@ -62,19 +74,11 @@ def scored_pairs(data: DataSet, name: str, split: str) -> tuple[list[str], list[
     )
 
 
-def train_theirs(settings: Settings, sets: Sequence[DataSet], run: Path) -> None:
-    """The same by sentence-transformers; the model goes to RUN/model."""
-    from datasets import Dataset
-    from sentence_transformers import (
-        SentenceTransformer,
-        SentenceTransformerTrainer,
-        SentenceTransformerTrainingArguments,
-    )
-    from sentence_transformers.evaluation import EmbeddingSimilarityEvaluator
-    from sentence_transformers.losses import CoSENTLoss, MultipleNegativesRankingLoss
-
+def train_theirs(settings: Settings, sets: Sequence[DataSet], run: Path) -> int:
+    """The same by sentence-transformers; the model goes to RUN/model. Returns how many steps it
+    took."""
     pairs, stsb, sick = sets
-    model = SentenceTransformer(settings.model, device="cpu")
+    model = SentenceTransformer(str(find_model(settings.model).path), device="cpu")
     learnt = {"pairs": [e for e in pairs.splits["train"] if "positive" in e.labels]}
     data = {
         "pairs": Dataset.from_dict(
@@ -95,7 +99,7 @@ def train_theirs(settings: Settings, sets: Sequence[DataSet], run: Path) -> None
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.lr,
         weight_decay=settings.weight_decay,
-        warmup_ratio=settings.warmup,
+        warmup_steps=settings.warmup,  # a share of all steps
         lr_scheduler_type="linear",
         max_grad_norm=settings.clip,
         seed=settings.seed,
@@ -108,7 +112,7 @@ def train_theirs(settings: Settings, sets: Sequence[DataSet], run: Path) -> None
         report_to="none",
         disable_tqdm=not sys.stderr.isatty(),
     )
-    SentenceTransformerTrainer(
+    trainer = SentenceTransformerTrainer(
         model=model,
         args=arguments,
         train_dataset=data,
@@ -118,8 +122,10 @@ def train_theirs(settings: Settings, sets: Sequence[DataSet], run: Path) -> None
             "sick": CoSENTLoss(model),
         },
         evaluator=EmbeddingSimilarityEvaluator(*scored_pairs(stsb, "score", "dev"), name="stsb"),
-    ).train()
+    )
+    trainer.train()
     model.save(str(run / "model"))
+    return trainer.state.global_step
 
 
 def measured(model: str | Path, stsb: DataSet) -> float:
@@ -157,19 +163,22 @@ def main(arguments: list[str] | None = None) -> int:
                     started = time.perf_counter()
                     if engine == "minibert":
                         train(settings, run)
+                        steps = read_object(run / "metrics.json")["steps"]
                     else:
-                        train_theirs(settings, sets, run)
+                        steps = train_theirs(settings, sets, run)
                     seconds = time.perf_counter() - started
                     value = measured(run / "model", sets[1])
-                    write_json(run / "result.json", {"spearman": value, "seconds": seconds})
+                    result = {"spearman": value, "steps": steps, "seconds": seconds}
+                    write_json(run / "result.json", result)
                 found[engine].append(read_object(run / "result.json"))
-        rows = [("", "Spearman on STS-B dev", "seconds")]
-        rows.append(("before", f"{before:.4f}", "-"))
+        rows = [("", "Spearman on STS-B dev", "steps", "seconds")]
+        rows.append(("before", f"{before:.4f}", "-", "-"))
         for engine, results in found.items():
             values = [result["spearman"] for result in results]
             spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
             times = statistics.mean(result["seconds"] for result in results)
-            rows.append((engine, f"{statistics.mean(values):.4f}{spread}", f"{times:.0f}"))
+            mean, steps = statistics.mean(values), results[0]["steps"]
+            rows.append((engine, f"{mean:.4f}{spread}", str(steps), f"{times:.0f}"))
         print(table(rows))
         ours, theirs = (sum(r["seconds"] for r in found[engine]) for engine in ENGINES)
         print(f"time of minibert over sentence-transformers: {ours / theirs:.2f}")

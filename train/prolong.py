@@ -29,11 +29,12 @@ def prolong(run: Path, settings: Settings, limits: Mapping[str, Any]) -> Setting
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{file} is no state of a run: {error}") from error
     for name, limit in limits.items():
-        if _number(name, limit) <= _number(name, old[name]):
+        if _number(name, limit) <= (before := _number(name, old[name])):
             option = f"--{name.replace('_', '-')}"
+            has = "takes all steps of its epochs" if before == math.inf else f"has {before} already"
             raise InputError(
-                f"{option} {limit}: {run} has {_number(name, old[name])} already; give more to "
-                f"train longer, or leave {option} out to go on with what is left of these"
+                f"{option} {limit}: {run} {has}; give more to train longer, or leave {option} out "
+                "to go on with what is left of these"
             )
     longer = replace(settings, **limits)
     if 0 < longer.max_steps <= step:
