@@ -47,9 +47,9 @@ def prolong(run: Path, settings: Settings, limits: Mapping[str, Any]) -> Setting
     saved |= limits
     write_text(run / "settings.toml", longer.toml())
     write_json(file, content)
-    before, now = (", ".join(f"{k} = {v}" for k, v in some.items()) for some in (old, limits))
+    told, now = (", ".join(f"{k} = {v}" for k, v in some.items()) for some in (old, limits))
     print(
-        f"{run} has taken {step} steps with {before}. It goes on with {now}: the learning rates "
+        f"{run} has taken {step} steps with {told}. It goes on with {now}: the learning rates "
         f"are those of the {settings.schedule} schedule over the longer run"
     )
     return longer
