@@ -19,4 +19,7 @@ hub:OWNER/NAME       a data set of the Hugging Face Hub
 
 `read.py` finds the format; `reading.py` holds what the user says of it. `columns.py` turns named
 fields into an example, and `settle.py` decides what only all values of a field tell together.
+
+Plain text (`--text`) comes another way, since it may be larger than memory: `documents.py` reads
+files as a stream, `token_file.py` tokenizes them once, and `corpus.py` makes sequences of that.
 """
