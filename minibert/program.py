@@ -34,8 +34,11 @@ def run_program(work: Callable[[], object]) -> int:
             print(str(notice) or "stopped", file=sys.stderr)
             return 130
         except OSError as error:
-            # All other files are written and read where OSError becomes InputError: this is
-            # standard output. Python would write the rest of it when it ends, and fail again.
+            if error.filename is not None:
+                print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+                return 2
+            # It names no file, so it is standard output. Python would write the rest of it when it
+            # ends, and fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if isinstance(error, BrokenPipeError):  # a reader that has seen enough, such as head
                 return 0

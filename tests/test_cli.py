@@ -18,6 +18,7 @@ from minibert import BertForPreTraining, SentenceEncoder
 from minibert.__main__ import main
 from minibert.bulk import json_lines
 from minibert.files import sha256
+from minibert.program import run_program
 from tests.test_encoder import small_encoder
 from tests.test_tokenizer import UNCASED
 from tools.parity import shake
@@ -501,3 +502,9 @@ def test_a_full_disk_behind_standard_output_is_one_error(model: str) -> None:
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert errors.decode() == "error: cannot write to standard output: No space left on device\n"
+
+
+def test_a_file_that_fails_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And not standard output."""
+    assert run_program(lambda: (tmp_path / "none").read_bytes()) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: No such file or directory\n"
