@@ -175,7 +175,7 @@ def test_masks_of_evaluation_are_fixed(world: World, text: Path) -> None:
 # Resuming
 
 
-@pytest.mark.parametrize("objectives", ["masked", "masked, next"])
+@pytest.mark.parametrize("objectives", ["masked", "masked, next", "simcse"])
 def test_a_killed_run_goes_on_as_if_nothing_had_been(
     objectives: str, world: World, text: Path, tmp_path: Path
 ) -> None:
