@@ -87,8 +87,8 @@ def fit(
             steps = plan_steps(sizes, settings, progress.epoch, lengths, texts)
             if steps.left_out and progress.step == 0:
                 print(
-                    f"{steps.left_out} of {sum(sizes)} examples are left out of epoch 1, and about "
-                    "as many of each other: all batches have one of their texts already"
+                    f"{steps.left_out} of {sum(sizes)} examples are left out of epoch 1: every "
+                    "batch with room has one of their texts already. Other epochs leave out others"
                 )
             journal.begin_epoch(len(steps))
 

@@ -54,6 +54,24 @@ def search(
     return numbers, products
 
 
+def rank_documents(
+    queries: NDArray[np.float32],
+    corpus: NDArray[np.float32],
+    relevances: Sequence[Relevance],
+    own: Sequence[int | None],
+) -> list[list[int]]:
+    """The ranking of each query, as long as the metrics look.
+
+    own: the document that is the query itself, if there is one. The query does not find it, unless
+    it is relevant to it.
+    """
+    found, _ = search(queries, corpus, DEPTH + 1)
+    return [
+        [document for document in ranking if document != itself or document in relevance][:DEPTH]
+        for ranking, relevance, itself in zip(found.tolist(), relevances, own, strict=True)
+    ]
+
+
 def _highest(products: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     """The columns of the k highest of each row, or of all, the highest first and equal ones in
     their order."""

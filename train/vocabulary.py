@@ -51,7 +51,7 @@ EXAMPLE_WORDS = range(6, 17)  # of the sentence that shows what the vocabulary d
 
 
 @dataclass(frozen=True)
-class Corpus:
+class WordCounts:
     """What a vocabulary is made from."""
 
     words: Mapping[str, int]  # each with how often it occurs
@@ -59,11 +59,11 @@ class Corpus:
     example: str  # one of its lines
 
 
-def read_corpus(files: Sequence[Path], normalizer: BertNormalizer) -> Corpus:
+def count_words(files: Sequence[Path], normalizer: BertNormalizer) -> WordCounts:
     """The words of some text files, which may be of any size: only the different words are kept.
 
-    Shows its progress. Raises InputError, naming file and line, for what is not UTF-8; and for a
-    file that cannot be read, or files without a word.
+    Shows its progress. Raises InputError, naming the file, if one cannot be read, or, with its
+    line, if it is not UTF-8 text. Raises it too if no file has a word.
     """
     # A space always ends a word, and most of what stands between spaces occurs often.
     split = lru_cache(REMEMBERED)(partial(split_words, normalizer))
@@ -80,7 +80,7 @@ def read_corpus(files: Sequence[Path], normalizer: BertNormalizer) -> Corpus:
             example = example or next(fitting, "")
     if not words:
         raise InputError(f"there is no word in {', '.join(map(str, files))}")
-    return Corpus(words, num_characters, example or " ".join(list(words)[: EXAMPLE_WORDS[-1]]))
+    return WordCounts(words, num_characters, example or " ".join(list(words)[: EXAMPLE_WORDS[-1]]))
 
 
 def _size(file: Path) -> int:
@@ -168,7 +168,7 @@ def _repeated(words: Mapping[str, int]) -> Iterator[str]:
             yield " ".join([word] * min(most, count - done))
 
 
-def report(corpus: Corpus, backend: tokenizers.Tokenizer) -> str:
+def report(corpus: WordCounts, backend: tokenizers.Tokenizer) -> str:
     """What a vocabulary does with the corpus that it was made from."""
     count = sum(corpus.words.values())
     words = list(corpus.words)
@@ -245,7 +245,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
         files = [path / "train.txt" if path.is_dir() else path for path in options.corpus]
         normalizer = BertNormalizer(lowercase=not options.cased)
-        corpus = read_corpus(files, normalizer)
+        corpus = count_words(files, normalizer)
         tokens = train_vocabulary(
             corpus.words, options.size, options.min_frequency, options.limit_alphabet
         )

@@ -11,6 +11,7 @@ Shapes: U documents, Q sequences, V vocabulary.
 """
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from typing import Any, Literal, Protocol, overload
 
 import numpy as np
@@ -152,10 +153,9 @@ class Corpus(Sequence[Item]):
 
     def part(self, first: int, last: int) -> "Corpus":
         """The sequences from `first` up to, but not including, `last`."""
-        spans = self.starts[first:last], self.ends[first:last]
-        number = self.first_number + first
-        part = Corpus(self.text, *spans, self.tokenizer, self.tasks, self.form, self.seed, number)
-        part.span = self.span
+        part = copy(self)
+        part.starts, part.ends = self.starts[first:last], self.ends[first:last]
+        part.first_number = self.first_number + first
         return part
 
     def split(self, at: int) -> tuple["Corpus", "Corpus"]:

@@ -19,7 +19,7 @@ from train.batches import Input, Item
 from train.data.examples import Example, Negatives
 from train.model import JointModel
 from train.parse import parse_by_task
-from train.retrieval import DEPTH, measure_rankings, search
+from train.retrieval import measure_rankings, rank_documents
 from train.settings import Settings
 from train.tasks.records import Metric, Prediction
 from train.tasks.vectors import OF_RANKINGS, VectorTask
@@ -142,12 +142,9 @@ class Contrastive(VectorTask):
             for anchor, texts in positives.items()
         }
         queries, documents = (np.stack(list(v.values())) for v in (anchors, corpus))
-        found, _ = search(queries, documents, DEPTH + 1)
-        rankings = {}
-        for anchor, ranking in zip(anchors, found.tolist(), strict=True):
-            itself = {numbers.get(anchor)} - relevances[anchor].keys()
-            rankings[anchor] = [number for number in ranking if number not in itself][:DEPTH]
-        return rankings, relevances
+        own = [numbers.get(anchor) for anchor in anchors]
+        found = rank_documents(queries, documents, list(relevances.values()), own)
+        return dict(zip(anchors, found, strict=True)), relevances
 
     def are_right(self, items: Sequence[Item], predictions: Sequence[Prediction]) -> list[bool]:
         """Whether each anchor finds one of its positives first."""

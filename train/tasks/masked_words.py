@@ -48,7 +48,6 @@ class MaskedWords(TextTask):
     it, attention must find which other word tells something of the hidden one; until then, nearly
     all of a gradient is noise. What gets past it: more steps (many small batches first, see
     `ramp_steps`), a rate as high as training bears, with a warm-up, no dropout, and text enough.
-    What does not: waiting at a low rate.
 
     In an epoch of training, which words are masked follows from the seed, the epoch and the item's
     number, so a resumed run masks the same ones. In evaluation it is the same each time.

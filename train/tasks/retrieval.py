@@ -13,7 +13,7 @@ from minibert.heads import normalize
 from train.batches import Input, Item
 from train.data.examples import Document, Example, Query
 from train.model import JointModel
-from train.retrieval import DEPTH, measure_rankings, search
+from train.retrieval import measure_rankings, rank_documents
 from train.settings import Settings
 from train.tasks.records import Prediction
 from train.tasks.vectors import OF_RANKINGS, VectorTask
@@ -75,14 +75,11 @@ class Retrieval(VectorTask):
         of_queries, corpus = (
             np.concatenate([vectors[i] for i in chosen]) for chosen in (queries, documents)
         )
-        found, _ = search(of_queries, corpus, DEPTH + 1)
         relevances = [
             {numbers[name]: grade for name, grade in labels[i].relevance} for i in queries
         ]
-        rankings = []
-        for i, relevance, ranking in zip(queries, relevances, found.tolist(), strict=True):
-            itself = {numbers.get(items[i].example.id)} - relevance.keys()
-            rankings.append([number for number in ranking if number not in itself][:DEPTH])
+        own = [numbers.get(items[i].example.id) for i in queries]
+        rankings = rank_documents(of_queries, corpus, relevances, own)
         return measure_rankings(rankings, relevances)
 
     def error(self, gold: Query | Document, prediction: Prediction) -> float:
