@@ -44,7 +44,7 @@ class MaskedWords(TextTask):
 
     A loss that stays near 6 or 7 is the plateau that people ask about most. A model that knows the
     frequency p(w) of each word w, and nothing of the context, has the loss of these frequencies,
-    their entropy -sum p(w) ln p(w). Its bias alone learns that within a hundred steps. To get below
+    their entropy -sum p(w) ln p(w). That is learnt in the first few hundred steps. To get below
     it, attention must find which other word tells something of the hidden one; until then, nearly
     all of a gradient is noise. What gets past it: more steps (many small batches first, see
     `ramp_steps`), a rate as high as training bears, with a warm-up, no dropout, and text enough.
