@@ -27,7 +27,7 @@ class RowSettings:
 
     encoder: SentenceEncoder
     prompt: str = ""
-    precision: str = "float32"
+    quantized: str = "float32"  # as in `quantize`
     ranges: NDArray[np.float32] | None = None  # of int8, (2, D): the lowest and highest values
 
     def facts(self) -> dict[str, Any]:
@@ -36,7 +36,7 @@ class RowSettings:
         return {
             **model_facts(self.encoder),
             "prompt": self.prompt,
-            "precision": self.precision,
+            "quantized": self.quantized,
             "calibration": ranges,
         }
 
@@ -57,6 +57,7 @@ def model_facts(encoder: SentenceEncoder) -> dict[str, Any]:
         "tokenizer": hashlib.sha256(encoder.tokenizer.backend.to_str().encode()).hexdigest(),
         "max_length": encoder.tokenizer.max_length,
         "dimensions": encoder.dim(),
+        "precision": "bfloat16" if encoder.bfloat16 else "float32",
     }
 
 
@@ -106,7 +107,7 @@ def write_vectors(
                 for window, vectors in settings.encoder.stream(
                     texts, progress=True, prompt=settings.prompt, first=done, total=total
                 ):
-                    rows = quantize(vectors, settings.precision, settings.ranges)
+                    rows = quantize(vectors, settings.quantized, settings.ranges)
                     write_rows(stream, target.suffix, window, rows, done + len(window))
                     stream.flush()
                     done += len(window)
@@ -186,7 +187,7 @@ def add_texts(digest: Any, texts: Iterable[str]) -> None:
 
 def empty_rows(settings: RowSettings) -> NDArray:
     return quantize(
-        np.empty((0, settings.encoder.dim()), dtype=np.float32), settings.precision, settings.ranges
+        np.empty((0, settings.encoder.dim()), dtype=np.float32), settings.quantized, settings.ranges
     )
 
 

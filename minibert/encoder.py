@@ -1,9 +1,8 @@
 """Sentence vectors: text in, numpy out."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.functional import normalize as to_unit_length
+from torch import nn
 from tqdm import tqdm
 
-from minibert.batching import batches, windows
+from minibert.batching import windows
 from minibert.fast import inference_copy
 from minibert.fast.memory import keep_freed_memory
-from minibert.fast.threads import side_by_side, starting
+from minibert.fast.threads import starting
 from minibert.files import InputError
 from minibert.formats.cards import write_card
 from minibert.formats.checkpoint import warn_of_head
@@ -30,11 +28,12 @@ from minibert.formats.sentence_transformers import (
     read_encoder_folder,
     write_encoder_settings,
 )
-from minibert.heads import POOLINGS, pool
-from minibert.layout import Packed
+from minibert.heads import POOLINGS
 from minibert.model import Bert
+from minibert.precision import uses_bfloat16
 from minibert.texts import check_text, check_texts
 from minibert.tokenizer import Tokenizer, Truncated, Truncation
+from minibert.vectors import Wanted, compute_vectors
 
 BATCH_TOKENS = 1024  # keeps a batch in a CPU's caches; measured by tools/benchmark
 
@@ -55,6 +54,7 @@ class SentenceEncoder:
     """A BERT, its tokenizer, and how its token vectors become a sentence vector.
 
     settings: see `EncoderSettings`; `more` are single fields of it, in its place or on top of it.
+    precision: of the model's matrix products, see `uses_bfloat16`; all else is float32.
     A text's limit is the smallest of settings.max_length, the tokenizer's, and the model's number
     of positions. Raises InputError for settings that make no sense, or do not fit the model.
     """
@@ -62,7 +62,13 @@ class SentenceEncoder:
     _fast: nn.Module | None  # its fast copy, as long as nobody else holds the model
 
     def __init__(
-        self, bert: Bert, tokenizer: Tokenizer, settings: EncoderSettings | None = None, **more: Any
+        self,
+        bert: Bert,
+        tokenizer: Tokenizer,
+        settings: EncoderSettings | None = None,
+        *,
+        precision: str = "float32",
+        **more: Any,
     ) -> None:
         self.settings = replace(settings or EncoderSettings(), **more)
         pooling, limit = self.settings.pooling, self.settings.max_length
@@ -70,7 +76,8 @@ class SentenceEncoder:
             raise InputError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS)}")
         if limit is not None and limit < 1:
             raise InputError(f"max_length must be a positive number of tokens, not {limit}")
-        self.bert = bert
+        self.bert, self.precision = bert, precision
+        uses_bfloat16(precision, bert.device, bert.dtype)  # raises for what cannot be had
         self.tokenizer = tokenizer.limited(limit, bert.config.max_position_embeddings)
         self.settings.prompt()  # raises for a default that is not among the prompts
         self.dim()  # raises for a truncate_dim that the model does not have
@@ -86,11 +93,14 @@ class SentenceEncoder:
         truncate_dim: int | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
+        precision: str = "float32",
     ) -> "SentenceEncoder":
         """The encoder of a checkpoint, as its own files say.
 
         name: a folder, "minilm", or a Hub id (with the branch, tag or commit `revision`).
         pooling, max_length, truncate_dim: not as the files say. device: a GPU if there is one.
+        dtype: of weights and states. precision: of the products of float32 weights, "float32",
+        "bfloat16" (where the processor has it) or "auto", the fastest that is as good.
         Raises InputError if the model cannot be had, or if its files are damaged or ask for what is
         not implemented. Warns of an unknown pooling, taken for the mean, and of a head left aside.
         """
@@ -104,8 +114,8 @@ class SentenceEncoder:
             tokenizer.lower_first()
         keep_freed_memory()
         bert.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        encoder = cls(bert, tokenizer, folder.settings, **more)
-        encoder._fast = inference_copy(bert)  # nobody else has the model
+        encoder = cls(bert, tokenizer, folder.settings, precision=precision, **more)
+        encoder._fast = inference_copy(bert, encoder.bfloat16)  # nobody else has the model
         return encoder
 
     @property
@@ -122,6 +132,11 @@ class SentenceEncoder:
     @bert.setter
     def bert(self, bert: Bert) -> None:
         self._bert, self._fast = bert, None
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether products are computed in bfloat16."""
+        return uses_bfloat16(self.precision, self._bert.device, self._bert.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds."""
@@ -141,8 +156,8 @@ class SentenceEncoder:
     ) -> NDArray[np.float32]:
         """One vector for each text: (n, D) float32, in the order given; (D,) for a single string.
 
-        In float32, on a CPU with AVX2 or AVX-512, a text's vector is the same to the last bit
-        whatever other texts are encoded with it.
+        With float32 weights, on a CPU with AVX2 or AVX-512, a text's vector is the same to the last
+        bit whatever other texts are encoded with it.
         normalize: scale to length 1; left out, as the model's files say. batch_tokens: how many
         tokens a thread computes at once; it changes speed and memory only. progress: a bar on
         stderr. truncation: what happens to a text over the limit, "warn", "error" or "silent".
@@ -232,6 +247,7 @@ class SentenceEncoder:
         """`stream` for texts that have been checked."""
         if call.batch_tokens < 1:
             raise InputError(f"batch_tokens must be at least 1, not {call.batch_tokens}")
+        wanted = self._wanted(call)
         truncated = Truncated(self.tokenizer.max_length, call.truncation, first)
         started, tokens_done, texts_done = time.perf_counter(), 0, first
         disable = None if call.progress else True  # None: where stderr is no terminal
@@ -247,18 +263,12 @@ class SentenceEncoder:
                 row_of: dict[tuple[int, ...], int] = {}
                 rows = [row_of.setdefault(tuple(one.ids), len(row_of)) for one in tokens]
                 distinct = list(row_of)
-                model = self._fast or inference_copy(self._bert)
-                device = next(model.parameters()).device
-                # Autocast holds for the thread that has set it, so nothing runs elsewhere then.
-                alone = device.type != "cpu" or torch.is_autocast_enabled("cpu")
-                workers = 1 if alone else threads
-                cut = list(batches([len(ids) for ids in distinct], call.batch_tokens, workers))
-                inputs = [[distinct[i] for i in batch] for batch in cut]
-                compute = partial(self._compute, model, device, call)
-                many = workers > 1 and len(cut) > 1  # else all threads share the one batch
-                results = side_by_side(compute, inputs, workers) if many else map(compute, inputs)
+                model = self._fast or inference_copy(self._bert, self.bfloat16)
+                results = compute_vectors(
+                    model, distinct, wanted, call.batch_tokens, threads, apart=self.bfloat16
+                )
                 vectors = np.empty((len(distinct), call.dim), dtype=np.float32)
-                for batch, computed in zip(cut, results, strict=True):
+                for batch, computed in results:
                     vectors[batch] = computed
                     tokens_done += sum(len(distinct[i]) for i in batch)
                     speed = tokens_done / (time.perf_counter() - started)
@@ -270,31 +280,10 @@ class SentenceEncoder:
         if truncated.texts:
             truncated.warn(texts_done)
 
-    @torch.inference_mode()
-    def _compute(
-        self, model: nn.Module, device: torch.device, call: Call, texts: Sequence[tuple[int, ...]]
-    ) -> NDArray[np.float32]:
-        """The vectors of a batch: (B, dim)."""
-        layout = Packed([len(ids) for ids in texts], device)
-        input_ids = torch.tensor([i for ids in texts for i in ids], device=device)  # (N)
-        hidden = model(input_ids, layout=layout)
+    def _wanted(self, call: Call) -> Wanted:
+        """How states become the vectors that a call asks for."""
+        skip = 0
         if call.prompt and not self.settings.include_prompt:
-            hidden, layout = self._without_prompt(hidden, layout, call.prompt)
-        vectors = pool(hidden, layout, self.settings.pooling)
-        if call.normalize is None and self.settings.normalize:
-            vectors = to_unit_length(vectors, dim=-1)
-        vectors = vectors[:, : call.dim]
-        if call.normalize:
-            vectors = to_unit_length(vectors, dim=-1)
-        return vectors.float().cpu().numpy()
-
-    def _without_prompt(self, hidden: Tensor, layout: Packed, prompt: str) -> tuple[Tensor, Packed]:
-        """The states of the texts' own tokens, and their layout. [CLS] counts as the prompt's."""
-        count = len(self.tokenizer.tokenize([prompt])[0].ids) - 1  # all but [SEP]
-        lengths = [length - count for length in layout.lengths]
-        if min(lengths) < 1:
-            raise InputError(
-                "a prompt and a text have become one word: let the prompt end with a space"
-            )
-        rest = [states[:, count:].flatten(0, 1) for (states,), _ in layout.groups(hidden)]
-        return torch.cat(rest), Packed(lengths, hidden.device)
+            skip = len(self.tokenizer.tokenize([call.prompt])[0].ids) - 1  # all but [SEP]
+        whole = call.normalize is None and self.settings.normalize
+        return Wanted(skip, self.settings.pooling, whole, call.dim, bool(call.normalize))

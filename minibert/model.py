@@ -138,14 +138,16 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        heads = self.num_heads, -1
-        query = self.query(x).unflatten(-1, heads)  # (*, D) -> (*, H, W)
-        key = self.key(x).unflatten(-1, heads)  # (*, D) -> (*, H, W)
-        value = self.value(x).unflatten(-1, heads)  # (*, D) -> (*, H, W)
-        groups = layout.groups(query, key, value)
+        groups = layout.groups(*self.project(x))
         contexts = [self.attend(q, k, v, mask) for (q, k, v), mask in groups]
         context = layout.join(contexts)  # (*, H, W)
         return self.output(context.flatten(-2))  # (*, H, W) -> (*, D)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value of each head: (*, D) -> three (*, H, W)."""
+        layers, heads = (self.query, self.key, self.value), (self.num_heads, -1)
+        query, key, value = (layer(x).unflatten(-1, heads) for layer in layers)  # (*, H, W)
+        return query, key, value
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Attention within each sentence of a group: three (G, L, H, W) -> (G, L, H, W)."""
@@ -156,8 +158,7 @@ class Attention(nn.Module):
 
     def probabilities(self, x: Tensor, mask: Tensor) -> Tensor:
         """How much each token attends to each other one: (B, S, D), (B, S) -> (B, H, S, S)."""
-        query, key = self.query(x), self.key(x)  # (B, S, D)
-        query, key = (y.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for y in (query, key))
+        query, key, _ = (y.transpose(1, 2) for y in self.project(x))  # (B, H, S, W)
         one_hot = torch.eye(x.size(1), dtype=x.dtype, device=x.device)  # (S, S)
         # The mean of one-hot values, weighted by the probabilities, is the probabilities.
         return attention(query, key, one_hot.expand(*query.shape[:2], -1, -1), mask)  # (B, H, S, S)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from minibert import precision
 from minibert.files import InputError
 from tests.training import World, assemble_exact, assert_same, every_kind, make_world, step
 from tests.training import write_model as write_tiny_model
-from train import precision
 from train.batches import Batch, Item
 from train.cache import PrefixCache
 from train.run import train

@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from minibert import precision
 from minibert.files import InputError, write_text
 from minibert.formats.tensors import read_tensors
 from minibert.tokenizer import TruncationWarning
@@ -38,7 +39,6 @@ from tests.training import (
     write_splits,
 )
 from train import fit as fit_module
-from train import precision
 from train import run as run_module
 from train.batches import Item
 from train.checkpoint import Progress, checkpoints, read_progress

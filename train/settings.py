@@ -11,6 +11,7 @@ from typing import Any
 
 from minibert.files import InputError, read_text
 from minibert.heads import POOLINGS
+from minibert.precision import PRECISIONS
 from train.option import check_options, option
 
 
@@ -240,7 +241,7 @@ class Settings:
         "float32",
         "of products in training: bfloat16 under autocast, with weights in float32; auto: bfloat16 "
         "where the processor computes with it",
-        choices=("float32", "bfloat16", "auto"),
+        choices=PRECISIONS,
     )
     overfit_batch: int = option(
         0, "sanity check: train on this many sentences alone, which must be memorised", least=0

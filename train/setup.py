@@ -9,6 +9,7 @@ from torch import nn
 
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
+from minibert.precision import uses_bfloat16
 from train.batches import Batch, Item, collate, prepare
 from train.data.corpus import Corpus
 from train.data.examples import DataSet, fields_of
@@ -19,7 +20,6 @@ from train.freezing import FreezingPlan
 from train.load import load_data
 from train.mixing import LossMixer
 from train.model import Heads, JointModel, make_fast, set_dropout
-from train.precision import uses_bfloat16
 from train.scratch import is_new, new_encoder
 from train.settings import Settings
 from train.start import Start, open_start, take_heads, take_pretraining_heads

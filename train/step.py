@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from minibert.files import InputError
+from minibert.precision import uses_bfloat16
 from train.batches import Batch
 from train.gradient_cache import StatesInPieces
 from train.mixing import LossMixer, add_gradients, gradient_report
 from train.model import Forward, JointModel
-from train.precision import uses_bfloat16
 from train.settings import Settings
 from train.tasks.base import Task
 

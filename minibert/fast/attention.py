@@ -50,12 +50,14 @@ def attention(
         # group.
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()  # (G, H, L, W)
     scores = query / math.sqrt(query.size(-1)) @ key.transpose(-2, -1)  # (G, H, L, L)
+    if scores.dtype.itemsize == 2:
+        scores = scores.float()  # (G, H, L, L): half precision is for products, not for sums
     if bias is not None:
         scores = scores + bias  # (G, H, L, L)
     if mask is not None:
         mask = mask[:, None, None, :]  # (G, L) -> (G, 1, 1, L)
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # (G, H, L, L)
-    if scores.size(-1) < VECTOR and scores.dtype == torch.float32:
+    if scores.size(-1) < VECTOR:
         # PyTorch's kernel computes rows shorter than a vector number by number, which takes twice
         # as long as these steps over all rows at once. Subtracting a row's largest number prevents
         # overflow; it changes neither the softmax nor its gradient.
@@ -67,7 +69,7 @@ def attention(
         probabilities = probabilities * mask  # (G, H, L, L)
     if dropout:
         probabilities = fast_dropout(probabilities, dropout)  # (G, H, L, L)
-    return probabilities @ value  # (G, H, L, L), (G, H, L, W) -> (G, H, L, W)
+    return probabilities.to(value.dtype) @ value  # (G, H, L, L), (G, H, L, W) -> (G, H, L, W)
 
 
 class FastAttention(Attention):

@@ -2,15 +2,9 @@
 
 F.linear multiplies float32 matrices by MKL, whose AVX-512 kernels run on Intel's processors only.
 F.conv2d multiplies by oneDNN, whose kernels run on all. How much that saves depends on the
-processor; `python -m tools.benchmark products` measures it (figures in RESULTS.md).
-
-- `FastLinear` is for training. It computes a convolution of width one, which is the same function,
-  its backward pass included.
-- `ArrangedLinear` is for inference. It hands oneDNN a copy of the weights that was arranged for its
-  kernels once. That saves a tenth of a batch's time, and up to half of a single sentence's. There
-  is a second gain: a row of the product has the same bits however many rows there are, from two
-  on. (For a single row of more than 1,024 numbers oneDNN has another kernel; but a text has two
-  tokens at least, [CLS] and [SEP].) MKL chooses another kernel for another number of rows.
+processor; `python -m tools.benchmark products` measures it (figures in RESULTS.md). `FastLinear` is
+for training: it computes a convolution of width one, which is the same function, its backward pass
+included. What inference does with oneDNN is in arranged.py.
 
 oneDNN rounds a little more than MKL: it adds up the products of a sum one after the other, where
 MKL adds up blocks of them. Where a hidden state of MiniLM reaches 10, it is off transformers' by up
@@ -29,11 +23,6 @@ FEW = 128  # tokens; for fewer, arranging the weights in each call takes longer 
 def has_avx512() -> bool:
     """Whether PyTorch computes with AVX-512 and oneDNN here. With less, MKL is as fast."""
     return torch.backends.mkldnn.is_available() and capability() == "AVX512"
-
-
-def has_arranged_products() -> bool:
-    """Whether oneDNN's products with arranged weights are at least as fast as MKL's here."""
-    return torch.backends.mkldnn.is_available() and capability() in ("AVX2", "AVX512")
 
 
 def capability() -> str:
@@ -58,32 +47,3 @@ class FastLinear(nn.Linear):
         if not on_cpu or x.numel() < FEW * self.in_features or torch.compiler.is_compiling():
             return super().forward(x)
         return convolution(x, self.weight, self.bias)
-
-
-def arranged(weight: Tensor) -> Tensor:
-    """A copy of a weight, opaque to PyTorch, arranged for batches of about a thousand tokens.
-
-    This and `arranged_product` are the interface to oneDNN that `torch.compile` itself uses.
-    """
-    return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), 1024)
-
-
-def arranged_product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x W^T + b with an `arranged` weight, without gradients: (*, I), (O, I), (O) -> (*, O)."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
-class ArrangedLinear(nn.Linear):
-    """nn.Linear with a copy of its weight that `arrange` makes. Only for inference mode."""
-
-    arranged: Tensor | None
-
-    def arrange(self) -> None:
-        # A hook may compute the weight in each call, as pruning does. Then it is no parameter.
-        fixed = isinstance(self.weight, nn.Parameter)
-        self.arranged = arranged(self.weight) if fixed else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.arranged is None or torch.is_autocast_enabled("cpu"):
-            return super().forward(x)
-        return torch.ops.mkldnn._linear_pointwise(x, self.arranged, self.bias, "none", [], "")

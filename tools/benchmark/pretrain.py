@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from minibert.precision import uses_bfloat16
 from tools.benchmark.race import Engine, Work
 from train.optimizer import build_optimizer, set_rates
-from train.precision import uses_bfloat16
 from train.sampling import plan_steps
 from train.settings import Settings
 from train.setup import Parts, assemble

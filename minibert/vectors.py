@@ -1,0 +1,91 @@
+"""Batches of token ids in, sentence vectors out: the part of `encode` that computes.
+
+Shapes: B texts of a batch, N packed tokens, D hidden.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import normalize as to_unit_length
+
+from minibert.batching import batches
+from minibert.fast.threads import side_by_side
+from minibert.files import InputError
+from minibert.heads import pool
+from minibert.layout import Packed
+
+Batch = Sequence[tuple[int, ...]]  # the token ids of each of its texts
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How the states of a text's tokens become its vector, in the order of these fields."""
+
+    skip: int  # the first tokens, which are a prompt's and do not count
+    pooling: str  # a key of POOLINGS
+    unit_length: bool  # scaled to length 1 before it is cut off
+    dim: int  # how many of its numbers are kept
+    cut_to_unit_length: bool  # scaled to length 1 after that
+
+
+def compute_vectors(
+    model: nn.Module,
+    texts: Batch,
+    wanted: Wanted,
+    batch_tokens: int,
+    threads: int,
+    apart: bool = False,
+) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+    """Texts' numbers and their vectors, (B, dim), a batch at a time; the longest texts come first.
+
+    model: what `inference_copy` returns. threads: how many of PyTorch's may be used. On a CPU each
+    batch has one, as long as there are batches for all; the few that are left share them. apart:
+    each batch has only one in any case.
+    """
+    device = next(model.parameters()).device
+    # Autocast holds for the thread that has set it, so nothing runs elsewhere then.
+    alone = device.type != "cpu" or torch.is_autocast_enabled("cpu")
+    workers = 1 if alone else threads
+    cut = list(batches([len(ids) for ids in texts], batch_tokens, workers))
+    inputs = [[texts[i] for i in batch] for batch in cut]
+    compute = partial(compute_batch, model, device, wanted)
+    if workers == 1 or (len(cut) == 1 and not apart):
+        results = map(compute, inputs)  # all threads share each batch
+    else:
+        results = side_by_side(compute, inputs, min(workers, len(cut)) if apart else workers)
+    return zip(cut, results, strict=True)
+
+
+@torch.inference_mode()
+def compute_batch(
+    model: nn.Module, device: torch.device, wanted: Wanted, batch: Batch
+) -> NDArray[np.float32]:
+    """The vectors of a batch: (B, dim)."""
+    layout = Packed([len(ids) for ids in batch], device)
+    input_ids = torch.tensor([i for ids in batch for i in ids], device=device)  # (N)
+    hidden = model(input_ids, layout=layout)  # (N, D)
+    if wanted.skip:
+        hidden, layout = without_first(hidden, layout, wanted.skip)
+    vectors = pool(hidden, layout, wanted.pooling)  # (B, D)
+    if wanted.unit_length:
+        vectors = to_unit_length(vectors, dim=-1)
+    vectors = vectors[:, : wanted.dim]
+    if wanted.cut_to_unit_length:
+        vectors = to_unit_length(vectors, dim=-1)
+    return vectors.float().cpu().numpy()
+
+
+def without_first(hidden: Tensor, layout: Packed, count: int) -> tuple[Tensor, Packed]:
+    """The states of each text's tokens but the first `count`, and their layout."""
+    lengths = [length - count for length in layout.lengths]
+    if min(lengths) < 1:
+        raise InputError(
+            "a prompt and a text have become one word: let the prompt end with a space"
+        )
+    rest = [states[:, count:].flatten(0, 1) for (states,), _ in layout.groups(hidden)]
+    return torch.cat(rest), Packed(lengths, hidden.device)
