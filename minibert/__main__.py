@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from minibert.bulk import RowSettings, calibrate_ranges, json_lines, read_ranges, write_vectors
@@ -16,9 +17,10 @@ from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, sha256
 from minibert.formats.hub import BERT_BASE, KNOWN_WEIGHTS, find_model
 from minibert.heads import POOLINGS
+from minibert.precision import PRECISIONS, instructions, uses_bfloat16
 from minibert.pretraining import BertForPreTraining, fill_masks
 from minibert.program import run_program
-from minibert.quantize import PRECISIONS, quantize
+from minibert.quantize import KINDS, quantize
 from minibert.texts import count_lines, lazy_texts, read_texts
 from minibert.tokenizer import Tokenizer, TruncationWarning
 
@@ -40,9 +42,9 @@ def encode(options: argparse.Namespace) -> None:
         raise InputError(f"--output {output}: the name must end in .npy or .jsonl")
     if output is None and options.resume:
         raise InputError("--resume continues a file: name it with --output")
-    if (options.precision == "int8") is (options.calibration is None):
+    if (options.quantize == "int8") is (options.calibration is None):
         raise InputError(
-            "--precision int8 and --calibration FILE go together: python -m minibert calibrate "
+            "--quantize int8 and --calibration FILE go together: python -m minibert calibrate "
             "makes it"
         )
     encoder = load_encoder(options)
@@ -52,11 +54,11 @@ def encode(options: argparse.Namespace) -> None:
         for window, vectors in encoder.stream(
             texts, prompt=prompt, progress=True, total=count(options)
         ):
-            sys.stdout.writelines(json_lines(window, quantize(vectors, options.precision, ranges)))
+            sys.stdout.writelines(json_lines(window, quantize(vectors, options.quantize, ranges)))
         return
-    settings = RowSettings(encoder, prompt, options.precision, ranges)
+    settings = RowSettings(encoder, prompt, options.quantize, ranges)
     written = write_vectors(settings, texts, output, resume=options.resume, total=count(options))
-    print(f"{written} vectors of {encoder.dim()} {options.precision} in {output}", file=sys.stderr)
+    print(f"{written} vectors of {encoder.dim()} {options.quantize} in {output}", file=sys.stderr)
 
 
 def calibrate(options: argparse.Namespace) -> None:
@@ -155,10 +157,17 @@ def inspect(options: argparse.Namespace) -> None:
     total = sum(sizes.values())
     print(f"parameters: {total:,}, {total * 4 / 2**20:.1f} MiB as float32;", end=" ")
     print(", ".join(f"{name} {size:,}" for name, size in sizes.items()))
+    print(f"precision: {precisions()}")
     for entry in report.entries:
         shape = "x".join(map(str, entry.shape))
         print(f"{entry.status:<8}  {entry.dtype:<4}  {shape:>10}  {entry.name}  ->  {entry.note}")
     print(", ".join(f"{count} {status}" for status, count in report.counts.items()))
+
+
+def precisions() -> str:
+    """What this processor computes with, and what precision "auto" chooses."""
+    chosen = "bfloat16" if uses_bfloat16("auto", torch.device("cpu")) else "float32"
+    return f"float32, or auto, which is {chosen} on this processor ({', '.join(instructions())})"
 
 
 def load_encoder(options: argparse.Namespace) -> SentenceEncoder:
@@ -168,6 +177,7 @@ def load_encoder(options: argparse.Namespace) -> SentenceEncoder:
         pooling=options.pooling,
         max_length=options.max_length,
         truncate_dim=options.truncate_dim,
+        precision=options.precision,
     )
 
 
@@ -229,6 +239,12 @@ def add_vector_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--truncate-dim", type=int, metavar="N", help="keep the first N numbers of a vector"
     )
+    command.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of the matrix products; auto: bfloat16 where the processor computes with it",
+    )
 
 
 def add_file_options(command: argparse.ArgumentParser) -> None:
@@ -238,7 +254,10 @@ def add_file_options(command: argparse.ArgumentParser) -> None:
         "--resume", action="store_true", help="continue an --output that was interrupted"
     )
     command.add_argument(
-        "--precision", choices=PRECISIONS, default="float32", help="eight bits a number, or one"
+        "--quantize",
+        choices=KINDS,
+        default="float32",
+        help="vectors in eight bits a number, or in one",
     )
     command.add_argument(
         "--calibration", type=Path, metavar="FILE", help="for int8: what calibrate wrote"

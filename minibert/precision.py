@@ -32,8 +32,8 @@ def uses_bfloat16(precision: str, device: torch.device, dtype: torch.dtype = tor
     can = device.type != "cpu" or computes_bfloat16()
     if precision == "bfloat16" and not can:
         raise InputError(
-            "precision bfloat16: this processor has no instructions for it (avx512_bf16 or "
-            "amx_bf16), so it would be slower than float32; leave it out, or let auto choose"
+            "precision bfloat16: PyTorch has no instructions for it on this processor (avx512_bf16 "
+            "or amx_bf16), so it would be slower than float32; leave it out, or let auto choose"
         )
     return can
 
@@ -43,3 +43,16 @@ def computes_bfloat16() -> bool:
     with AMX has them too), and PyTorch uses AVX-512. ARM processors are not asked: bfloat16 is not
     measured there."""
     return torch.cpu._is_avx512_bf16_supported() and capability() == "AVX512"
+
+
+def instructions() -> list[str]:
+    """The instruction sets of this CPU that decide how fast products are, and which of them PyTorch
+    uses, for people to read."""
+    has = {
+        "avx2": torch.cpu._is_avx2_supported(),
+        "avx512": torch.cpu._is_avx512_supported(),
+        "avx512_vnni": torch.cpu._is_vnni_supported(),
+        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
+        "amx": torch.cpu._is_amx_tile_supported(),
+    }
+    return [name for name, found in has.items() if found]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from minibert.files import InputError
 
-PRECISIONS = ("float32", "int8", "binary", "ubinary")
+KINDS = ("float32", "int8", "binary", "ubinary")
 
 
 def quantize(
@@ -29,7 +29,7 @@ def quantize(
         bits = np.packbits(vectors > 0, axis=-1)
         return bits if precision == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
     if precision != "int8":
-        raise InputError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+        raise InputError(f"precision {precision!r} is not one of {', '.join(KINDS)}")
     if ranges is None or ranges.shape != (2, vectors.shape[-1]):
         raise InputError(f"int8 needs ranges of (2, {vectors.shape[-1]}) numbers: calibrate first")
     lowest, highest = ranges.astype(np.float32)

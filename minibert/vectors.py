@@ -54,6 +54,7 @@ def compute_vectors(
     cut = list(batches([len(ids) for ids in texts], batch_tokens, workers))
     inputs = [[texts[i] for i in batch] for batch in cut]
     compute = partial(compute_batch, model, device, wanted)
+    results: Iterator[NDArray[np.float32]]
     if workers == 1 or (len(cut) == 1 and not apart):
         results = map(compute, inputs)  # all threads share each batch
     else:

@@ -159,8 +159,8 @@ def test_another_input_model_or_option_is_refused(encoder: SentenceEncoder, tmp_
 
     refused("was made with prompt '', and this run has 'a '", RowSettings(encoder, "a "))
     refused(
-        "was made with precision 'float32', and this run has 'binary'",
-        RowSettings(encoder, precision="binary"),
+        "was made with quantized 'float32', and this run has 'binary'",
+        RowSettings(encoder, quantized="binary"),
     )
     refused(
         "was made of other texts: its first 2. are not", RowSettings(encoder), ["other", *TEXTS[1:]]
@@ -224,7 +224,7 @@ def test_int8_from_the_command_line(
     Path(corpus).write_text("\n".join(TEXTS) + "\n")
     how = ["--model", model, "--truncate-dim", "10", "--prompt-name", "query"]
     assert main(["calibrate", *how, "--input", corpus, "--output", ranges]) == 0
-    use = ["encode", *how, "--precision", "int8", "--calibration", ranges]
+    use = ["encode", *how, "--quantize", "int8", "--calibration", ranges]
     assert main([*use, "--input", corpus, "--output", output]) == 0
     assert "60 vectors of 10 int8 in" in capsys.readouterr().err
     whole = SentenceEncoder.from_pretrained(model, truncate_dim=10).encode(TEXTS, prompt="hello ")
@@ -237,7 +237,7 @@ def test_int8_from_the_command_line(
         <= 1
     )
     for wrong, named in (
-        (["--precision", "int8"], "go together"),
+        (["--quantize", "int8"], "go together"),
         (["--calibration", ranges], "go together"),
         (["--resume"], "name it with --output"),
         (["--truncate-dim", "25"], "truncate_dim must be from 1 to 24"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from minibert import InputError
-from minibert.quantize import PRECISIONS, find_ranges, quantize
+from minibert.quantize import KINDS, find_ranges, quantize
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def vectors() -> np.ndarray:
     return vectors
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", KINDS)
 def test_as_sentence_transformers(precision: str, vectors: np.ndarray) -> None:
     peers = pytest.importorskip("sentence_transformers.util")
     ranges = find_ranges([vectors[50:100], vectors[100:101], vectors[101:]])

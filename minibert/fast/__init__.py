@@ -84,6 +84,7 @@ def arrange(fast: Bert, dtype: torch.dtype) -> None:
     """Arrange the weights of a copy, in place. A layer that is not PyTorch's own, or that has a
     hook, is called as a module; only the others are joined."""
     joined: set[nn.Module] = set()
+    into: type[nn.Module]
     for part in fast.modules():
         if type(part) is FastAttention:
             joinable, into = {part.query, part.key, part.value}, ArrangedAttention

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 
 class InBfloat16(nn.Module):
-    """Calls a model under autocast (Micikevicius et al. 2018, arXiv:1710.03740): on a graphics card,
-    or where it is compiled."""
+    """Calls a model under autocast (Micikevicius et al. 2018, arXiv:1710.03740): on a graphics
+    card, or where it is compiled."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minibert.fast.linear import arranged, arranged_product, convolution
+from minibert.fast.arranged import Product as ArrangedProduct
+from minibert.fast.linear import convolution
 from minibert.model import BertConfig
 from tools.benchmark.race import Engine, Work, version
 
@@ -125,13 +126,8 @@ def matrix_products(
     return work
 
 
-def with_arranged_weight(linear: nn.Linear) -> Product:
-    weight = arranged(linear.weight)
-    return lambda x: arranged_product(x, weight, linear.bias)
-
-
 WAYS: dict[str, Callable[[nn.Linear], Product]] = {
     "F.linear": lambda linear: linear,
     "F.conv2d": lambda linear: lambda x: convolution(x, linear.weight, linear.bias),
-    ARRANGED: with_arranged_weight,
+    ARRANGED: lambda linear: ArrangedProduct([linear], linear.weight.dtype),
 }
