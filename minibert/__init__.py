@@ -1,9 +1,10 @@
 """BERT written by hand in plain PyTorch. Read model.py first, then layout.py."""
 
+from minibert.config import BertConfig
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
 from minibert.layout import Packed, Padded
-from minibert.model import Bert, BertConfig
+from minibert.model import Bert
 from minibert.pretraining import BertForPreTraining
 
 __all__ = [

@@ -110,9 +110,7 @@ def fill_mask(options: argparse.Namespace) -> None:
     model, _ = BertForPreTraining.from_folder(folder)
     config = model.bert.config
     tokenizer = Tokenizer.from_folder(folder, config.vocab_size)
-    tokenizer.max_length = min(
-        tokenizer.max_length or config.max_position_embeddings, config.max_position_embeddings
-    )
+    tokenizer.max_length = min(tokenizer.max_length or config.most_tokens, config.most_tokens)
     filled = [fill_masks(model, tokenizer, text, options.top) for text in texts]
     for text, masks in zip(texts, filled, strict=True):
         if options.json:

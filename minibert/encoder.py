@@ -78,7 +78,7 @@ class SentenceEncoder:
             raise InputError(f"max_length must be a positive number of tokens, not {limit}")
         self.bert, self.precision = bert, precision
         uses_bfloat16(precision, bert.device, bert.dtype)  # raises for what cannot be had
-        self.tokenizer = tokenizer.limited(limit, bert.config.max_position_embeddings)
+        self.tokenizer = tokenizer.limited(limit, bert.config.most_tokens)
         self.settings.prompt()  # raises for a default that is not among the prompts
         self.dim()  # raises for a truncate_dim that the model does not have
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minibert.config import ACTIVATIONS, BertConfig
 from minibert.layout import Layout
-from minibert.model import ACTIVATIONS, BertConfig, init_weights
+from minibert.model import init_weights
 
 
 def mean(states: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""BERT: its config, and every part from the embeddings up to the whole encoder.
+"""BERT: every part, from the embeddings up to the whole encoder.
 
 Sources: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers"
 (arXiv:1810.04805). Its encoder is that of Vaswani et al. 2017, "Attention Is All You Need"
@@ -10,49 +10,15 @@ Shapes: B sentences, S positions, N packed tokens, D hidden, F feed-forward, H h
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minibert.formats.config import check_config
+from minibert.config import ACTIVATIONS, BertConfig
 from minibert.formats.pretrained import Pretrained
 from minibert.layout import Layout, Padded
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,  # exact, x * Phi(x): Hendrycks and Gimpel 2016 (arXiv:1606.08415)
-    "gelu_new": partial(F.gelu, approximate="tanh"),  # the approximation in Google's original code
-    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),  # the same under its newer name
-    "relu": F.relu,
-}
-
-
-@dataclass(frozen=True)
-class BertConfig:
-    """The sizes and constants of a BERT, by their names in config.json. Default: bert-base-uncased.
-
-    Raises ValueError, naming the field, for a value that no BERT can have.
-    """
-
-    vocab_size: int = 30522
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    layer_norm_eps: float = 1e-12
-    initializer_range: float = 0.02
-    pad_token_id: int = 0
-
-    def __post_init__(self) -> None:
-        check_config(self, ACTIVATIONS)
 
 
 def embedding(rows: int, columns: int, padding_idx: int | None = None) -> nn.Embedding:
@@ -67,13 +33,18 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        size = config.hidden_size
+        size = config.embedding_size or config.hidden_size
         # The row of [PAD] gets no gradient: that is what padding_idx means.
         self.word = embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
         self.position = embedding(config.max_position_embeddings, size)  # learned, not sinusoids
-        self.token_type = embedding(config.type_vocab_size, size)
+        self.first_position = config.first_position  # 0; RoBERTa begins later
+        types = config.type_vocab_size  # 2; DistilBERT has none
+        self.token_type = embedding(types, size) if types else None
         self.norm = nn.LayerNorm(size, config.layer_norm_eps)  # 1e-12; PyTorch's default is 1e-5
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        # ELECTRA's are narrower than its hidden states.
+        wide = size == config.hidden_size
+        self.project = nn.Identity() if wide else nn.Linear(size, config.hidden_size)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, layout: Layout) -> Tensor:
         """(*) -> (*, D). Raises ValueError as `Bert.forward`, where shapes could broadcast too."""
@@ -82,14 +53,16 @@ class Embeddings(nn.Module):
         for name, other in (("a mask or layout", layout), ("token_type_ids", token_type_ids)):
             if (found := tuple(other.shape)) != (wanted := tuple(input_ids.shape)):
                 raise ValueError(f"input_ids {wanted} do not fit {name} of {found}")
-        if layout.longest > self.position.num_embeddings:
+        if layout.longest > (most := self.position.num_embeddings - self.first_position):
             raise ValueError(
                 f"a sentence of {layout.longest} tokens is longer than the model's "
-                f"{self.position.num_embeddings} positions: truncate it"
+                f"{most} positions: truncate it"
             )
-        x = self.word(input_ids) + self.token_type(token_type_ids)  # (*) -> (*, D)
-        x = x + self.position(layout.positions)  # (*, D)
-        return self.dropout(self.norm(x))
+        x = self.word(input_ids)  # (*) -> (*, D)
+        if self.token_type is not None:
+            x = x + self.token_type(token_type_ids)  # (*, D)
+        x = x + self.position(self.first_position + layout.positions)  # (*, D)
+        return self.project(self.dropout(self.norm(x)))  # (*, D)
 
 
 def attention(
@@ -216,7 +189,7 @@ class Bert(Pretrained):
     """
 
     config_class = BertConfig
-    architecture = "BertModel"
+    kind = "Model"
 
     def __init__(self, config: BertConfig, pooler: bool = True) -> None:
         super().__init__()

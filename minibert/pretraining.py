@@ -9,20 +9,21 @@ Shapes: B sentences, D hidden, V vocabulary. `*` stands for the tokens, as the l
 import torch
 from torch import Tensor, nn
 
+from minibert.config import BertConfig
 from minibert.files import InputError
 from minibert.formats.hub import BERT_BASE
 from minibert.formats.pretrained import Pretrained
 from minibert.heads import MaskedWordHead, pool
 from minibert.layout import Layout
-from minibert.model import Bert, BertConfig, init_weights
+from minibert.model import Bert, init_weights
 from minibert.tokenizer import Tokenizer
 
-# The class of transformers that has these heads: the masked-word head, the next-sentence head.
-ARCHITECTURES = {
-    (True, True): "BertForPreTraining",
-    (True, False): "BertForMaskedLM",
-    (False, True): "BertForNextSentencePrediction",
-    (False, False): "BertModel",
+# The kind of class of transformers with these heads: the masked-word head, the next-sentence head.
+KINDS = {
+    (True, True): "ForPreTraining",
+    (True, False): "ForMaskedLM",
+    (False, True): "ForNextSentencePrediction",
+    (False, False): "Model",
 }
 
 
@@ -68,8 +69,8 @@ class BertForPreTraining(Pretrained):
         return whole
 
     @property
-    def architecture(self) -> str:
-        return ARCHITECTURES[self.masked_words is not None, self.next_sentence is not None]
+    def kind(self) -> str:
+        return KINDS[self.masked_words is not None, self.next_sentence is not None]
 
     def forward(
         self,

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.func import functional_call
 
 from minibert import Bert, BertConfig, Packed, Padded
+from minibert.config import ACTIVATIONS
 from minibert.heads import POOLINGS, pool
-from minibert.model import ACTIVATIONS
 from tools.parity import Batch, shake
 
 CONFIG = BertConfig(

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from minibert.model import Bert, BertConfig, embedding
+from minibert.config import BertConfig
+from minibert.model import Bert, embedding
 from tests.training import World, make_world, write_json_lines
 from train import fit as fit_module
 from train import run as run_module

@@ -53,6 +53,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from minibert.config import BertConfig
 from minibert.encoder import SentenceEncoder
 from minibert.fast import inference_copy, speed_up
 from minibert.fast.attention import attention as fast_attention
@@ -60,7 +61,7 @@ from minibert.fast.linear import convolution
 from minibert.fast.rows import InRows
 from minibert.heads import POOLINGS, SentenceHead, SpanHead, TokenHead
 from minibert.layout import Packed, Padded
-from minibert.model import Bert, BertConfig, attention
+from minibert.model import Bert, attention
 from minibert.pretraining import BertForPreTraining, fill_masks
 from minibert.tokenizer import Tokenizer, Tokens
 from train.batches import Item, collate

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from minibert.config import ACTIVATIONS, BertConfig
 from minibert.formats.names import checkpoint_name
 from minibert.heads import pool
 from minibert.layout import Packed
-from minibert.model import ACTIVATIONS, Bert, BertConfig
+from minibert.model import Bert
 from minibert.pretraining import BertForPreTraining
 from minibert.tokenizer import Tokenizer
 from train.load import load_data

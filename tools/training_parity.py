@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from minibert.config import BertConfig
 from minibert.formats.names import checkpoint_name
 from minibert.formats.tokenizer import SPECIAL_TOKENS
-from minibert.model import Bert, BertConfig
+from minibert.model import Bert
 from tools.parity import shake, worst
 from train.batches import Batch
 from train.data.examples import DataSet, Example

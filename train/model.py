@@ -8,10 +8,11 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from minibert.config import BertConfig
 from minibert.fast import change_classes, speed_up
 from minibert.fast.dropout import FastDropout
 from minibert.files import InputError
-from minibert.model import Bert, BertConfig
+from minibert.model import Bert
 from train.batches import Batch
 
 Forward = Callable[[Batch], Tensor]  # a batch -> its last hidden state, (*, D)

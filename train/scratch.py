@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
+from minibert.config import BertConfig
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
 from minibert.formats.config import read_config
-from minibert.model import Bert, BertConfig
+from minibert.model import Bert
 from minibert.tokenizer import Tokenizer
 from train.parse import parse_pairs
 

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minibert.config import BertConfig
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, read_json, read_object
 from minibert.formats.checkpoint import HeadWarning, read_head
 from minibert.formats.hub import PoolingWarning, find_model
 from minibert.formats.tensors import read_tensors
-from minibert.model import Bert, BertConfig
+from minibert.model import Bert
 from minibert.pretraining import BertForPreTraining
 from minibert.tokenizer import Tokenizer
 from train.checkpoint import fill

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from minibert.config import BertConfig
 from minibert.files import InputError
-from minibert.model import BertConfig
 from minibert.tokenizer import Tokenizer
 from train.batches import Item
 from train.data.corpus import Corpus, TextForm, cut_up, unigram_entropy

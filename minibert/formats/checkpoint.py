@@ -4,7 +4,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from minibert.files import InputError, read_object, write_json
-from minibert.formats.config import AnyConfig, Config, read_config
-from minibert.formats.names import ENCODER_PARTS, TIES, checkpoint_name, model_name
+from minibert.formats.config import AnyConfig, Config, config_content, family_of, read_config
+from minibert.formats.families import BERT, FAMILIES, Family
+from minibert.formats.names import checkpoint_name, model_name
 from minibert.formats.tensors import (
     open_safetensors,
     save_tensors,
@@ -23,7 +24,6 @@ from minibert.formats.tensors import (
 
 Model = TypeVar("Model", bound=nn.Module)
 
-PRETRAINING = "cls."  # what the names of the masked-word and next-sentence heads begin with
 # The classes of transformers that put a head for a task on a BERT.
 HEADS = tuple(
     f"BertFor{task}"
@@ -57,6 +57,7 @@ class LoadReport:
 
     files: tuple[Path, ...]
     entries: tuple[TensorEntry, ...]
+    family: Family = BERT
 
     @property
     def counts(self) -> Counter[str]:
@@ -64,7 +65,7 @@ class LoadReport:
 
     def head(self) -> list[str]:
         """The names of the tensors of a fine-tuned head."""
-        return [entry.name for entry in self.entries if is_of_head(entry.name)]
+        return [entry.name for entry in self.entries if is_of_head(entry.name, self.family)]
 
     def raise_for_problems(self) -> None:
         """Raise InputError, naming each tensor, if something is missing, unexpected or of a wrong
@@ -89,7 +90,10 @@ class LoadReport:
 
 
 def load_state(
-    parameters: Mapping[str, Tensor], files: Iterable[Path], dtype: torch.dtype = torch.float32
+    parameters: Mapping[str, Tensor],
+    files: Iterable[Path],
+    dtype: torch.dtype = torch.float32,
+    family: Family = BERT,
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """Read the tensors of a checkpoint that fill the given parameters.
 
@@ -104,24 +108,23 @@ def load_state(
     for file in files:
         with open_safetensors(file) as tensors:
             for name in sorted(tensors.keys()):
-                if name in TIES and "masked_words.bias" in parameters:
+                if name in family.ties and "masked_words.bias" in parameters:
                     twice.append((file, name))
                     continue
                 view = tensors.get_slice(name)
                 shape, stored = tuple(view.get_shape()), view.get_dtype()
-                status, note = _classify(name, shape, stored, parameters, state)
+                status, note = _classify(name, shape, stored, parameters, state, family)
                 if status in ("loaded", "renamed"):
                     state[note] = tensors.get_tensor(name).to(dtype, copy=True)
                 entries.append(TensorEntry(name, status, shape, stored, note))
     # checked last: by now, what they must equal has been read
-    entries += [_tie(file, name, state) for file, name in twice]
-    present = {model_name(entry.name) for entry in entries}
+    entries += [_tie(file, name, state, family) for file, name in twice]
+    present = {model_name(entry.name, family) for entry in entries}
     for name, parameter in parameters.items():
         if name not in present:
-            entries.append(
-                TensorEntry(checkpoint_name(name), "missing", tuple(parameter.shape), "", name)
-            )
-    return state, LoadReport(files, tuple(entries))
+            spelled, shape = checkpoint_name(name, family), tuple(parameter.shape)
+            entries.append(TensorEntry(spelled, "missing", shape, "", name))
+    return state, LoadReport(files, tuple(entries), family)
 
 
 def _classify(
@@ -130,14 +133,15 @@ def _classify(
     stored: str,
     parameters: Mapping[str, Tensor],
     filled: Mapping[str, Tensor],
+    family: Family,
 ) -> tuple[str, str]:
     """The status of one tensor of a file, and the parameter that it fills or the reason why it
     fills none."""
-    target = model_name(name)
+    target = model_name(name, family)
     if name.endswith("position_ids"):
         return "ignored", "the numbers 0, 1, 2 ..., which old versions saved"
     if target is None or target not in parameters:
-        if not name.startswith(("bert.", *ENCODER_PARTS)):
+        if not family.is_of_encoder(name):
             return "ignored", "no part of the encoder: a head, as a rule"
         if (target or "").startswith("pooler.") and "pooler.dense.weight" not in parameters:
             return "ignored", "the pooler was not asked for"
@@ -148,15 +152,15 @@ def _classify(
         return "unexpected", f"of dtype {stored}, and weights are floats of 8 to 64 bits"
     if shape != tuple(parameters[target].shape):
         return "wrong shape", f"{target} has {list(parameters[target].shape)}"
-    return ("loaded" if name == checkpoint_name(target) else "renamed"), target
+    return ("loaded" if name == checkpoint_name(target, family) else "renamed"), target
 
 
-def _tie(file: Path, name: str, state: Mapping[str, Tensor]) -> TensorEntry:
+def _tie(file: Path, name: str, state: Mapping[str, Tensor], family: Family) -> TensorEntry:
     """What became of a tensor that is not needed itself, since it must equal one that is
     loaded."""
     with open_safetensors(file) as tensors:
         tensor, stored = tensors.get_tensor(name), tensors.get_slice(name).get_dtype()
-    target = TIES[name]
+    target = family.ties[name]
     if target in state and torch.equal(tensor.to(state[target].dtype), state[target]):
         status, note = "tied", f"equal to {target}"
     else:
@@ -181,7 +185,9 @@ def load_model(
     unexpected or of a wrong shape.
     """
     config, files = read_config(folder / "config.json", config_class), weight_files(folder)
-    names = {known for file in files for name in tensor_names(file) if (known := model_name(name))}
+    family = FAMILIES[config.model_type]
+    present = {model_name(name, family) for file in files for name in tensor_names(file)}
+    names = {name for name in present if name is not None}
     # A config may ask for a billion layers: it is refused before they are built.
     if config.num_hidden_layers > len(names):
         raise InputError(
@@ -195,26 +201,28 @@ def load_model(
         raise InputError(f"{folder / 'config.json'}: {error}") from error
     known_as = {name.removeprefix("bert."): name for name, _ in model.named_parameters()}
     state, report = load_state(
-        {key: model.get_parameter(name) for key, name in known_as.items()}, files, dtype
+        {key: model.get_parameter(name) for key, name in known_as.items()}, files, dtype, family
     )
     report.raise_for_problems()
     model.load_state_dict({known_as[key]: tensor for key, tensor in state.items()}, assign=True)
     return model.eval(), report
 
 
-def is_of_head(name: str) -> bool:
+def is_of_head(name: str, family: Family) -> bool:
     """Whether a tensor of a checkpoint is neither the encoder's nor a pre-training head's."""
-    return not name.startswith(("bert.", PRETRAINING, *ENCODER_PARTS))
+    return not family.is_of_encoder(name) and not name.startswith(family.heads)
 
 
 def read_head(folder: Path) -> dict[str, Tensor]:
     """The tensors of the fine-tuned head in a model's folder, in float32; none if there is no head.
     Raises InputError if a file is no safetensors file."""
     head: dict[str, Tensor] = {}
+    family = family_of(folder / "config.json")
     for file in weight_files(folder):
         with open_safetensors(file) as tensors:
-            for name in filter(is_of_head, tensors.keys()):
-                head[name] = tensors.get_tensor(name).to(torch.float32, copy=True)
+            for name in tensors.keys():  # noqa: SIM118, it is no dict
+                if is_of_head(name, family):
+                    head[name] = tensors.get_tensor(name).to(torch.float32, copy=True)
     return head
 
 
@@ -243,6 +251,6 @@ def save_model(
     tensors: by that class's names. more: further entries of config.json. Each file is written
     beside the old one and renamed. Raises InputError if the disk refuses.
     """
-    content = {"architectures": [architecture], "model_type": "bert", **asdict(config)}
     save_tensors(tensors, folder / "model.safetensors")
-    write_json(folder / "config.json", content | {"position_embedding_type": "absolute"} | more)
+    content = {"architectures": [architecture], **config_content(config)}
+    write_json(folder / "config.json", content | more)

@@ -1,11 +1,13 @@
-"""config.json of a BERT, with its original names."""
+"""config.json <-> the config of a model."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from minibert.files import InputError, read_object
+from minibert.formats.families import FAMILIES, Family
 
 # What a file must say. Whatever newer versions added (dropout, epsilon ...) has a default.
 SIZES = (
@@ -18,7 +20,6 @@ SIZES = (
 )
 # What a file may say only in this way: all else is another model.
 ONLY = {
-    "model_type": "bert",
     "position_embedding_type": "absolute",
     "is_decoder": False,
     "add_cross_attention": False,
@@ -29,6 +30,9 @@ class Config(Protocol):
     """A dataclass whose fields are named as in config.json, such as BertConfig."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def model_type(self) -> str: ...
 
     @property
     def num_hidden_layers(self) -> int: ...
@@ -42,23 +46,60 @@ def read_config(file: Path, config_class: type[AnyConfig]) -> AnyConfig:
 
     The constructor of config_class raises ValueError, naming the field, for a value that cannot be.
     Raises InputError, naming file, key and value, for that, for a size that is missing, and for
-    what is not a plain BERT encoder.
+    what is no plain encoder of a family that is read here.
     """
     content = read_object(file)
+    model_type = model_type_of(content, file)
+    family = FAMILIES[model_type]
     for key, value in ONLY.items():
         if content.get(key, value) != value:
             raise InputError(
                 f"{file}: {key} is {content[key]!r}, and this BERT can only be {value!r}"
             )
-    if missing := [key for key in SIZES if key not in content]:
+    sizes = [family.keys.get(size, size) for size in SIZES]
+    if missing := [key for key in sizes if key not in content]:
         raise InputError(
-            f"{file}: {', '.join(missing)} missing; a BERT's config names all of {', '.join(SIZES)}"
+            f"{file}: {', '.join(missing)} missing; such a config names all of {', '.join(sizes)}"
         )
-    known = {field.name for field in fields(config_class)}
+    known = [field.name for field in fields(config_class)]
+    spelled = {name: family.keys.get(name, name) for name in known}
+    found = {name: content[key] for name, key in spelled.items() if key in content}
     try:
-        return config_class(**{key: value for key, value in content.items() if key in known})
+        return config_class(**found | dict(family.fixed) | {"model_type": model_type})
     except ValueError as error:
         raise InputError(f"{file}: {error}") from error
+
+
+def model_type_of(content: Mapping[str, Any], file: Path) -> str:
+    """The family of a config.json. One of 2019 names only the class of the model. Raises InputError
+    for a family that is not read here."""
+    named = content.get("architectures")
+    architecture = str(named[0]) if isinstance(named, list) and named else ""
+    by_class = {
+        name for name, family in FAMILIES.items() if re.match(f"{family.classes}[MF]", architecture)
+    }
+    found = content.get("model_type", next(iter(by_class), "" if architecture else "bert"))
+    if found not in FAMILIES:
+        raise InputError(
+            f"{file}: model_type is {found or architecture!r}, and read here are "
+            f"{', '.join(FAMILIES)}"
+        )
+    return str(found)
+
+
+def family_of(file: Path) -> Family:
+    """The family of the model of a config.json. Raises InputError as `read_config`."""
+    return FAMILIES[model_type_of(read_object(file), file)]
+
+
+def config_content(config: Config) -> dict[str, Any]:
+    """A config's entries of config.json."""
+    family = FAMILIES[config.model_type]
+    return {
+        family.keys.get(name, name): value
+        for name, value in vars(config).items()
+        if value is not None and name not in family.fixed
+    } | {"position_embedding_type": "absolute"}
 
 
 def check_config(config: Any, activations: Mapping[str, Any]) -> None:
@@ -71,7 +112,9 @@ def check_config(config: Any, activations: Mapping[str, Any]) -> None:
         elif field.type is float:
             if type(value) not in (int, float) or not 0 < value < 1:
                 raise ValueError(f"{field.name} must be a number between 0 and 1, not {value!r}")
-        elif field.name not in ("hidden_act", "pad_token_id") and (
+        elif field.name == "embedding_size" and value is None:
+            continue
+        elif field.name not in ("model_type", "hidden_act", "pad_token_id", "type_vocab_size") and (
             type(value) is not int or not 0 < value < 2**31
         ):
             raise ValueError(f"{field.name} must be a positive whole number, not {value!r}")
@@ -82,6 +125,11 @@ def check_config(config: Any, activations: Mapping[str, Any]) -> None:
         )
     if not isinstance(config.hidden_act, str) or config.hidden_act not in activations:
         raise ValueError(f"hidden_act {config.hidden_act!r} is not one of {', '.join(activations)}")
+    if config.model_type not in FAMILIES:
+        raise ValueError(f"model_type {config.model_type!r} is not one of {', '.join(FAMILIES)}")
+    types = config.type_vocab_size
+    if type(types) is not int or not 0 <= types < 2**31:
+        raise ValueError(f"type_vocab_size must be a whole number from 0 on, not {types!r}")
     if type(config.pad_token_id) is not int or not 0 <= config.pad_token_id < config.vocab_size:
         raise ValueError(
             f"pad_token_id {config.pad_token_id!r} is not an id of the {config.vocab_size} words"

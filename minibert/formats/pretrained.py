@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from minibert.formats.checkpoint import LoadReport, load_model, save_model, warn_of_head
+from minibert.formats.families import FAMILIES
 from minibert.formats.hub import find_model
 from minibert.formats.names import checkpoint_name
 
@@ -30,8 +31,9 @@ class Pretrained(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def architecture(self) -> str:
-        """The class of transformers that opens what we save."""
+    def kind(self) -> str:
+        """The class of transformers that opens what we save, without the family's name before it:
+        "Model", "ForMaskedLM"."""
 
     @property
     def device(self) -> torch.device:
@@ -72,5 +74,8 @@ class Pretrained(nn.Module, ABC):
 
         Raises InputError if the disk refuses; the files that were there before are then unchanged.
         """
-        tensors = {checkpoint_name(name): tensor for name, tensor in self.named_parameters()}
-        save_model(self.architecture, self.config, tensors, Path(folder))
+        family = FAMILIES[self.config.model_type]
+        tensors = {
+            checkpoint_name(name, family): tensor for name, tensor in self.named_parameters()
+        }
+        save_model(family.classes + self.kind, self.config, tensors, Path(folder))

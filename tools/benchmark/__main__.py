@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
+from minibert.config import BertConfig
 from minibert.files import InputError, write_json
 from minibert.formats.config import read_config
 from minibert.formats.hub import find_model
-from minibert.model import BertConfig
 from tools.benchmark import encode, machine, parts, pretrain, processes, show, train
 from tools.benchmark.corpora import SIZES
 from tools.benchmark.race import Engine, Result, installed, race, ready

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minibert.config import BertConfig
 from minibert.encoder import BATCH_TOKENS, SentenceEncoder
 from minibert.files import InputError, read_json, write_json
 from minibert.formats.config import read_config
 from minibert.formats.hub import find_model
-from minibert.model import Bert, BertConfig
+from minibert.model import Bert
 from minibert.tokenizer import Tokenizer
 from tools.benchmark.corpora import corpora
 from tools.benchmark.machine import useful_flop

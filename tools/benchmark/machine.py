@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minibert.config import BertConfig
 from minibert.fast.arranged import Product as ArrangedProduct
 from minibert.fast.linear import convolution
-from minibert.model import BertConfig
 from tools.benchmark.race import Engine, Work, version
 
 PACKAGES = (

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from minibert.config import BertConfig
 from minibert.files import InputError
-from minibert.model import BertConfig
 from train.batches import Batch, Input, Item
 from train.data.examples import Example
 from train.model import JointModel

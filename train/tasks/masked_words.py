@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minibert.config import BertConfig
 from minibert.heads import MaskedWordHead
-from minibert.model import BertConfig
 from minibert.tokenizer import Tokenizer
 from train.batches import Batch, Input, Item
 from train.data.examples import Example

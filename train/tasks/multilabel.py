@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minibert.config import BertConfig
 from minibert.files import InputError
 from minibert.heads import SentenceHead
-from minibert.model import BertConfig
 from train import metrics
 from train.batches import Batch, Item
 from train.data.examples import Example

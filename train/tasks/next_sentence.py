@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from minibert.config import BertConfig
 from minibert.heads import pool
-from minibert.model import BertConfig, init_weights
+from minibert.model import init_weights
 from minibert.tokenizer import Tokenizer
 from train.batches import Batch
 from train.model import JointModel

@@ -5,9 +5,9 @@ Shapes: B sequences of a batch, D hidden, C labels, K pairs.
 
 from torch import Tensor, nn
 
+from minibert.config import BertConfig
 from minibert.files import InputError
 from minibert.heads import PairHead
-from minibert.model import BertConfig
 from train.batches import Input
 from train.data.examples import Example
 from train.model import JointModel

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Never
 
-from minibert.model import BertConfig
+from minibert.config import BertConfig
 from minibert.tokenizer import Tokenizer
 from train.data.corpus import TextForm
 from train.data.examples import Example

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minibert.config import BertConfig
 from minibert.files import InputError
 from minibert.heads import POOLINGS, pool
-from minibert.model import BertConfig
 from train.batches import Batch
 from train.model import JointModel
 from train.settings import Settings

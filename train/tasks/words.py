@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minibert.config import BertConfig
 from minibert.heads import TokenHead
-from minibert.model import BertConfig
 from train import metrics
 from train.batches import Batch, Input, Item
 from train.data.examples import Example

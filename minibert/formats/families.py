@@ -1,0 +1,141 @@
+"""BERT and its relatives that differ by a table: what their files call things.
+
+| model_type          | differs from BERT in                                                       |
+| ------------------- | -------------------------------------------------------------------------- |
+| roberta             | positions that are counted from the id of padding on (Liu et al. 2019,     |
+|                     | arXiv:1907.11692), one token type, and the names of the masked-word head   |
+| xlm-roberta         | nothing from RoBERTa (Conneau et al. 2020, arXiv:1911.02116)               |
+| distilbert          | no token types, no pooler, other names (Sanh et al. 2019, arXiv:1910.01108)|
+| electra             | embeddings that may be narrower than the hidden states, no pooler (Clark   |
+|                     | et al. 2020, arXiv:2003.10555). Read is the discriminator's encoder        |
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# Prefixes of the model's names beside the checkpoint's; {i} stands for a layer's number.
+Names = tuple[tuple[str, str], ...]
+EMBEDDINGS: Names = (
+    ("embeddings.word.", "embeddings.word_embeddings."),
+    ("embeddings.position.", "embeddings.position_embeddings."),
+    ("embeddings.token_type.", "embeddings.token_type_embeddings."),
+    ("embeddings.norm.", "embeddings.LayerNorm."),
+)
+LAYERS: Names = (
+    ("layers.{i}.attention.query.", "encoder.layer.{i}.attention.self.query."),
+    ("layers.{i}.attention.key.", "encoder.layer.{i}.attention.self.key."),
+    ("layers.{i}.attention.value.", "encoder.layer.{i}.attention.self.value."),
+    ("layers.{i}.attention.output.", "encoder.layer.{i}.attention.output.dense."),
+    ("layers.{i}.attention_norm.", "encoder.layer.{i}.attention.output.LayerNorm."),
+    ("layers.{i}.feed_forward.intermediate.", "encoder.layer.{i}.intermediate.dense."),
+    ("layers.{i}.feed_forward.output.", "encoder.layer.{i}.output.dense."),
+    ("layers.{i}.feed_forward_norm.", "encoder.layer.{i}.output.LayerNorm."),
+)
+POOLER: Names = (("pooler.dense.", "pooler.dense."),)
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the files of one kind of model call things.
+
+    prefix: before the encoder's names, where a head stands beside it. classes: what the names of
+    its classes in transformers begin with. heads: prefixes of its pre-training heads' names.
+    ties: names that hold a parameter for the second time. keys: a config's fields that config.json
+    calls otherwise. fixed: fields that config.json does not have, and their values.
+    """
+
+    prefix: str
+    classes: str
+    names: Names
+    heads: tuple[str, ...]
+    ties: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def is_of_encoder(self, name: str) -> bool:
+        """Whether a tensor's name is the encoder's, or should be."""
+        parts = ("embeddings.", "encoder.", "transformer.", "pooler.")
+        return name.startswith((self.prefix, *parts))
+
+
+BERT = Family(
+    prefix="bert.",
+    classes="Bert",
+    names=(
+        *EMBEDDINGS,
+        *LAYERS,
+        *POOLER,
+        ("masked_words.dense.", "cls.predictions.transform.dense."),
+        ("masked_words.norm.", "cls.predictions.transform.LayerNorm."),
+        ("masked_words.bias", "cls.predictions.bias"),
+        ("next_sentence.", "cls.seq_relationship."),
+    ),
+    heads=("cls.",),
+    # Some checkpoints hold these a second time: the masked-word head's decoder has the word
+    # embeddings for its weight, and the head's one bias.
+    ties={
+        "cls.predictions.decoder.weight": "embeddings.word.weight",
+        "cls.predictions.decoder.bias": "masked_words.bias",
+    },
+)
+ROBERTA = Family(
+    prefix="roberta.",
+    classes="Roberta",
+    names=(
+        *EMBEDDINGS,
+        *LAYERS,
+        *POOLER,
+        ("masked_words.dense.", "lm_head.dense."),
+        ("masked_words.norm.", "lm_head.layer_norm."),
+        ("masked_words.bias", "lm_head.bias"),
+    ),
+    heads=("lm_head.",),
+    ties={
+        "lm_head.decoder.weight": "embeddings.word.weight",
+        "lm_head.decoder.bias": "masked_words.bias",
+    },
+)
+DISTILBERT = Family(
+    prefix="distilbert.",
+    classes="DistilBert",
+    names=(
+        *EMBEDDINGS,
+        ("layers.{i}.attention.query.", "transformer.layer.{i}.attention.q_lin."),
+        ("layers.{i}.attention.key.", "transformer.layer.{i}.attention.k_lin."),
+        ("layers.{i}.attention.value.", "transformer.layer.{i}.attention.v_lin."),
+        ("layers.{i}.attention.output.", "transformer.layer.{i}.attention.out_lin."),
+        ("layers.{i}.attention_norm.", "transformer.layer.{i}.sa_layer_norm."),
+        ("layers.{i}.feed_forward.intermediate.", "transformer.layer.{i}.ffn.lin1."),
+        ("layers.{i}.feed_forward.output.", "transformer.layer.{i}.ffn.lin2."),
+        ("layers.{i}.feed_forward_norm.", "transformer.layer.{i}.output_layer_norm."),
+        ("masked_words.dense.", "vocab_transform."),
+        ("masked_words.norm.", "vocab_layer_norm."),
+        ("masked_words.bias", "vocab_projector.bias"),
+    ),
+    heads=("vocab_",),
+    ties={"vocab_projector.weight": "embeddings.word.weight"},
+    keys={
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+        "hidden_act": "activation",
+        "hidden_dropout_prob": "dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+    },
+    fixed={"type_vocab_size": 0, "layer_norm_eps": 1e-12},
+)
+ELECTRA = Family(
+    prefix="electra.",
+    classes="Electra",
+    names=(*EMBEDDINGS, *LAYERS, ("embeddings.project.", "embeddings_project.")),
+    heads=("discriminator_predictions.",),
+)
+FAMILIES = {  # model_type in config.json -> what its files call things
+    "bert": BERT,
+    "roberta": ROBERTA,
+    "xlm-roberta": Family(**vars(ROBERTA) | {"classes": "XLMRoberta"}),
+    "distilbert": DISTILBERT,
+    "electra": ELECTRA,
+}
