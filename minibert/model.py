@@ -139,8 +139,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         groups = layout.groups(*self.project(x))
-        contexts = [self.attend(q, k, v, mask) for (q, k, v), mask in groups]
-        context = layout.join(contexts)  # (*, H, W)
+        context = layout.join([self.attend(*qkv, mask) for qkv, mask in groups])  # (*, H, W)
         return self.output(context.flatten(-2))  # (*, H, W) -> (*, D)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

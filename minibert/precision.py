@@ -7,7 +7,6 @@ that are multiplied are rounded to it; what is added up, and all else, stays in 
 
 import torch
 
-from minibert.fast.linear import capability
 from minibert.files import InputError
 
 PRECISIONS = ("float32", "bfloat16", "auto")
@@ -42,7 +41,7 @@ def computes_bfloat16() -> bool:
     """Whether this CPU has AVX-512's instructions for products of bfloat16 numbers (every processor
     with AMX has them too), and PyTorch uses AVX-512. ARM processors are not asked: bfloat16 is not
     measured there."""
-    return torch.cpu._is_avx512_bf16_supported() and capability() == "AVX512"
+    return torch.cpu._is_avx512_bf16_supported() and used_instructions() == "AVX512"
 
 
 def instructions() -> list[str]:

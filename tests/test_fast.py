@@ -22,16 +22,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from minibert import Bert, BertConfig, Packed, Padded
 from minibert.fast import change_classes, inference_copy, slow_down, speed_up
+from minibert.fast.arranged import ArrangedLinear, has_arranged_products
 from minibert.fast.attention import FastAttention, GroupedAttention, SimilarLengths
 from minibert.fast.attention import attention as fast_attention
 from minibert.fast.dropout import FastDropout, dropout
-from minibert.fast.linear import (
-    FEW,
-    ArrangedLinear,
-    FastLinear,
-    convolution,
-    has_arranged_products,
-)
+from minibert.fast.linear import FEW, FastLinear, convolution
 from minibert.layout import Layout
 from minibert.model import Attention, FeedForward, Layer, attention
 from tools.parity import shake
@@ -309,7 +304,7 @@ def linear(kind: type[nn.Linear], weight: Tensor, bias: Tensor) -> nn.Linear:
     layer.weight.data, layer.bias.data = weight.detach(), bias.detach()
     change_classes(layer, {nn.Linear: kind})
     if isinstance(layer, ArrangedLinear):
-        layer.arrange()
+        layer.arrange(torch.float32)
     return layer
 
 

@@ -54,13 +54,14 @@ import torch
 from torch import Tensor
 
 from minibert.encoder import SentenceEncoder
-from minibert.fast import inference_copy, speed_up
+from minibert.fast import arrange, change_classes, inference_copy, speed_up, twin
+from minibert.fast.attention import FastAttention
 from minibert.fast.attention import attention as fast_attention
 from minibert.fast.linear import convolution
 from minibert.fast.rows import InRows
 from minibert.heads import POOLINGS, SentenceHead, SpanHead, TokenHead
 from minibert.layout import Packed, Padded
-from minibert.model import Bert, BertConfig, attention
+from minibert.model import Attention, Bert, BertConfig, attention
 from minibert.pretraining import BertForPreTraining, fill_masks
 from minibert.tokenizer import Tokenizer, Tokens
 from train.batches import Item, collate
@@ -141,6 +142,8 @@ def exercise_minibert() -> None:
             BertForPreTraining(CONFIG)(input_ids, layout=layout)
     query, key, value = torch.randn(3, SIZES["B"], SIZES["H"], SIZES["S"], SIZES["W"])
     bias = torch.randn(SIZES["H"], SIZES["S"], SIZES["S"])
+    half = torch.randn(SIZES["B"], SIZES["H"], 20, SIZES["W"], dtype=torch.bfloat16)
+    fast_attention(half, half, half)
     for function in (attention, fast_attention):
         for seen in (None, mask):
             function(query, key, value, seen, bias)
@@ -154,6 +157,7 @@ def exercise_minibert() -> None:
         )
     with torch.inference_mode():
         inference_copy(Bert(CONFIG))(ids[mask], layout=Packed(LENGTHS))
+        exercise_arranged(ids[mask])
         with patch.dict(SIZES, S=max(LENGTHS)):  # the rows are as long as the longest sentence
             InRows(Bert(CONFIG))(ids[mask], layout=Packed(LENGTHS))
     words = [f"w{i}" for i in range(SIZES["V"])]
@@ -166,6 +170,23 @@ def exercise_minibert() -> None:
     with patch.dict(SIZES, B=1):
         text = " ".join(["[MASK]", "[MASK]", *words[: SIZES["S"] - 4]])
         fill_masks(BertForPreTraining(CONFIG), tokenizer, text, top=1)
+
+
+def exercise_arranged(input_ids: Tensor) -> None:
+    """Both precisions on any processor: plain products stand in for oneDNN's."""
+
+    def multiply(x: Tensor, weight: Tensor, bias: Tensor, *_: Any) -> Tensor:
+        return torch.nn.functional.linear(x, weight, bias)
+
+    with (
+        patch.object(torch.ops.mkldnn, "_reorder_linear_weight", lambda weight, _: weight),
+        patch.object(torch.ops.mkldnn, "_linear_pointwise", multiply),
+    ):
+        for dtype in (torch.float32, torch.bfloat16):
+            fast = twin(Bert(CONFIG))
+            change_classes(fast, {Attention: FastAttention})
+            arrange(fast, dtype)
+            fast(input_ids, layout=Packed(LENGTHS))
 
 
 def exercise_train() -> None:

@@ -105,7 +105,7 @@ class ArrangedAttention(FastAttention):
         if torch.is_autocast_enabled("cpu"):
             return super().project(x)
         heads = 3 * self.num_heads, -1
-        projected = self.projection(x).unflatten(-1, heads)  # (*, 3 * D) -> (*, 3 * H, W)
+        projected = self.projection(x).unflatten(-1, heads)  # (*, D) -> (*, 3 * H, W)
         query, key, value = projected.chunk(3, dim=-2)  # (*, H, W)
         return query, key, value
 
@@ -121,4 +121,5 @@ class ArrangedFeedForward(FeedForward):
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_autocast_enabled("cpu"):
             return super().forward(x)
-        return self.output(self.expansion(x))  # (*, D) -> (*, F) -> (*, D)
+        x = self.expansion(x)  # (*, D) -> (*, F)
+        return self.output(x)  # (*, F) -> (*, D)
