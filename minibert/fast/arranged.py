@@ -68,9 +68,11 @@ class Product:
 
 def can_be_joined(layer: nn.Module) -> bool:
     """Whether a layer is nothing but its weight and bias: PyTorch's own class, without a hook, and
-    without a weight that something computes in each call, as pruning does."""
+    without a `forward` of its own or a weight that something computes in each call, as pruning
+    does."""
     return (
         type(layer) in (nn.Linear, FastLinear)
+        and "forward" not in vars(layer)
         and not layer._forward_pre_hooks
         and not layer._forward_hooks
         and isinstance(layer.weight, nn.Parameter)
