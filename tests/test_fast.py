@@ -21,14 +21,21 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from minibert import Bert, BertConfig, Packed, Padded
-from minibert.fast import change_classes, inference_copy, slow_down, speed_up
-from minibert.fast.arranged import ArrangedLinear, has_arranged_products
+from minibert.fast import arrange, change_classes, inference_copy, slow_down, speed_up, twin
+from minibert.fast.arranged import (
+    BLOCK,
+    ArrangedAttention,
+    ArrangedFeedForward,
+    ArrangedLinear,
+    has_arranged_products,
+)
 from minibert.fast.attention import FastAttention, GroupedAttention, SimilarLengths
 from minibert.fast.attention import attention as fast_attention
 from minibert.fast.dropout import FastDropout, dropout
 from minibert.fast.linear import FEW, FastLinear, convolution
 from minibert.layout import Layout
 from minibert.model import Attention, FeedForward, Layer, attention
+from minibert.precision import computes_bfloat16
 from tools.parity import shake
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -52,6 +59,9 @@ DTYPES = st.sampled_from([torch.float32, torch.float64])
 
 needs_arranged_products = pytest.mark.skipif(
     not has_arranged_products(), reason="PyTorch has no products with arranged weights here"
+)
+needs_bfloat16 = pytest.mark.skipif(
+    not computes_bfloat16(), reason="PyTorch computes no bfloat16 here"
 )
 
 
@@ -299,12 +309,14 @@ def operands(
     return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
 
 
-def linear(kind: type[nn.Linear], weight: Tensor, bias: Tensor) -> nn.Linear:
+def linear(
+    kind: type[nn.Linear], weight: Tensor, bias: Tensor, dtype: torch.dtype = torch.float32
+) -> nn.Linear:
     layer = nn.Linear(weight.size(1), weight.size(0), dtype=weight.dtype)
     layer.weight.data, layer.bias.data = weight.detach(), bias.detach()
     change_classes(layer, {nn.Linear: kind})
     if isinstance(layer, ArrangedLinear):
-        layer.arrange(torch.float32)
+        layer.arrange(dtype)
     return layer
 
 
@@ -369,6 +381,60 @@ def test_a_tokens_bits_do_not_depend_on_its_batch_in_an_arranged_product(
     layer = linear(ArrangedLinear, weight, bias)
     whole = layer(x)
     for start, count in ((7, 2), (0, 5), (11, 16), (50, 63), (1, 64), (9, 300), (0, 1024)):
+        assert torch.equal(layer(x[start : start + count]), whole[start : start + count])
+
+
+@needs_arranged_products
+@pytest.mark.parametrize("tokens", [1, 2, 15, 300])
+@torch.inference_mode()
+def test_what_is_joined_has_the_bits_of_what_is_apart(tokens: int) -> None:
+    """Query, key and value from one product, and GELU within its product, in float32."""
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=50, num_hidden_layers=1, max_position_embeddings=100)
+    apart = shake(Bert(config, pooler=False), 0.02).eval()
+    together, x = twin(apart), torch.randn(tokens, config.hidden_size)
+    change_classes(together, {Attention: FastAttention})
+    change_classes(apart, {Attention: FastAttention, nn.Linear: ArrangedLinear})
+    arrange(together, torch.float32)
+    for part in apart.modules():
+        if isinstance(part, ArrangedLinear):
+            part.arrange(torch.float32)
+    (one,), (other,) = together.layers, apart.layers
+    assert isinstance(one.attention, ArrangedAttention)
+    assert isinstance(one.feed_forward, ArrangedFeedForward)
+    assert all(map(torch.equal, one.attention.project(x), other.attention.project(x)))
+    assert torch.equal(one.feed_forward(x), other.feed_forward(x))
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("tokens", [(1,), (3, 50), (BLOCK,), (1000,)])
+@SIZES
+@torch.inference_mode()
+def test_a_bfloat16_product_rounds_what_is_multiplied_and_what_comes_out(
+    inputs: int, outputs: int, tokens: tuple[int, ...]
+) -> None:
+    """The same product of rounded numbers in float64 is off by a rounding of the result, and by
+    the float32 sums within. Sums of bfloat16 numbers would be off by more."""
+    x, weight, bias = operands(tokens, inputs, outputs)
+    found = linear(ArrangedLinear, weight, bias, torch.bfloat16)(x)
+    x, weight, bias = (given.bfloat16().double() for given in (x, weight, bias))
+    exact = F.linear(x, weight, bias)
+    sums = F.linear(x.abs(), weight.abs(), bias.abs())
+    assert found.dtype == torch.float32
+    assert ((found - exact).abs() <= 2**-8 * exact.abs() + (inputs + 1) * 2**-23 * sums).all()
+
+
+@needs_bfloat16
+@SIZES
+@torch.inference_mode()
+def test_a_tokens_bits_do_not_depend_on_its_batch_in_a_bfloat16_product(
+    inputs: int, outputs: int
+) -> None:
+    """Nor on where it stands in its block."""
+    x, weight, bias = operands((1030,), inputs, outputs)
+    layer = linear(ArrangedLinear, weight, bias, torch.bfloat16)
+    whole = layer(x)
+    for start, count in ((7, 1), (7, 2), (11, 16), (1, 64), (9, 300), (0, 1024), (3, BLOCK)):
         assert torch.equal(layer(x[start : start + count]), whole[start : start + count])
 
 
@@ -502,8 +568,9 @@ def test_an_inference_copy_says_so_and_leaves_the_model_alone() -> None:
     before, parameters = repr(bert), dict(bert.named_parameters())
     copied = inference_copy(bert)
     assert repr(bert) == before
-    assert "FastAttention(" in repr(copied)
-    assert ("ArrangedLinear(" in repr(copied)) is has_arranged_products()
+    for name in ("ArrangedLinear(", "ArrangedAttention(", "ArrangedFeedForward("):
+        assert (name in repr(copied)) is has_arranged_products()
+    assert ("FastAttention(" in repr(copied)) is not has_arranged_products()
     assert isinstance(copied.layers[0].attention, FastAttention)
     after = dict(copied.named_parameters())
     assert list(after) == list(parameters)
