@@ -6,6 +6,8 @@ reads. All that follows it, three quarters of a layer's products, is computed fo
 Shapes: N packed tokens, B texts, D hidden.
 """
 
+from typing import TypeGuard
+
 from torch import Tensor, nn
 
 from minibert.fast.arranged import ArrangedAttention, ArrangedFeedForward
@@ -18,7 +20,7 @@ ATTENTIONS = (FastAttention, ArrangedAttention, GroupedAttention)
 FEED_FORWARDS = (FeedForward, ArrangedFeedForward)
 
 
-def has_plain_last_layer(model: nn.Module) -> bool:
+def has_plain_last_layer(model: nn.Module) -> TypeGuard[Bert]:
     """Whether a model is a Bert whose last layer is as model.py has it, and no hook would see that
     tokens are left out."""
     if type(model) is not Bert or not len(model.layers):
@@ -38,6 +40,7 @@ def first_states(bert: Bert, input_ids: Tensor, layout: Layout) -> Tensor:
     """The last state of each text's first token: (N) -> (B, D)."""
     x = bert.run(bert.embeddings(input_ids, None, layout), layout, last=-1)  # (N, D)
     layer = bert.layers[-1]
+    assert isinstance(layer, Layer)
     context = pool(layer.attention.context(x, layout), layout, "cls")  # (N, D) -> (B, D)
     x = pool(x, layout, "cls")  # (N, D) -> (B, D)
     count = len(x)
