@@ -64,9 +64,9 @@ def test_what_follows_attention_sees_first_tokens_only(tiny_config: BertConfig) 
     assert isinstance(bert, Bert)
     seen = []
 
-    def norm(x: Tensor) -> Tensor:
-        seen.append(tuple(x.shape))
-        return x
+    def norm(input: Tensor) -> Tensor:
+        seen.append(tuple(input.shape))
+        return input
 
     last(bert).feed_forward_norm.forward = norm  # type: ignore[method-assign]
     with torch.inference_mode():
