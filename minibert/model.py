@@ -138,9 +138,13 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        return self.output(self.context(x, layout))  # (*, D) -> (*, D)
+
+    def context(self, x: Tensor, layout: Layout) -> Tensor:
+        """What each token gathers from its sentence by all heads: (*, D) -> (*, D)."""
         groups = layout.groups(*self.project(x))
         context = layout.join([self.attend(*qkv, mask) for qkv, mask in groups])  # (*, H, W)
-        return self.output(context.flatten(-2))  # (*, H, W) -> (*, D)
+        return context.flatten(-2)  # (*, H, W) -> (*, D)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value of each head: (*, D) -> three (*, H, W)."""

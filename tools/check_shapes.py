@@ -167,6 +167,7 @@ def exercise_minibert() -> None:
         tokenizer = Tokenizer.from_folder(Path(folder))
     texts = [" ".join(words[: length - 2]) for length in (11, 9, 7, 5)]  # and [CLS] and [SEP]
     SentenceEncoder(Bert(CONFIG), tokenizer).encode(texts)
+    SentenceEncoder(Bert(CONFIG), tokenizer, pooling="cls").encode(texts)
     with patch.dict(SIZES, B=1):
         text = " ".join(["[MASK]", "[MASK]", *words[: SIZES["S"] - 4]])
         fill_masks(BertForPreTraining(CONFIG), tokenizer, text, top=1)

@@ -6,6 +6,7 @@
 | arranged.ArrangedLinear     | inference, AVX2 and AVX-512         | up to half of a product    |
 | arranged.ArrangedAttention  | the same                            | two calls of three         |
 | arranged.ArrangedFeedForward| the same                            | two passes over F numbers  |
+| first.first_states          | everywhere, vectors of [CLS]        | most of the last layer     |
 | attention.FastAttention     | inference on a CPU                  | 6 % of short texts         |
 | attention.GroupedAttention  | training, and on a GPU              | calls: a dozen become two  |
 | dropout.FastDropout         | training on a CPU                   | a tenth of a step          |
@@ -14,7 +15,8 @@
 
 `python -m tools.benchmark products` measures the products, `encode`, `train` and `gpu` the rest;
 RESULTS.md has the figures of each processor. Each of them computes the same function as its plain
-twin: tests/test_fast.py holds values and gradients, tests/test_threads.py the threads.
+twin: tests/test_fast.py holds values and gradients, tests/test_first.py the first tokens, and
+tests/test_threads.py the threads.
 
 Importing this package installs nothing. A fast module is the plain object with another class, which
 its repr shows. Parameters, hooks, names and modes stay as they were.
