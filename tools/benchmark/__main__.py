@@ -41,7 +41,7 @@ def run_encode(options: argparse.Namespace) -> Outcome:
     CTranslate2"""
     with tempfile.TemporaryDirectory() as folder:
         model = encode.prepare(Path(folder), options.model, options.data_root, options.count)
-        engines = chosen(encode.engines(Path(folder), model, options.threads), options)
+        engines = asked_for(encode.engines(Path(folder), model, options.threads), options)
         engines += other_trees(engines, options.against)
         outcome = measure(engines, list(SIZES), options, model)
     for results in outcome.results.values():
@@ -57,7 +57,7 @@ def run_latency(options: argparse.Namespace) -> Outcome:
     for threads in sorted({1, options.threads}):
         with tempfile.TemporaryDirectory() as folder:
             model, jobs = encode.prepare_single(Path(folder))
-            engines = chosen(encode.latency_engines(Path(folder), model, threads), options)
+            engines = asked_for(encode.latency_engines(Path(folder), model, threads), options)
             with ready(measurable(engines), threads) as workers:
                 for job in jobs:
                     results = race(workers, options.rounds, job)
@@ -73,7 +73,7 @@ def run_latency(options: argparse.Namespace) -> Outcome:
 
 def run_train(options: argparse.Namespace) -> Outcome:
     """the joint training step, against transformers, padded and grouped in three ways"""
-    engines = chosen(train.engines(options.data, options.count), options)
+    engines = asked_for(train.engines(options.data, options.count), options)
     return measure([*engines, *other_trees(engines, options.against)], ["train"], options)
 
 
@@ -87,7 +87,7 @@ def run_pretrain(options: argparse.Namespace) -> Outcome:
     return Outcome({"pretrain": results}, {"pretrain": show.ratios(results)})
 
 
-def chosen(engines: Sequence[Engine], options: argparse.Namespace) -> list[Engine]:
+def asked_for(engines: Sequence[Engine], options: argparse.Namespace) -> list[Engine]:
     """The engines that are asked for; the first one is always, as all others are compared to it.
 
     Raises InputError for a name that none has.
@@ -167,7 +167,7 @@ def run_gpu(options: argparse.Namespace) -> Outcome:
         raise InputError("gpu measures on a CUDA card, and PyTorch finds none on this machine")
     with tempfile.TemporaryDirectory() as folder:
         model = encode.prepare(Path(folder), options.model, options.data_root, options.count)
-        engines = chosen(gpu.engines(Path(folder), model), options)
+        engines = asked_for(gpu.engines(Path(folder), model), options)
         outcome = measure(engines, list(SIZES), options, model, device="cuda")
     engines = train.engines(options.data, options.count or 4096, device="cuda")
     trained = measure(engines, ["train"], options, device="cuda")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 from unittest.mock import patch
 
 import torch
@@ -105,7 +106,7 @@ def take_apart(
             for layer in part.children():
                 if type(layer) in (nn.Linear, FastLinear):
                     layer.__class__ = ArrangedLinear
-                    ArrangedLinear.arrange(layer, dtype)
+                    ArrangedLinear.arrange(cast(ArrangedLinear, layer), dtype)
 
 
 def train_without(data: str, count: int, precision: str, part: str) -> Work:
