@@ -309,7 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
     facts = machine.facts(options.threads)
     try:
         print(machine.described(facts), flush=True)
-        if options.run not in (run_products, run_gpu):
+        if options.run not in (run_products, run_profile, run_gpu):
             facts["rates"] = machine.rates(minilm(), options.threads)
             print(f"{show.rates_of_products(facts['rates'])}\n", flush=True)
         outcome: Outcome = options.run(options)

@@ -1,7 +1,8 @@
 """The machine that the figures were measured on, and its own rates of matrix products.
 
 A newer processor can stand in for an older one: environment variables keep libraries from its newer
-instructions. Each variable holds for some libraries only; LIMITS names them.
+instructions. Each variable holds for some libraries only; LIMITS names them, as measured. None
+holds for onnxruntime. OpenVINO's bfloat16 fails where oneDNN is limited to AVX2.
 """
 
 import os
@@ -32,9 +33,9 @@ PACKAGES = (
 )
 LIMITS = {  # environment variable -> whose instructions it limits
     "ATEN_CPU_CAPABILITY": "PyTorch's own kernels",
-    "ONEDNN_MAX_CPU_ISA": "PyTorch's oneDNN",
+    "ONEDNN_MAX_CPU_ISA": "oneDNN of PyTorch and OpenVINO",
     "MKL_ENABLE_INSTRUCTIONS": "MKL of PyTorch and CTranslate2",
-    "CT2_FORCE_CPU_ISA": "CTranslate2's own kernels",
+    "CT2_FORCE_CPU_ISA": "CTranslate2's own kernels, not its products",
 }
 Product = Callable[[Tensor], Tensor]
 PRODUCTS = {  # job -> tokens, and whether with gradients
@@ -68,7 +69,8 @@ def described(facts: dict[str, Any]) -> str:
     card = f", {facts['cuda']}" if facts["cuda"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     limits = [
-        f"\nLIMITED to {value} by {name}: {LIMITS[name]}" for name, value in facts["limits"].items()
+        f"\nLIMITED to {value} by {name} ({LIMITS[name]})"
+        for name, value in facts["limits"].items()
     ]
     return (
         f"{facts['processor']}, {facts['threads']} threads on {facts['cores']} cores{card}\n"
