@@ -8,7 +8,7 @@ token and each output channel has a scale. The weights are rounded and arranged 
 take turns in one process, with one thread.
 
 On a processor without VNNI, oneDNN adds up pairs of eight-bit products in 16 bits, which overflow:
-the cosines show that. The printed result is the reason why the library has no int8 products.
+the cosines show that. RESULTS.md says what follows from the printed result.
 """
 
 import argparse
@@ -34,8 +34,6 @@ from tools.benchmark import machine
 from tools.benchmark.corpora import corpora
 from train.report import table
 
-CLEARLY, LEAST_COSINE = 0.8, 0.985  # at most so much of bfloat16's time, at such a cosine
-
 
 @dataclass(frozen=True)
 class Row:
@@ -45,11 +43,6 @@ class Row:
     over_float32: float  # its time over float32's
     over_bfloat16: float | None  # None where the processor has no bfloat16
     cosine: float  # the lowest one to float32's vectors
-
-    def is_clearly_better(self) -> bool:
-        """Than bfloat16, if it is one of eight bits."""
-        is_fast = self.over_bfloat16 is not None and self.over_bfloat16 <= CLEARLY
-        return self.name.startswith("int8") and is_fast and self.cosine >= LEAST_COSINE
 
     def cells(self) -> tuple[str, ...]:
         over = "-" if self.over_bfloat16 is None else f"{self.over_bfloat16:.2f}"
@@ -124,11 +117,9 @@ def compared(texts: list[str], rounds: int, found: Mapping[str, SentenceEncoder]
 
 
 def report(corpus: str, rows: Sequence[Row]) -> str:
-    """The table of a corpus, and what it says."""
+    """The table of a corpus."""
     header = (corpus, "time / float32", "time / bfloat16", "lowest cosine")
-    better = [row.name for row in rows if row.is_clearly_better()]
-    said = f"clearly better than bfloat16: {'; '.join(better) or 'none'}"
-    return f"\n{table([header, *(row.cells() for row in rows)])}\n{said}"
+    return f"\n{table([header, *(row.cells() for row in rows)])}"
 
 
 def main() -> int:
