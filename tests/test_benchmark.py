@@ -314,17 +314,6 @@ def test_eight_bit_layers_are_near_their_own() -> None:
             assert not torch.equal(found, exact)
 
 
-def test_eight_bits_are_better_if_faster_and_near_enough() -> None:
-    def is_better(name: str, time: float | None, cosine: float) -> bool:
-        return int8_study.Row(name, 0.4, time, cosine).is_clearly_better()
-
-    assert is_better("int8", 0.7, 0.99)
-    assert not is_better("bfloat16", 0.7, 0.99)
-    assert not is_better("int8", 0.95, 0.99)
-    assert not is_better("int8", 0.7, 0.97)
-    assert not is_better("int8", None, 0.99)
-
-
 def test_attention_without_padding_is_that_of_each_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
