@@ -103,13 +103,12 @@ class ArrangedAttention(FastAttention):
     def arrange(self, dtype: torch.dtype) -> None:
         self.projection = Product([self.query, self.key, self.value], dtype)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
         if torch.is_autocast_enabled("cpu"):
             return super().project(x)
         heads = 3 * self.num_heads, -1
         projected = self.projection(x).unflatten(-1, heads)  # (*, D) -> (*, 3 * H, W)
-        query, key, value = projected.chunk(3, dim=-2)  # (*, H, W)
-        return query, key, value
+        return projected.chunk(3, dim=-2)
 
 
 class ArrangedFeedForward(FeedForward):
