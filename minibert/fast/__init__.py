@@ -31,13 +31,12 @@ from minibert.fast.arranged import (
     ArrangedAttention,
     ArrangedFeedForward,
     ArrangedLinear,
-    can_be_joined,
     has_arranged_products,
 )
 from minibert.fast.attention import FastAttention, GroupedAttention
 from minibert.fast.autocast import InBfloat16
 from minibert.fast.dropout import FastDropout
-from minibert.fast.linear import FastLinear, has_avx512
+from minibert.fast.linear import FastLinear, can_be_joined, has_fast_convolutions
 from minibert.fast.rows import InRows
 from minibert.model import Attention, Bert, FeedForward
 
@@ -51,7 +50,9 @@ def speed_up(module: nn.Module) -> None:
     `torch.ao.quantization.quantize_dynamic` looks for nn.Linear itself: `slow_down` comes before.
     """
     classes: Classes = {Attention: GroupedAttention, nn.Dropout: FastDropout}
-    change_classes(module, {**classes, nn.Linear: FastLinear} if has_avx512() else classes)
+    if has_fast_convolutions():
+        classes = {**classes, nn.Linear: FastLinear}
+    change_classes(module, classes)
 
 
 def slow_down(module: nn.Module) -> None:
