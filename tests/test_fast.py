@@ -22,16 +22,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from minibert import Bert, BertConfig, Packed, Padded
 from minibert.fast import change_classes, inference_copy, slow_down, speed_up
+from minibert.fast.arranged import ArrangedLinear, has_arranged_products
 from minibert.fast.attention import FastAttention, GroupedAttention, SimilarLengths
 from minibert.fast.attention import attention as fast_attention
 from minibert.fast.dropout import FastDropout, dropout
-from minibert.fast.linear import (
-    FEW,
-    ArrangedLinear,
-    FastLinear,
-    convolution,
-    has_arranged_products,
-)
+from minibert.fast.linear import FEW, FastLinear, convolution
 from minibert.layout import Layout
 from minibert.model import Attention, FeedForward, Layer, attention
 from tools.parity import shake
@@ -309,7 +304,7 @@ def linear(kind: type[nn.Linear], weight: Tensor, bias: Tensor) -> nn.Linear:
     layer.weight.data, layer.bias.data = weight.detach(), bias.detach()
     change_classes(layer, {nn.Linear: kind})
     if isinstance(layer, ArrangedLinear):
-        layer.arrange()
+        layer.arrange(torch.float32)
     return layer
 
 
@@ -471,14 +466,20 @@ def classes(module: nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("capability", "expected"),
-    [("AVX512", "FastLinear"), ("AVX2", "Linear"), ("DEFAULT", "Linear")],
+    ("capability", "amx", "expected"),
+    [
+        ("AVX512", False, "FastLinear"),
+        ("AVX512", True, "Linear"),
+        ("AVX2", False, "Linear"),
+        ("DEFAULT", False, "Linear"),
+    ],
 )
 def test_speed_up_changes_classes_and_slow_down_changes_them_back(
-    monkeypatch: pytest.MonkeyPatch, capability: str, expected: str
+    monkeypatch: pytest.MonkeyPatch, capability: str, amx: bool, expected: str
 ) -> None:
     """Parameters, their names, hooks and modes stay, and the repr says what the module is."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     bert = Bert(CONFIG).train()
     bert.layers[1].eval()
     hooks: list[nn.Module] = []

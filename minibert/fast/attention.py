@@ -81,18 +81,17 @@ def dropped_attention(
     dropout: float,
 ) -> Tensor:
     """The formula for training on a CPU, in few passes over the (L, L) scores, forward and back:
-    scale, mask and bias are one sum, and what is dropped is decided by few random numbers."""
-    sums = torch.promote_types(query.dtype, torch.float32)  # half precision is for products
+    mask and bias are one sum, and few random numbers decide what is dropped."""
+    scores = query / math.sqrt(query.size(-1)) @ key.transpose(-2, -1)  # (G, H, L, L)
+    sums = torch.promote_types(scores.dtype, torch.float32)  # half precision is for products
     if bias is None:
-        bias = query.new_zeros((), dtype=sums)
+        bias = scores.new_zeros((), dtype=sums)
     if mask is not None:
-        hidden = ~mask[:, None, None, :]  # (G, L) -> (G, 1, 1, L)
-        bias = bias.masked_fill(hidden, torch.finfo(sums).min)  # as the scores, or (G, 1, 1, L)
-    scores = query @ key.transpose(-2, -1)  # (G, H, L, W) -> (G, H, L, L)
-    scores = torch.add(bias, scores, alpha=1 / math.sqrt(query.size(-1)))  # (G, H, L, L)
-    probabilities = scores.softmax(-1)  # (G, H, L, L)
+        mask = mask[:, None, None, :]  # (G, L) -> (G, 1, 1, L)
+        bias = bias.masked_fill(~mask, torch.finfo(sums).min)
+    probabilities = (scores + bias).softmax(-1, dtype=sums)  # (G, H, L, L)
     if mask is not None and not mask.any(-1).all():
-        probabilities = probabilities * mask[:, None, None, :]  # 0 for a sentence without any key
+        probabilities = probabilities * mask  # (G, H, L, L): 0 for a sentence without any key
     probabilities = fast_dropout(probabilities, dropout)  # (G, H, L, L)
     return probabilities.to(value.dtype) @ value  # (G, H, L, L), (G, H, L, W) -> (G, H, L, W)
 

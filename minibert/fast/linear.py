@@ -60,7 +60,8 @@ class FastLinear(nn.Linear):
 
 def can_be_joined(layer: nn.Module) -> bool:
     """Whether a layer is nothing but its weight and bias: PyTorch's own class, without a hook, and
-    without a weight that something computes in each call, as pruning does."""
+    without a `forward` of its own or a weight that something computes in each call, as pruning
+    does."""
     hooks = (
         layer._forward_pre_hooks,
         layer._forward_hooks,
@@ -69,6 +70,7 @@ def can_be_joined(layer: nn.Module) -> bool:
     )
     return (
         type(layer) in (nn.Linear, FastLinear)
+        and "forward" not in vars(layer)
         and not any(hooks)
         and isinstance(layer.weight, nn.Parameter)
         and isinstance(layer.bias, nn.Parameter)
