@@ -2,12 +2,12 @@
 
 | what                        | faster where                        | saves                      |
 | --------------------------- | ----------------------------------- | -------------------------- |
-| linear.FastLinear           | training, AMD with AVX-512          | up to half of a product    |
+| linear.FastLinear           | float32 training, AMD with AVX-512  | up to half of a product    |
 | arranged.ArrangedLinear     | inference, AVX2 and AVX-512         | up to half of a product    |
 | arranged.ArrangedAttention  | the same                            | two calls of three         |
 | arranged.ArrangedFeedForward| the same                            | two passes over F numbers  |
 | attention.FastAttention     | inference on a CPU                  | 6 % of short texts         |
-| attention.GroupedAttention  | training, and on a GPU              | calls: a dozen become two  |
+| attention.GroupedAttention  | training, and on a GPU              | 2 products of 3, 10 calls  |
 | dropout.FastDropout         | training on a CPU                   | a tenth of a step          |
 | threads.side_by_side        | encoding on several cores           | 11 % on two cores          |
 | memory.keep_freed_memory    | Linux with glibc                    | up to a fifth of a layer   |
