@@ -91,7 +91,7 @@ def dropped_attention(
         bias = bias.masked_fill(~mask, torch.finfo(sums).min)
     probabilities = (scores + bias).softmax(-1, dtype=sums)  # (G, H, L, L)
     if mask is not None and not mask.any(-1).all():
-        probabilities = probabilities * mask  # (G, H, L, L): 0 for a sentence without any key
+        probabilities = probabilities * mask  # a sentence without any key gets 0
     probabilities = fast_dropout(probabilities, dropout)  # (G, H, L, L)
     return probabilities.to(value.dtype) @ value  # (G, H, L, L), (G, H, L, W) -> (G, H, L, W)
 
@@ -123,7 +123,8 @@ class GroupedAttention(FastAttention):
             heads = group.permute(2, 0, 3, 1, 4).contiguous()  # (G, L, 3, H, W) -> (3, G, H, L, W)
             query, key, value = heads.transpose(2, 3)  # (G, L, H, W)
             contexts.append(self.attend(query, key, value, mask))  # (G, L, H, W)
-        return self.output(layout.join(contexts).flatten(-2))  # (N, H, W) -> (N, D)
+        context = layout.join(contexts)  # (N, H, W)
+        return self.output(context.flatten(-2))  # (N, H, W) -> (N, D)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value = self.stacked(x).unbind(-3)  # (*, H, W)
@@ -133,7 +134,7 @@ class GroupedAttention(FastAttention):
         """Query, key and value of each head, by one product where it can be: (*, 3, H, W)."""
         layers = self.query, self.key, self.value
         if not all(map(can_be_joined, layers)):
-            return torch.stack(super().project(x), -3)  # (*, 3, H, W)
+            return torch.stack(super().project(x), -3)
         weight = torch.cat([layer.weight for layer in layers])  # (3 * D, D)
         bias = torch.cat([layer.bias for layer in layers])  # (3 * D)
         multiply = product if isinstance(self.query, FastLinear) else F.linear

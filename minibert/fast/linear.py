@@ -43,12 +43,13 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x W^T + b: a convolution for float32 on a CPU and enough tokens, else `F.linear`."""
+    """x W^T + b, (*, I), (O, I), (O) -> (*, O): a convolution for float32 on a CPU and enough
+    tokens, else `F.linear`."""
     in_float32 = x.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
     is_large = x.numel() >= FEW * x.size(-1)
     if x.device.type == "cpu" and in_float32 and is_large and not torch.compiler.is_compiling():
-        return convolution(x, weight, bias)  # (*, I) -> (*, O)
-    return F.linear(x, weight, bias)  # (*, I) -> (*, O)
+        return convolution(x, weight, bias)
+    return F.linear(x, weight, bias)
 
 
 class FastLinear(nn.Linear):
