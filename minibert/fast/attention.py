@@ -66,7 +66,7 @@ def attention(
         powers = (scores - scores.amax(dim=-1, keepdim=True).detach()).exp()  # (G, H, L, L)
         probabilities = powers / powers.sum(dim=-1, keepdim=True)  # (G, H, L, L)
     else:
-        probabilities = scores.softmax(-1)  # (G, H, L, L)
+        probabilities = scores.softmax(-1)
     if mask is not None:
         probabilities = probabilities * mask  # (G, H, L, L)
     return probabilities.to(value.dtype) @ value  # (G, H, L, L), (G, H, L, W) -> (G, H, L, W)
