@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 from torch.nn.utils.rnn import pad_sequence
 
 from minibert import Bert, BertConfig, Packed, Padded
@@ -29,7 +30,13 @@ from minibert.fast.arranged import (
     ArrangedLinear,
     has_arranged_products,
 )
-from minibert.fast.attention import FastAttention, GroupedAttention, SimilarLengths
+from minibert.fast.attention import (
+    VECTOR,
+    FastAttention,
+    GroupedAttention,
+    SimilarLengths,
+    rounded_up,
+)
 from minibert.fast.attention import attention as fast_attention
 from minibert.fast.dropout import FastDropout, dropout
 from minibert.fast.linear import FEW, FastLinear, convolution
@@ -208,11 +215,13 @@ def test_in_bfloat16_fast_is_as_near_to_the_truth_as_plain(
 @pytest.mark.parametrize("bias", [None, "(G, H, L, L)", "(H, L, L)", "(1, H, L, L)", "(L)"])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("length", [1, 7, 15, 16, 17, 64, 65, 100])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_fast_attention_is_the_formula_with_and_without_a_bias(
-    length: int, masked: bool, bias: str | None, dtype: torch.dtype
+    dropout: float, length: int, masked: bool, bias: str | None, dtype: torch.dtype
 ) -> None:
     """Values within the bound; gradients, the bias's too, within it times the largest. Short and
-    long sentences take other ways, and so do masked ones."""
+    long sentences take other ways, and so do masked ones and those with dropout, in whose place is
+    a function that is not random."""
     sizes = {"G": 2, "H": 3, "L": length, "1": 1}
     inputs = [torch.randn(2, 3, length, 8, dtype=dtype) for _ in range(3)]
     if bias is not None:
@@ -223,7 +232,12 @@ def test_fast_attention_is_the_formula_with_and_without_a_bias(
     found = []
     for function in (fast_attention, attention):
         query, key, value, *more = leaves = [x.clone().requires_grad_() for x in inputs]
-        result = function(query, key, value, mask if masked else None, *more)
+        with (
+            patch("torch.nn.functional.dropout", steady),
+            patch("minibert.fast.attention.fast_dropout", steady),
+        ):
+            given = *(more or [None]), dropout
+            result = function(query, key, value, mask if masked else None, *given)
         found.append([result.detach(), *torch.autograd.grad((result * weights).sum(), leaves)])
     assert_same(*found)
 
@@ -242,6 +256,36 @@ def test_large_scores_do_not_overflow(length: int, size: float) -> None:
     (gradient,) = torch.autograd.grad((found * weights).sum(), query)
     (wanted,) = torch.autograd.grad((expected * weights).sum(), exact)
     torch.testing.assert_close(gradient.double(), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("special", ["frozen", "hook", "backward hook", "pruned", "none"])
+def test_query_key_and_value_from_one_product_are_those_of_three(special: str) -> None:
+    """Values and gradients, also where a layer is frozen. One with a hook, or whose weight is
+    computed in each call, is called as a module."""
+    plain = shake(Attention(CONFIG), 0.2).double().eval()
+    calls: list[nn.Module] = []
+    if special == "frozen":
+        plain.key.requires_grad_(False)
+    quick = fast(plain)
+    for module in (plain, quick):
+        if special == "pruned":
+            prune.l1_unstructured(module.key, "weight", 0.5)
+        elif special == "hook":
+            module.key.register_forward_hook(lambda layer, *_: calls.append(layer))
+        elif special == "backward hook":
+            module.key.register_full_backward_hook(lambda layer, *_: calls.append(layer))
+    x, above = torch.randn(30, 24).double(), torch.randn(30, 24).double()
+    products, found = [], []
+    for module in (plain, quick):
+        given = x.clone().requires_grad_()
+        learning = [given, *(p for p in module.parameters() if p.requires_grad)]
+        with patch.object(F, "linear", wraps=F.linear) as multiplied:
+            result = module(given, Packed([9, 9, 12]))
+        products.append(multiplied.call_count)
+        found.append([result.detach(), *torch.autograd.grad(result, learning, above)])
+    assert_same(found[1], found[0])
+    assert products == [4, 2 if special in ("frozen", "none") else 4]
+    assert calls == ([plain.key, quick.key] if "hook" in special else [])
 
 
 class WithDistance(Attention):
@@ -459,6 +503,24 @@ def test_other_dtypes_are_pytorchs_own_products(dtype: torch.dtype) -> None:
     assert torch.equal(linear(FastLinear, weight, bias)(x), F.linear(x, weight, bias))
 
 
+def test_under_autocast_products_are_pytorchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minibert.fast.linear.convolution", None)
+    x, weight, bias = operands((200,), 24, 72)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = linear(FastLinear, weight, bias)(x), F.linear(x, weight, bias)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, expected)
+
+
+def test_groups_are_padded_to_few_lengths() -> None:
+    """All lengths up to BERT's 512 have 16 between them."""
+    for length in range(1, 513):
+        padded = rounded_up(length)
+        assert padded % VECTOR == 0
+        assert length <= padded < max(1.25 * length, length + VECTOR)
+    assert len(set(map(rounded_up, range(1, 513)))) == 16
+
+
 # Dropout
 
 
@@ -532,14 +594,20 @@ def classes(module: nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("capability", "expected"),
-    [("AVX512", "FastLinear"), ("AVX2", "Linear"), ("DEFAULT", "Linear")],
+    ("capability", "amx", "expected"),
+    [
+        ("AVX512", False, "FastLinear"),
+        ("AVX512", True, "Linear"),
+        ("AVX2", False, "Linear"),
+        ("DEFAULT", False, "Linear"),
+    ],
 )
 def test_speed_up_changes_classes_and_slow_down_changes_them_back(
-    monkeypatch: pytest.MonkeyPatch, capability: str, expected: str
+    monkeypatch: pytest.MonkeyPatch, capability: str, amx: bool, expected: str
 ) -> None:
     """Parameters, their names, hooks and modes stay, and the repr says what the module is."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     bert = Bert(CONFIG).train()
     bert.layers[1].eval()
     hooks: list[nn.Module] = []

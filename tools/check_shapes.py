@@ -149,6 +149,8 @@ def exercise_minibert() -> None:
             function(query, key, value, seen, bias)
             function(query, key, value, seen, bias, dropout=0.1)
             function(query.double(), key.double(), value.double(), seen)
+            half = query.bfloat16().requires_grad_()
+            function(half, half, half, seen, bias.bfloat16())
     for tokens in ((SIZES["B"], SIZES["S"]), (SIZES["N"],)):
         convolution(
             torch.randn(*tokens, SIZES["D"]),

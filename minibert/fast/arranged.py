@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from minibert.fast.attention import FastAttention
-from minibert.fast.linear import FastLinear, capability
+from minibert.fast.linear import capability
 from minibert.model import FeedForward
 
 BLOCK = 128  # rows of a bfloat16 product
@@ -64,20 +64,6 @@ class Product:
         return torch.ops.mkldnn._linear_pointwise(
             x, self.weight, self.bias, self.activation, [], "none"
         )
-
-
-def can_be_joined(layer: nn.Module) -> bool:
-    """Whether a layer is nothing but its weight and bias: PyTorch's own class, without a hook, and
-    without a `forward` of its own or a weight that something computes in each call, as pruning
-    does."""
-    return (
-        type(layer) in (nn.Linear, FastLinear)
-        and "forward" not in vars(layer)
-        and not layer._forward_pre_hooks
-        and not layer._forward_hooks
-        and isinstance(layer.weight, nn.Parameter)
-        and isinstance(layer.bias, nn.Parameter)
-    )
 
 
 class ArrangedLinear(nn.Linear):

@@ -56,7 +56,8 @@ class VariableLengthAttention(FastAttention):
         lengths = torch.tensor([0, *layout.lengths], dtype=torch.int32, device=x.device)
         starts = lengths.cumsum(0, dtype=torch.int32)  # (B + 1)
         longest = layout.longest, layout.longest
-        context: Any = varlen_attn(*self.project(x), starts, starts, *longest)  # (N, H, W)
+        query, key, value = self.project(x)  # (N, H, W)
+        context: Any = varlen_attn(query, key, value, starts, starts, *longest)  # (N, H, W)
         return self.output(context.flatten(-2))  # (N, H, W) -> (N, D)
 
 
