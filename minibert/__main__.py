@@ -17,7 +17,7 @@ from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, sha256
 from minibert.formats.hub import BERT_BASE, KNOWN_WEIGHTS, find_model
 from minibert.heads import POOLINGS
-from minibert.precision import PRECISIONS, instructions, uses_bfloat16
+from minibert.precision import PRECISIONS, processor, uses_bfloat16
 from minibert.pretraining import BertForPreTraining, fill_masks
 from minibert.program import run_program
 from minibert.quantize import KINDS, quantize
@@ -155,17 +155,18 @@ def inspect(options: argparse.Namespace) -> None:
     total = sum(sizes.values())
     print(f"parameters: {total:,}, {total * 4 / 2**20:.1f} MiB as float32;", end=" ")
     print(", ".join(f"{name} {size:,}" for name, size in sizes.items()))
-    print(f"precision: {precisions()}")
+    print(f"processor: {processor()}")
+    print(f"precision: float32 if left out; auto chooses {chosen_by_auto()}")
     for entry in report.entries:
         shape = "x".join(map(str, entry.shape))
         print(f"{entry.status:<8}  {entry.dtype:<4}  {shape:>10}  {entry.name}  ->  {entry.note}")
     print(", ".join(f"{count} {status}" for status, count in report.counts.items()))
 
 
-def precisions() -> str:
-    """What this processor computes with, and what precision "auto" chooses."""
-    chosen = "bfloat16" if uses_bfloat16("auto", torch.device("cpu")) else "float32"
-    return f"float32, or auto, which is {chosen} on this processor ({', '.join(instructions())})"
+def chosen_by_auto() -> str:
+    """The precision that --precision auto chooses on this machine."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return "bfloat16" if uses_bfloat16("auto", device) else "float32"
 
 
 def load_encoder(options: argparse.Namespace) -> SentenceEncoder:

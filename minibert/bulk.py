@@ -157,6 +157,8 @@ def take_up(
         warnings.warn(f"{partial} has no notes ({notes.name}): beginning again", stacklevel=3)
         return 0, 0, hashlib.sha256()
     found = read_object(notes)
+    if "quantized" not in found:  # an earlier version called it precision
+        found |= {"quantized": found.get("precision"), "precision": "float32"}
     done, size = found.get("texts"), found.get("bytes")
     # a row has a byte or more
     if not (
@@ -241,7 +243,7 @@ def calibrate_ranges(
 def read_ranges(file: Path, encoder: SentenceEncoder) -> NDArray[np.float32]:
     """The ranges that `calibrate_ranges` wrote, (2, D). Raises InputError if they are another
     model's, or are no ranges."""
-    content = read_object(file)
+    content = {"precision": "float32"} | read_object(file)  # earlier versions had no other
     for key, value in model_facts(encoder).items():
         if content.get(key) != value:
             raise InputError(

@@ -59,7 +59,7 @@ class SentenceEncoder:
     of positions. Raises InputError for settings that make no sense, or do not fit the model.
     """
 
-    _fast: nn.Module | None  # its fast copy, as long as nobody else holds the model
+    _fast: tuple[nn.Module, bool] | None  # `_fast_copy`, as long as nobody else holds the model
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class SentenceEncoder:
         keep_freed_memory()
         bert.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         encoder = cls(bert, tokenizer, folder.settings, precision=precision, **more)
-        encoder._fast = inference_copy(bert, encoder.bfloat16)  # nobody else has the model
+        encoder._fast = encoder._fast_copy()  # nobody else has the model
         return encoder
 
     @property
@@ -263,9 +263,9 @@ class SentenceEncoder:
                 row_of: dict[tuple[int, ...], int] = {}
                 rows = [row_of.setdefault(tuple(one.ids), len(row_of)) for one in tokens]
                 distinct = list(row_of)
-                model = self._fast or inference_copy(self._bert, self.bfloat16)
+                model, bfloat16 = self._fast or self._fast_copy()
                 results = compute_vectors(
-                    model, distinct, wanted, call.batch_tokens, threads, apart=self.bfloat16
+                    model, distinct, wanted, call.batch_tokens, threads, apart=bfloat16
                 )
                 vectors = np.empty((len(distinct), call.dim), dtype=np.float32)
                 for batch, computed in results:
@@ -279,6 +279,11 @@ class SentenceEncoder:
                 del tokens, rows, row_of, distinct, vectors  # before the next window is read
         if truncated.texts:
             truncated.warn(texts_done)
+
+    def _fast_copy(self) -> tuple[nn.Module, bool]:
+        """A fast copy of the model, and whether its products are in bfloat16."""
+        bfloat16 = self.bfloat16
+        return inference_copy(self._bert, bfloat16), bfloat16
 
     def _wanted(self, call: Call) -> Wanted:
         """How states become the vectors that a call asks for."""

@@ -24,8 +24,7 @@ from minibert.layout import Layout, Padded
 def embedding(rows: int, columns: int, padding_idx: int | None = None) -> nn.Embedding:
     """A table that `init_weights` or a checkpoint fills. nn.Embedding would fill it too: on the
     "meta" device, that imports 800 modules of PyTorch."""
-    table = torch.empty(rows, columns)
-    return nn.Embedding.from_pretrained(table, freeze=False, padding_idx=padding_idx)
+    return nn.Embedding.from_pretrained(torch.empty(rows, columns), False, padding_idx)
 
 
 class Embeddings(nn.Module):
@@ -111,16 +110,18 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        return self.output(self.context(x, layout))  # (*, D) -> (*, D)
+
+    def context(self, x: Tensor, layout: Layout) -> Tensor:
+        """What each token gathers from its sentence by all heads: (*, D) -> (*, D)."""
         groups = layout.groups(*self.project(x))
         contexts = [self.attend(q, k, v, mask) for (q, k, v), mask in groups]
-        context = layout.join(contexts)  # (*, H, W)
-        return self.output(context.flatten(-2))  # (*, H, W) -> (*, D)
+        return layout.join(contexts).flatten(-2)  # (*, H, W) -> (*, D)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
         """Query, key and value of each head: (*, D) -> three (*, H, W)."""
         layers, heads = (self.query, self.key, self.value), (self.num_heads, -1)
-        query, key, value = (layer(x).unflatten(-1, heads) for layer in layers)  # (*, H, W)
-        return query, key, value
+        return tuple(layer(x).unflatten(-1, heads) for layer in layers)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """Attention within each sentence of a group: three (G, L, H, W) -> (G, L, H, W)."""
@@ -152,10 +153,8 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention, then feed-forward, each with dropout, a residual sum and a norm, in this order.
-
-    The norm follows the sum ("post-norm"), as in the original (Vaswani et al. 2017, section 3.1).
-    """
+    """Attention, then feed-forward, each with dropout, a residual sum and a norm, in this order:
+    "post-norm", as in the original (Vaswani et al. 2017, section 3.1)."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()

@@ -12,24 +12,24 @@ KINDS = ("float32", "int8", "binary", "ubinary")
 
 
 def quantize(
-    vectors: NDArray[np.float32], precision: str, ranges: NDArray[np.float32] | None = None
+    vectors: NDArray[np.float32], kind: str, ranges: NDArray[np.float32] | None = None
 ) -> NDArray:
-    """Vectors in a precision: (n, D) float32 -> (n, D) or, one bit a number, (n, ceil(D / 8)).
+    """Vectors in fewer bytes: (n, D) float32 -> (n, D) or, one bit a number, (n, ceil(D / 8)).
 
     "float32": unchanged. "int8": each number becomes one of 256 steps from the lowest to the
     highest value of its dimension; values outside are clipped. These ranges, (2, D), come from a
     calibration: taken from the vectors themselves, they would change from call to call. "ubinary":
     1 for a number above 0, packed into uint8, the first number in the highest bit. "binary": the
     same minus 128, as int8.
-    Raises InputError for another precision, and for int8 without ranges of D numbers.
+    Raises InputError for another kind, and for int8 without ranges of D numbers.
     """
-    if precision == "float32":
+    if kind == "float32":
         return vectors
-    if precision in ("binary", "ubinary"):
+    if kind in ("binary", "ubinary"):
         bits = np.packbits(vectors > 0, axis=-1)
-        return bits if precision == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
-    if precision != "int8":
-        raise InputError(f"precision {precision!r} is not one of {', '.join(KINDS)}")
+        return bits if kind == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
+    if kind != "int8":
+        raise InputError(f"quantize {kind!r} is not one of {', '.join(KINDS)}")
     if ranges is None or ranges.shape != (2, vectors.shape[-1]):
         raise InputError(f"int8 needs ranges of (2, {vectors.shape[-1]}) numbers: calibrate first")
     lowest, highest = ranges.astype(np.float32)

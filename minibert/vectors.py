@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize as to_unit_length
 
 from minibert.batching import batches
+from minibert.fast.first import first_states, has_plain_last_layer
 from minibert.fast.threads import side_by_side
 from minibert.files import InputError
 from minibert.heads import pool
@@ -69,10 +70,13 @@ def compute_batch(
     """The vectors of a batch: (B, dim)."""
     layout = Packed([len(ids) for ids in batch], device)
     input_ids = torch.tensor([i for ids in batch for i in ids], device=device)  # (N)
-    hidden = model(input_ids, layout=layout)  # (N, D)
-    if wanted.skip:
-        hidden, layout = without_first(hidden, layout, wanted.skip)
-    vectors = pool(hidden, layout, wanted.pooling)  # (B, D)
+    if wanted.pooling == "cls" and not wanted.skip and has_plain_last_layer(model):
+        vectors = first_states(model, input_ids, layout)  # (B, D)
+    else:
+        hidden = model(input_ids, layout=layout)  # (N, D)
+        if wanted.skip:
+            hidden, layout = without_first(hidden, layout, wanted.skip)
+        vectors = pool(hidden, layout, wanted.pooling)  # (B, D)
     if wanted.unit_length:
         vectors = to_unit_length(vectors, dim=-1)
     vectors = vectors[:, : wanted.dim]

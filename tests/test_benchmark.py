@@ -1,21 +1,36 @@
 """The benchmark's texts, batches, FLOP and tables. Nothing is timed here."""
 
+import os
 import random
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from minibert import Bert, BertConfig
+from minibert.fast import has_arranged_products, inference_copy
 from minibert.files import InputError, write_json
 from minibert.layout import Packed
+from minibert.model import Attention
+from minibert.precision import instructions
 from minibert.tokenizer import Tokenizer
-from tools.benchmark import corpora, encode, machine, show
-from tools.benchmark.__main__ import main
-from tools.benchmark.race import Engine, Result, installed, race, ready
+from tools import int8_study
+from tools.benchmark import corpora, encode, gpu, machine, parts, profile, show, train
+from tools.benchmark import race as racing
+from tools.benchmark.__main__ import asked_for, main
+from tools.benchmark.race import Engine, Result, measurable, race, ready
+
+MODEL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "vocab_size": 50,
+}
 
 
 def result(engine: str, batch: str, *seconds: float) -> Result:
@@ -53,9 +68,14 @@ def test_a_cut_takes_the_words_that_fit_beside_cls_and_sep() -> None:
     assert corpora.cut(words, [5, 4, 4]) == ["a bb", "long", "c d"]
 
 
-def test_missing_texts_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_texts_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "rates", lambda config, threads: {"float32": 123e9})
     assert main(["encode", "--data-root", str(tmp_path)]) == 2
-    assert "seq.in" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "seq.in" in said.err
+    assert "matrix products in GFLOP/s: 123 in float32" in said.out
 
 
 def test_sorted_batches_hold_every_text_once_and_no_more_than_asked_for() -> None:
@@ -108,25 +128,55 @@ def test_ratios_are_of_rounds_and_of_the_best_batching() -> None:
 
 def test_rows_give_the_share_of_the_limit() -> None:
     ours, peer = result("minibert", "", 2.0), result("peer", "32 texts", 3.0)
-    limit = Result("matrix products", "", [{"seconds": 1.0, "done": 12_000.0, "peak_mib": 1.0}])
+    peer.precision = "bfloat16"
+    limit, half = result("matrix products", "", 0.1), result("matrix products", "", 0.05)
     for each in (ours, peer):
         each.rounds[0]["flop"] = 19_200.0  # in 2 s, where 24,000 could be
-    assert show.rows([ours, peer], limit)[1:] == [
+    assert show.rows([ours, peer], {"float32": limit, "bfloat16": half})[1:] == [
         ("minibert", "2.00", "2.00-2.00", "600", "80%", "1.00", "7"),
-        ("peer, 32 texts", "3.00", "3.00-3.00", "400", "53%", "1.50", "7"),
+        ("peer, 32 texts", "3.00", "3.00-3.00", "400", "27%", "1.50", "7"),
     ]
 
 
-@pytest.mark.parametrize("way", machine.WAYS)
+def test_the_limit_of_a_precision_is_its_fastest_way() -> None:
+    slow, fast, other = (
+        result("products", way, seconds) for way, seconds in zip("abc", (3, 1, 2), strict=True)
+    )
+    other.precision = "int8"
+    assert machine.best([slow, fast, other]) == {"float32": fast, "int8": other}
+
+
+@pytest.mark.parametrize("way", machine.WAYS["float32"])
 def test_every_way_computes_the_same_product(way: str) -> None:
     layer, x = nn.Linear(48, 80), torch.randn(200, 48)
     with torch.inference_mode():
-        torch.testing.assert_close(machine.WAYS[way](layer)(x), layer(x))
+        torch.testing.assert_close(machine.WAYS["float32"][way](layer)(x), layer(x))
+
+
+# With less, oneDNN adds up pairs of products in 16 bits, which overflow.
+vnni = pytest.mark.skipif(
+    "avx512_vnni" not in instructions() or "ONEDNN_MAX_CPU_ISA" in os.environ,
+    reason="eight-bit products are exact with VNNI only",
+)
+
+
+@vnni
+def test_eight_bit_products_are_those_of_integers() -> None:
+    layer, x = nn.Linear(48, 80), torch.randint(-127, 128, (200, 48), dtype=torch.int8)
+    weight, scales = machine.eight_bits(layer)
+    torch.testing.assert_close(weight * scales[:, None], layer.weight, rtol=0, atol=scales.max())
+    exact = x.double() @ weight.double().T
+    assert torch.equal(machine.int_mm(layer)(x), exact.int())
+    torch.testing.assert_close(machine.arranged_int8(layer)(x), (exact * scales).float())
 
 
 def test_products_that_cannot_be_trained_do_nothing() -> None:
     work = machine.matrix_products(48, 80, "cpu", "float32", seconds=0.01)
-    done = {(job, way): work(job, way)["done"] for job in machine.PRODUCTS for way in machine.WAYS}
+    done = {
+        (job, way): work(job, way)["done"]
+        for job in machine.PRODUCTS
+        for way in machine.WAYS["float32"]
+    }
     trained = [job for job, (_, trains) in machine.PRODUCTS.items() if trains]
     assert [key for key, value in done.items() if not value] == [
         (job, machine.ARRANGED) for job in trained
@@ -136,31 +186,162 @@ def test_products_that_cannot_be_trained_do_nothing() -> None:
         for job, way in (("one", "a"), ("two", "a"))
     }
     results["two"][0].rounds[0]["done"] = 0
-    assert show.products(results)[1:] == [("a", "4", "-")]
+    assert show.products(results)[1:] == [("float32, a", "4", "-")]
 
 
-def test_an_engine_with_other_vectors_is_refused_and_int8_is_not() -> None:
-    def with_cosine(name: str, cosine: float) -> Result:
-        return Result(name, "", [{"cosine": 1.0}, {"cosine": cosine}])
+def test_an_engine_with_other_vectors_is_refused_unless_it_is_a_peer_of_lower_precision() -> None:
+    def with_cosine(name: str, cosine: float, precision: str = "float32") -> Result:
+        return Result(name, "", [{"cosine": 1.0}, {"cosine": cosine}], precision)
 
-    encode.check([with_cosine("minibert", 1.0), with_cosine("peer int8", 0.96)])
+    ours = with_cosine("minibert", 1.0)
+    encode.check([ours, with_cosine("peer, int8", 0.96, "int8")])
     with pytest.raises(InputError, match=r"peer: .* 0\.99900"):
-        encode.check([with_cosine("minibert", 1.0), with_cosine("peer", 0.999)])
+        encode.check([ours, with_cosine("peer", 0.999)])
+    with pytest.raises(InputError, match=r"minibert, bfloat16: .* 0\.99900"):
+        encode.check([ours, with_cosine("minibert, bfloat16", 0.999, "bfloat16")])
 
 
-def test_what_is_not_installed_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_measured_is_named_with_the_reason(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     here = Engine("here", encode.ours, {}, packages=("numpy",))
-    assert installed([here, Engine("there", encode.ours, {}, packages=("no-such-package",))]) == [
-        here
+    there = Engine("there", encode.ours, {}, packages=("no-such-package",))
+    half = Engine("half", encode.ours, {}, precision="bfloat16")
+    monkeypatch.setattr(racing, "computes_bfloat16", lambda: False)
+    for has, reason in (
+        (["avx2"], "this processor has no avx512_bf16"),
+        (["avx2", "avx512_bf16"], "PyTorch is kept from this processor's avx512_bf16"),
+    ):
+        monkeypatch.setattr(racing, "instructions", lambda found=has: found)
+        assert measurable([here, there, half]) == [here]
+        assert capsys.readouterr().out.splitlines() == [
+            "not measured: there: package no-such-package is not installed",
+            f"not measured: half, bfloat16: {reason}",
+        ]
+    on_card = Engine("half", encode.ours, {}, precision="bfloat16", device="cuda")
+    monkeypatch.setattr(racing, "computes_bfloat16", lambda: True)
+    assert measurable([half, on_card]) == [half, on_card]
+
+
+def test_a_limited_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in machine.LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    assert "LIMITED" not in machine.described(machine.facts(1))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert "LIMITED to AVX2 by ONEDNN_MAX_CPU_ISA" in machine.described(machine.facts(1))
+
+
+def test_engines_are_chosen_by_name_and_precision() -> None:
+    def labels(engines: list[Engine], *precision: str, only: tuple[str, ...] = ()) -> list[str]:
+        options = Namespace(only=only, precision=precision)
+        return [engine.label for engine in asked_for(engines, options)]
+
+    found = encode.engines(Path(), Path(), 1)
+    assert labels(found, "float32", "bfloat16", "int8") == [
+        *("minibert", "minibert, bfloat16"),
+        *("sentence-transformers", "sentence-transformers, bfloat16"),
+        *("transformers", "transformers, bfloat16"),
+        *("onnxruntime", "onnxruntime, int8"),
+        *("OpenVINO", "OpenVINO, bfloat16"),
+        *("CTranslate2", "CTranslate2, int8"),
     ]
-    assert (
-        "not measured: there: package no-such-package is not installed" in capsys.readouterr().out
-    )
+    assert labels(found, "int8") == ["minibert", "onnxruntime, int8", "CTranslate2, int8"]
+    assert labels(found, "float32", "bfloat16", only=("OpenVINO",)) == [
+        *("minibert", "OpenVINO", "OpenVINO, bfloat16")
+    ]
+    with pytest.raises(InputError, match="--only tensorflow: the engines are minibert; sent"):
+        labels(found, "float32", only=("tensorflow",))
+
+
+def test_a_card_trains_in_bfloat16_only_and_a_cpu_in_both() -> None:
+    assert {engine.precision for engine in train.engines("newsroom", 8, "cuda")} == {"bfloat16"}
+    both = [engine.label for engine in train.engines("newsroom", 8)]
+    assert both[0] == "minibert, packed"
+    assert "transformers, grouped by length, bfloat16" in both
+
+
+def test_texts_are_encoded_as_often_as_the_job_says(tmp_path: Path) -> None:
+    job = {"texts": ["a text"], "calls": 3, "done": 4, "flop": 9}
+    write_json(tmp_path / "corpora.json", {"4 tokens": job})
+    calls = []
+
+    def one(texts: list[str], batch: str) -> encode.Vectors:
+        calls.append((texts, batch))
+        return np.ones((1, 1), np.float32)
+
+    told = encode.encode_work(one, str(tmp_path))("4 tokens", "32 texts")
+    assert calls == [(["a text"], "32 texts")] * 3
+    assert told["quickest"] <= told["seconds"]
+    assert (told["done"], told["flop"], told["cosine"]) == (4, 9, 1)
+
+
+def test_latencies_are_in_milliseconds() -> None:
+    found = result("peer", "32 texts", 0.002, 0.004, 0.003)
+    for each in found.rounds:
+        each["quickest"] = each["seconds"] / 2
+    assert show.latencies({"12 tokens, 1 thread": [found]})[1:] == [("peer", "3.00 (1.00)")]
+
+
+def test_a_profile_sorts_operations_by_kind() -> None:
+    times = {"mkldnn::_linear_pointwise": 6.0, "aten::bmm": 1.0, "aten::copy_": 2.0, "aten::t": 1.0}
+    shares = profile.by_kind(times)
+    assert [shares[kind] for kind in ("attention", "norms", profile.REST)] == [0.1, 0.0, 0.1]
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("part", parts.JOINED)
+def test_what_is_taken_apart_computes_the_same(part: str) -> None:
+    bert = Bert(BertConfig(**MODEL), pooler=False).eval()
+    input_ids, layout = torch.arange(12), Packed([5, 7])
+    fast, apart = inference_copy(bert), inference_copy(bert)
+    parts.take_apart(apart, *parts.JOINED[part], torch.float32)
+    if has_arranged_products():
+        assert [type(a) for a in fast.modules()] != [type(a) for a in apart.modules()]
+    with torch.inference_mode():
+        expected = fast(input_ids, layout=layout)
+        torch.testing.assert_close(apart(input_ids, layout=layout), expected)
+
+
+@vnni
+def test_eight_bit_layers_are_near_their_own() -> None:
+    layers, x = [nn.Linear(48, 64), nn.Linear(48, 16)], torch.randn(3, 7, 48)
+    with torch.inference_mode():
+        expected = torch.cat([layer(x) for layer in layers], dim=-1)
+        for gelu in (False, True):
+            found = int8_study.Int8Product(layers, torch.float32, gelu)(x)
+            exact = nn.functional.gelu(expected) if gelu else expected
+            torch.testing.assert_close(found, exact, rtol=0, atol=0.05)
+            assert not torch.equal(found, exact)
+
+
+def test_attention_without_padding_is_that_of_each_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PyTorch's kernel runs on a card only, so a stand-in for it is called here."""
+    varlen = pytest.importorskip("torch.nn.attention.varlen", reason="PyTorch has it since 2.10")
+
+    def of_each(
+        query: Tensor, key: Tensor, value: Tensor, starts: Tensor, _: Tensor, longest: int, __: int
+    ) -> Tensor:
+        assert starts.tolist() == [0, 5, 12]
+        assert longest == 7
+        cut = [x.split(starts.diff().tolist()) for x in (query, key, value)]
+        heads = [[x.transpose(0, 1) for x in sentence] for sentence in zip(*cut, strict=True)]
+        found = [nn.functional.scaled_dot_product_attention(*sentence) for sentence in heads]
+        return torch.cat([x.transpose(0, 1) for x in found])
+
+    monkeypatch.setattr(varlen, "varlen_attn", of_each)
+    attention, layout = Attention(BertConfig(**MODEL)).eval(), Packed([5, 7])
+    x = torch.randn(12, MODEL["hidden_size"])
+    expected = attention(x, layout)
+    attention.__class__ = gpu.VariableLengthAttention
+    torch.testing.assert_close(attention(x, layout), expected)
 
 
 def test_engines_take_turns_in_processes_of_their_own(minilm: Path, tmp_path: Path) -> None:
     write_json(
-        tmp_path / "corpora.json", {"two": {"texts": ["one text", "another"], "done": 7, "flop": 9}}
+        tmp_path / "corpora.json",
+        {"two": {"texts": ["one text", "another"], "calls": 1, "done": 7, "flop": 9}},
     )
     engine = Engine("minibert", encode.ours, {"folder": str(tmp_path), "model": str(minilm)})
     with ready([engine, engine], threads=1) as workers:

@@ -59,17 +59,15 @@ def left(folder: Path) -> list[str]:
     return sorted(name for name in os.listdir(folder) if name != "vocabulary")
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8", "binary"])
+@pytest.mark.parametrize("kind", ["float32", "int8", "binary"])
 @pytest.mark.parametrize("suffix", [".npy", ".jsonl"])
 def test_a_file_holds_what_encode_gives(
-    suffix: str, precision: str, encoder: SentenceEncoder, tmp_path: Path
+    suffix: str, kind: str, encoder: SentenceEncoder, tmp_path: Path
 ) -> None:
     whole = encoder.encode(TEXTS, prompt="a ")
-    ranges = np.stack([whole.min(0), whole.max(0)]) if precision == "int8" else None
-    expected, file = quantize(whole, precision, ranges), tmp_path / f"x{suffix}"
-    assert write_vectors(RowSettings(encoder, "a ", precision, ranges), iter(TEXTS), file) == len(
-        TEXTS
-    )
+    ranges = np.stack([whole.min(0), whole.max(0)]) if kind == "int8" else None
+    expected, file = quantize(whole, kind, ranges), tmp_path / f"x{suffix}"
+    assert write_vectors(RowSettings(encoder, "a ", kind, ranges), iter(TEXTS), file) == len(TEXTS)
     assert left(tmp_path) == [file.name]
     if suffix == ".npy":
         np.save(tmp_path / "saved.npy", expected)

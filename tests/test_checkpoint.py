@@ -38,6 +38,7 @@ from tests.training import (
     log_of,
     make_world,
     metrics_of,
+    needs_bfloat16,
     outcome,
     trained,
     weights,
@@ -133,6 +134,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "dropout": 0.2,
         "freeze": "embeddings",
     },
+    "bfloat16": {"precision": "bfloat16", "accumulate": 2, "dropout": 0.2, "epochs": 2},
     # stops at 18
     "early stopping": {
         "patience": 2,
@@ -176,6 +178,7 @@ def uninterrupted(
         ("sources", [14]),
         ("pieces", [1, 4, 5]),
         ("pieces", [6]),
+        pytest.param("bfloat16", [2, 5], marks=needs_bfloat16),
         ("early stopping", [7, 17]),
         ("early stopping", [18]),
     ],

@@ -18,22 +18,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 from torch.nn.utils.rnn import pad_sequence
 
 from minibert import Bert, BertConfig, Packed, Padded
-from minibert.fast import change_classes, inference_copy, slow_down, speed_up
-from minibert.fast.attention import FastAttention, GroupedAttention, SimilarLengths
-from minibert.fast.attention import attention as fast_attention
-from minibert.fast.dropout import FastDropout, dropout
-from minibert.fast.linear import (
-    FEW,
+from minibert.fast import arrange, change_classes, inference_copy, slow_down, speed_up, twin
+from minibert.fast.arranged import (
+    BLOCK,
+    ArrangedAttention,
+    ArrangedFeedForward,
     ArrangedLinear,
-    FastLinear,
-    convolution,
     has_arranged_products,
 )
+from minibert.fast.attention import (
+    VECTOR,
+    FastAttention,
+    GroupedAttention,
+    SimilarLengths,
+    rounded_up,
+)
+from minibert.fast.attention import attention as fast_attention
+from minibert.fast.dropout import FastDropout, dropout
+from minibert.fast.linear import FEW, FastLinear, convolution
 from minibert.layout import Layout
 from minibert.model import Attention, FeedForward, Layer, attention
+from minibert.precision import computes_bfloat16
 from tools.parity import shake
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,6 +66,9 @@ DTYPES = st.sampled_from([torch.float32, torch.float64])
 
 needs_arranged_products = pytest.mark.skipif(
     not has_arranged_products(), reason="PyTorch has no products with arranged weights here"
+)
+needs_bfloat16 = pytest.mark.skipif(
+    not computes_bfloat16(), reason="PyTorch computes no bfloat16 here"
 )
 
 
@@ -203,11 +215,13 @@ def test_in_bfloat16_fast_is_as_near_to_the_truth_as_plain(
 @pytest.mark.parametrize("bias", [None, "(G, H, L, L)", "(H, L, L)", "(1, H, L, L)", "(L)"])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("length", [1, 7, 15, 16, 17, 64, 65, 100])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_fast_attention_is_the_formula_with_and_without_a_bias(
-    length: int, masked: bool, bias: str | None, dtype: torch.dtype
+    dropout: float, length: int, masked: bool, bias: str | None, dtype: torch.dtype
 ) -> None:
     """Values within the bound; gradients, the bias's too, within it times the largest. Short and
-    long sentences take other ways, and so do masked ones."""
+    long sentences take other ways, and so do masked ones and those with dropout, in whose place is
+    a function that is not random."""
     sizes = {"G": 2, "H": 3, "L": length, "1": 1}
     inputs = [torch.randn(2, 3, length, 8, dtype=dtype) for _ in range(3)]
     if bias is not None:
@@ -218,7 +232,12 @@ def test_fast_attention_is_the_formula_with_and_without_a_bias(
     found = []
     for function in (fast_attention, attention):
         query, key, value, *more = leaves = [x.clone().requires_grad_() for x in inputs]
-        result = function(query, key, value, mask if masked else None, *more)
+        with (
+            patch("torch.nn.functional.dropout", steady),
+            patch("minibert.fast.attention.fast_dropout", steady),
+        ):
+            given = *(more or [None]), dropout
+            result = function(query, key, value, mask if masked else None, *given)
         found.append([result.detach(), *torch.autograd.grad((result * weights).sum(), leaves)])
     assert_same(*found)
 
@@ -237,6 +256,36 @@ def test_large_scores_do_not_overflow(length: int, size: float) -> None:
     (gradient,) = torch.autograd.grad((found * weights).sum(), query)
     (wanted,) = torch.autograd.grad((expected * weights).sum(), exact)
     torch.testing.assert_close(gradient.double(), wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("special", ["frozen", "hook", "backward hook", "pruned", "none"])
+def test_query_key_and_value_from_one_product_are_those_of_three(special: str) -> None:
+    """Values and gradients, also where a layer is frozen. One with a hook, or whose weight is
+    computed in each call, is called as a module."""
+    plain = shake(Attention(CONFIG), 0.2).double().eval()
+    calls: list[nn.Module] = []
+    if special == "frozen":
+        plain.key.requires_grad_(False)
+    quick = fast(plain)
+    for module in (plain, quick):
+        if special == "pruned":
+            prune.l1_unstructured(module.key, "weight", 0.5)
+        elif special == "hook":
+            module.key.register_forward_hook(lambda layer, *_: calls.append(layer))
+        elif special == "backward hook":
+            module.key.register_full_backward_hook(lambda layer, *_: calls.append(layer))
+    x, above = torch.randn(30, 24).double(), torch.randn(30, 24).double()
+    products, found = [], []
+    for module in (plain, quick):
+        given = x.clone().requires_grad_()
+        learning = [given, *(p for p in module.parameters() if p.requires_grad)]
+        with patch.object(F, "linear", wraps=F.linear) as multiplied:
+            result = module(given, Packed([9, 9, 12]))
+        products.append(multiplied.call_count)
+        found.append([result.detach(), *torch.autograd.grad(result, learning, above)])
+    assert_same(found[1], found[0])
+    assert products == [4, 2 if special in ("frozen", "none") else 4]
+    assert calls == ([plain.key, quick.key] if "hook" in special else [])
 
 
 class WithDistance(Attention):
@@ -304,12 +353,14 @@ def operands(
     return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
 
 
-def linear(kind: type[nn.Linear], weight: Tensor, bias: Tensor) -> nn.Linear:
+def linear(
+    kind: type[nn.Linear], weight: Tensor, bias: Tensor, dtype: torch.dtype = torch.float32
+) -> nn.Linear:
     layer = nn.Linear(weight.size(1), weight.size(0), dtype=weight.dtype)
     layer.weight.data, layer.bias.data = weight.detach(), bias.detach()
     change_classes(layer, {nn.Linear: kind})
     if isinstance(layer, ArrangedLinear):
-        layer.arrange()
+        layer.arrange(dtype)
     return layer
 
 
@@ -377,6 +428,60 @@ def test_a_tokens_bits_do_not_depend_on_its_batch_in_an_arranged_product(
         assert torch.equal(layer(x[start : start + count]), whole[start : start + count])
 
 
+@needs_arranged_products
+@pytest.mark.parametrize("tokens", [1, 2, 15, 300])
+@torch.inference_mode()
+def test_what_is_joined_has_the_bits_of_what_is_apart(tokens: int) -> None:
+    """Query, key and value from one product, and GELU within its product, in float32."""
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=50, num_hidden_layers=1, max_position_embeddings=100)
+    apart = shake(Bert(config, pooler=False), 0.02).eval()
+    together, x = twin(apart), torch.randn(tokens, config.hidden_size)
+    change_classes(together, {Attention: FastAttention})
+    change_classes(apart, {Attention: FastAttention, nn.Linear: ArrangedLinear})
+    arrange(together, torch.float32)
+    for part in apart.modules():
+        if isinstance(part, ArrangedLinear):
+            part.arrange(torch.float32)
+    (one,), (other,) = together.layers, apart.layers
+    assert isinstance(one.attention, ArrangedAttention)
+    assert isinstance(one.feed_forward, ArrangedFeedForward)
+    assert all(map(torch.equal, one.attention.project(x), other.attention.project(x)))
+    assert torch.equal(one.feed_forward(x), other.feed_forward(x))
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("tokens", [(1,), (3, 50), (BLOCK,), (1000,)])
+@SIZES
+@torch.inference_mode()
+def test_a_bfloat16_product_rounds_what_is_multiplied_and_what_comes_out(
+    inputs: int, outputs: int, tokens: tuple[int, ...]
+) -> None:
+    """The same product of rounded numbers in float64 is off by a rounding of the result, and by
+    the float32 sums within. Sums of bfloat16 numbers would be off by more."""
+    x, weight, bias = operands(tokens, inputs, outputs)
+    found = linear(ArrangedLinear, weight, bias, torch.bfloat16)(x)
+    x, weight, bias = (given.bfloat16().double() for given in (x, weight, bias))
+    exact = F.linear(x, weight, bias)
+    sums = F.linear(x.abs(), weight.abs(), bias.abs())
+    assert found.dtype == torch.float32
+    assert ((found - exact).abs() <= 2**-8 * exact.abs() + (inputs + 1) * 2**-23 * sums).all()
+
+
+@needs_bfloat16
+@SIZES
+@torch.inference_mode()
+def test_a_tokens_bits_do_not_depend_on_its_batch_in_a_bfloat16_product(
+    inputs: int, outputs: int
+) -> None:
+    """Nor on where it stands in its block."""
+    x, weight, bias = operands((1030,), inputs, outputs)
+    layer = linear(ArrangedLinear, weight, bias, torch.bfloat16)
+    whole = layer(x)
+    for start, count in ((7, 1), (7, 2), (11, 16), (1, 64), (9, 300), (0, 1024), (3, BLOCK)):
+        assert torch.equal(layer(x[start : start + count]), whole[start : start + count])
+
+
 @pytest.mark.parametrize("tokens", [(0,), (1,), (3, 5), (FEW,), (1000,)])
 @FAST_LINEAR
 @SIZES
@@ -396,6 +501,24 @@ def test_a_part_of_a_larger_tensor_is_multiplied_too(
 def test_other_dtypes_are_pytorchs_own_products(dtype: torch.dtype) -> None:
     x, weight, bias = operands((200,), 24, 72, dtype)
     assert torch.equal(linear(FastLinear, weight, bias)(x), F.linear(x, weight, bias))
+
+
+def test_under_autocast_products_are_pytorchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minibert.fast.linear.convolution", None)
+    x, weight, bias = operands((200,), 24, 72)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = linear(FastLinear, weight, bias)(x), F.linear(x, weight, bias)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, expected)
+
+
+def test_groups_are_padded_to_few_lengths() -> None:
+    """All lengths up to BERT's 512 have 16 between them."""
+    for length in range(1, 513):
+        padded = rounded_up(length)
+        assert padded % VECTOR == 0
+        assert length <= padded < max(1.25 * length, length + VECTOR)
+    assert len(set(map(rounded_up, range(1, 513)))) == 16
 
 
 # Dropout
@@ -471,14 +594,20 @@ def classes(module: nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("capability", "expected"),
-    [("AVX512", "FastLinear"), ("AVX2", "Linear"), ("DEFAULT", "Linear")],
+    ("capability", "amx", "expected"),
+    [
+        ("AVX512", False, "FastLinear"),
+        ("AVX512", True, "Linear"),
+        ("AVX2", False, "Linear"),
+        ("DEFAULT", False, "Linear"),
+    ],
 )
 def test_speed_up_changes_classes_and_slow_down_changes_them_back(
-    monkeypatch: pytest.MonkeyPatch, capability: str, expected: str
+    monkeypatch: pytest.MonkeyPatch, capability: str, amx: bool, expected: str
 ) -> None:
     """Parameters, their names, hooks and modes stay, and the repr says what the module is."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     bert = Bert(CONFIG).train()
     bert.layers[1].eval()
     hooks: list[nn.Module] = []
@@ -507,8 +636,9 @@ def test_an_inference_copy_says_so_and_leaves_the_model_alone() -> None:
     before, parameters = repr(bert), dict(bert.named_parameters())
     copied = inference_copy(bert)
     assert repr(bert) == before
-    assert "FastAttention(" in repr(copied)
-    assert ("ArrangedLinear(" in repr(copied)) is has_arranged_products()
+    for name in ("ArrangedLinear(", "ArrangedAttention(", "ArrangedFeedForward("):
+        assert (name in repr(copied)) is has_arranged_products()
+    assert ("FastAttention(" in repr(copied)) is not has_arranged_products()
     assert isinstance(copied.layers[0].attention, FastAttention)
     after = dict(copied.named_parameters())
     assert list(after) == list(parameters)

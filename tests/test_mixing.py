@@ -20,10 +20,12 @@ from minibert.files import InputError
 from tests.training import (
     World,
     assemble_exact,
+    assert_near,
     assert_same,
     every_kind,
     log_of,
     make_world,
+    needs_bfloat16,
     step,
     write_json_lines,
 )
@@ -117,6 +119,27 @@ def test_every_kind_accumulates_exactly(world: World, tmp_path: Path) -> None:
     accumulated, found = step(parts, chunks(items))
     assert_same(accumulated, whole, 1e-12)
     assert found.counts == pytest.approx(expected.counts, rel=1e-12)
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("data", ["sentences", "pairs"])
+def test_gradients_in_bfloat16_are_near_float32s_and_add_up(world: World, data: str) -> None:
+    """A bfloat16 has a relative error of up to 2^-9. Several rounded products follow each other, so
+    the gradient is off float32's by up to 2^-6 of its norm. Other batches of the same step round
+    elsewhere, by up to 2^-7."""
+    folder = getattr(world, data)
+    exact = assemble(world.settings(folder, dropout=0.0))
+    rounded = assemble(world.settings(folder, dropout=0.0, precision="bfloat16"))
+    items = exact.sources[0]
+    expected, _ = step(exact, [items])
+    whole, losses = step(rounded, [items])
+    accumulated, found = step(rounded, chunks(items))
+    with pytest.raises(AssertionError):
+        assert_near(whole, expected, 2**-11)  # else nothing was rounded
+    assert_near(whole, expected, 2**-6)
+    assert_near(accumulated, whole, 2**-7)
+    assert found.counts == losses.counts
+    assert found.sums == pytest.approx(losses.sums, rel=2**-7)
 
 
 def test_batches_without_a_target_do_not_count(world: World, patchy: Path) -> None:

@@ -19,16 +19,16 @@ def vectors() -> np.ndarray:
     return vectors
 
 
-@pytest.mark.parametrize("precision", KINDS)
-def test_as_sentence_transformers(precision: str, vectors: np.ndarray) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_as_sentence_transformers(kind: str, vectors: np.ndarray) -> None:
     peers = pytest.importorskip("sentence_transformers.util")
     ranges = find_ranges([vectors[50:100], vectors[100:101], vectors[101:]])
     assert np.array_equal(ranges, np.stack([vectors[50:].min(0), vectors[50:].max(0)]))
-    expected = peers.quantize_embeddings(vectors, precision, ranges=ranges)
-    found = quantize(vectors, precision, ranges)
+    expected = peers.quantize_embeddings(vectors, kind, ranges=ranges)
+    found = quantize(vectors, kind, ranges)
     assert found.dtype == expected.dtype
     assert np.array_equal(found, expected)
-    assert quantize(vectors[:0], precision, ranges).shape == expected[:0].shape
+    assert quantize(vectors[:0], kind, ranges).shape == expected[:0].shape
 
 
 def test_int8_clips_and_nearly_keeps_cosines(vectors: np.ndarray) -> None:
@@ -48,7 +48,7 @@ def test_what_is_refused(vectors: np.ndarray) -> None:
         ):
             quantize(vectors, "int8", ranges)
     with pytest.raises(
-        InputError, match="precision 'int4' is not one of float32, int8, binary, ubinary"
+        InputError, match="quantize 'int4' is not one of float32, int8, binary, ubinary"
     ):
         quantize(vectors, "int4")
     with pytest.raises(InputError, match="a calibration needs texts, and there are none"):

@@ -55,13 +55,14 @@ from torch import Tensor
 
 from minibert.config import BertConfig
 from minibert.encoder import SentenceEncoder
-from minibert.fast import inference_copy, speed_up
+from minibert.fast import arrange, change_classes, inference_copy, speed_up, twin
+from minibert.fast.attention import FastAttention
 from minibert.fast.attention import attention as fast_attention
 from minibert.fast.linear import convolution
 from minibert.fast.rows import InRows
 from minibert.heads import POOLINGS, SentenceHead, SpanHead, TokenHead
 from minibert.layout import Packed, Padded
-from minibert.model import Bert, attention
+from minibert.model import Attention, Bert, attention
 from minibert.pretraining import BertForPreTraining, fill_masks
 from minibert.tokenizer import Tokenizer, Tokens
 from train.batches import Item, collate
@@ -142,11 +143,15 @@ def exercise_minibert() -> None:
             BertForPreTraining(CONFIG)(input_ids, layout=layout)
     query, key, value = torch.randn(3, SIZES["B"], SIZES["H"], SIZES["S"], SIZES["W"])
     bias = torch.randn(SIZES["H"], SIZES["S"], SIZES["S"])
+    half = torch.randn(SIZES["B"], SIZES["H"], 20, SIZES["W"], dtype=torch.bfloat16)
+    fast_attention(half, half, half)
     for function in (attention, fast_attention):
         for seen in (None, mask):
             function(query, key, value, seen, bias)
             function(query, key, value, seen, bias, dropout=0.1)
             function(query.double(), key.double(), value.double(), seen)
+            half = query.bfloat16().requires_grad_()
+            function(half, half, half, seen, bias.bfloat16())
     for tokens in ((SIZES["B"], SIZES["S"]), (SIZES["N"],)):
         convolution(
             torch.randn(*tokens, SIZES["D"]),
@@ -155,6 +160,7 @@ def exercise_minibert() -> None:
         )
     with torch.inference_mode():
         inference_copy(Bert(CONFIG))(ids[mask], layout=Packed(LENGTHS))
+        exercise_arranged(ids[mask])
         with patch.dict(SIZES, S=max(LENGTHS)):  # the rows are as long as the longest sentence
             InRows(Bert(CONFIG))(ids[mask], layout=Packed(LENGTHS))
     words = [f"w{i}" for i in range(SIZES["V"])]
@@ -164,9 +170,27 @@ def exercise_minibert() -> None:
         tokenizer = Tokenizer.from_folder(Path(folder))
     texts = [" ".join(words[: length - 2]) for length in (11, 9, 7, 5)]  # and [CLS] and [SEP]
     SentenceEncoder(Bert(CONFIG), tokenizer).encode(texts)
+    SentenceEncoder(Bert(CONFIG), tokenizer, pooling="cls").encode(texts)
     with patch.dict(SIZES, B=1):
         text = " ".join(["[MASK]", "[MASK]", *words[: SIZES["S"] - 4]])
         fill_masks(BertForPreTraining(CONFIG), tokenizer, text, top=1)
+
+
+def exercise_arranged(input_ids: Tensor) -> None:
+    """Both precisions on any processor: plain products stand in for oneDNN's."""
+
+    def multiply(x: Tensor, weight: Tensor, bias: Tensor, *_: Any) -> Tensor:
+        return torch.nn.functional.linear(x, weight, bias)
+
+    with (
+        patch.object(torch.ops.mkldnn, "_reorder_linear_weight", lambda weight, _: weight),
+        patch.object(torch.ops.mkldnn, "_linear_pointwise", multiply),
+    ):
+        for dtype in (torch.float32, torch.bfloat16):
+            fast = twin(Bert(CONFIG))
+            change_classes(fast, {Attention: FastAttention})
+            arrange(fast, dtype)
+            fast(input_ids, layout=Packed(LENGTHS))
 
 
 def exercise_train() -> None:

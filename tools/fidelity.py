@@ -2,7 +2,8 @@
 here, in one table.
 
 First what others recorded (tools/golden.py), then peers run side by side with us. Texts are
-newsroom's, so it runs anywhere. Only a claim whose model or peer is not on this machine is not run.
+newsroom's, so it runs anywhere. Only a claim whose model or peer is not on this machine, or whose
+precision the processor lacks, is not run.
 The exit status is 1 if any other claim does not hold, or ends in an error.
 """
 
@@ -26,6 +27,7 @@ from minibert.encoder import SentenceEncoder
 from minibert.files import replacing
 from minibert.formats.hub import MINILM
 from minibert.model import Bert
+from minibert.precision import computes_bfloat16, processor
 from tools.golden import RECORDS, MissingWeightsError, encoder, folder_of
 from tools.parity import (
     Batch,
@@ -64,10 +66,14 @@ PACKAGES = ("torch", "transformers", "sentence-transformers", "tokenizers")
 PEERS = ("transformers", "sentence_transformers")
 
 
+class NoBfloat16Error(Exception):
+    """PyTorch does not multiply in bfloat16 on this processor."""
+
+
 @dataclass(frozen=True)
 class Claim:
     """That a difference is within a tolerance. `measure` raises MissingWeightsError if the model
-    is not on this machine."""
+    is not on this machine, and NoBfloat16Error if the processor cannot compute it."""
 
     claim: str
     reference: str
@@ -108,7 +114,7 @@ def check(claim: Claim) -> Result:
     print(claim.claim, file=sys.stderr)
     try:
         return Result(claim, claim.measure())
-    except MissingWeightsError as error:
+    except (MissingWeightsError, NoBfloat16Error) as error:
         return Result(claim, missing=str(error))
     except ModuleNotFoundError as error:
         if error.name in PEERS:
@@ -214,17 +220,31 @@ def pretraining_difference() -> float:
         return worst(head_differences(number, Path(folder)) for number in range(10))
 
 
-def vector_difference() -> float:
+@cache
+def our_vectors(precision: str = "float32") -> Tensor:
+    encoder = SentenceEncoder.from_pretrained(minilm()[0], device="cpu", precision=precision)
+    return torch.from_numpy(encoder.encode(texts(), truncation="silent"))
+
+
+@cache
+def their_vectors() -> Tensor:
     from sentence_transformers import SentenceTransformer
 
-    folder = minilm()[0]
-    expected = SentenceTransformer(str(folder), device="cpu").encode(
-        texts(), convert_to_tensor=True
-    )
-    found = SentenceEncoder.from_pretrained(folder, device="cpu").encode(
-        texts(), truncation="silent"
-    )
-    return worst(differences([torch.from_numpy(found)], [expected]))
+    peer = SentenceTransformer(str(minilm()[0]), device="cpu")
+    return peer.encode(texts(), convert_to_tensor=True)
+
+
+def vector_difference() -> float:
+    return worst(differences([our_vectors()], [their_vectors()]))
+
+
+def bfloat16_distance(float32_vectors: Callable[[], Tensor]) -> float:
+    """1 - the lowest cosine of vectors with products in bfloat16 to others of the same texts."""
+    if not computes_bfloat16():
+        raise NoBfloat16Error(f"PyTorch does not multiply in bfloat16 here: {processor()}")
+    # In float64: 1 - 0.9999 would have three digits in float32.
+    pairs = our_vectors("bfloat16").double(), float32_vectors().double()
+    return 1 - torch.cosine_similarity(*pairs).min().item()
 
 
 def round_trip_difference() -> float:
@@ -332,7 +352,7 @@ def live_claims() -> list[Claim]:
             "MiniLM in a SentenceEncoder, packed: hidden states, any layer",
             "transformers.BertModel",
             # where linear layers are convolutions, sums are added up in another order: see
-            # minibert/linear.py
+            # minibert/fast/linear.py
             2e-5,
             lambda: worst(state_differences(packed=True, fast=True)),
         ),
@@ -343,6 +363,18 @@ def live_claims() -> list[Claim]:
             look_difference,
         ),
         Claim("MiniLM: sentence vectors", "sentence_transformers", 1e-6, vector_difference),
+        Claim(
+            "MiniLM, precision bfloat16: sentence vectors, 1 - lowest cosine",
+            "minibert, float32",
+            1e-4,
+            partial(bfloat16_distance, our_vectors),
+        ),
+        Claim(
+            "MiniLM, precision bfloat16: sentence vectors, 1 - lowest cosine",
+            "sentence_transformers",
+            1e-4,
+            partial(bfloat16_distance, their_vectors),
+        ),
         Claim(
             "MiniLM: vectors after ours -> theirs -> ours",
             "sentence_transformers",

@@ -1,166 +1,146 @@
-"""What eight-bit weights and activations would save, and what they would cost.
+"""Whether products of eight-bit numbers would be clearly better than those in bfloat16.
 
-    python -m tools.int8_study --data snips
+    python -m tools.int8_study
 
-It prints for each of PyTorch's eight-bit products on a CPU: the time beside float32's; whether
-PyTorch calls it deprecated; and how near the vectors stay to float32's, with all of MiniLM's linear
-layers replaced. With --run it also prints the metrics of a fine-tuned run of that data. The result
-is the reason why the library has no int8 products.
+MiniLM encodes the benchmark's texts in float32, in bfloat16, with eight-bit products, and with
+eight-bit products but for the feed-forward's second one, which is then computed in bfloat16. Each
+token and each output channel has a scale. The weights are rounded and arranged once. The encoders
+take turns in one process, with one thread.
+
+On a processor without VNNI, oneDNN adds up pairs of eight-bit products in 16 bits, which overflow:
+the cosines show that. RESULTS.md says what follows from the printed result.
 """
 
 import argparse
+import statistics
 import sys
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minibert.encoder import SentenceEncoder
+from minibert.fast import arranged
+from minibert.fast.arranged import Product
 from minibert.files import InputError
-from train.batches import prepare
-from train.evaluation import measure, predict
-from train.load import load_data
-from train.report import shown, table
-from train.saved import load_run
-from train.settings import Settings
+from minibert.precision import computes_bfloat16
+from tools.benchmark import machine
+from tools.benchmark.corpora import corpora
+from train.report import table
 
 
-class DynamicLinear(nn.Module):
-    """A linear layer by PyTorch's dynamic eight-bit kernel, which has a scale for each output
-    channel's weights and one scale for all activations.
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one kind of products."""
 
-    by_token: divide each token by its largest value before the kernel, and multiply by it after.
-    """
+    name: str
+    over_float32: float  # its time over float32's
+    over_bfloat16: float | None  # None where the processor has no bfloat16
+    cosine: float  # the lowest one to float32's vectors
 
-    def __init__(self, linear: nn.Linear, by_token: bool) -> None:
-        super().__init__()
-        weight = linear.weight.detach()
-        scales = weight.abs().amax(1) / 127  # (out)
-        zeros = torch.zeros(len(scales), dtype=torch.int64)
-        quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
-        self.packed = torch.ops.quantized.linear_prepack(quantized, None)
-        self.bias, self.by_token = linear.bias, by_token
+    def cells(self) -> tuple[str, ...]:
+        over = "-" if self.over_bfloat16 is None else f"{self.over_bfloat16:.2f}"
+        return self.name, f"{self.over_float32:.2f}", over, f"{self.cosine:.5f}"
 
-    def forward(self, x: Tensor) -> Tensor:
-        largest = x.abs().amax(-1, keepdim=True).clamp(min=1e-12) if self.by_token else 1.0
-        return (
-            torch.ops.quantized.linear_dynamic(x / largest, self.packed, reduce_range=True)
-            * largest
-            + self.bias
+
+class Int8Product:
+    """`arranged.Product` with eight-bit tokens and weights, by oneDNN. Its result is float32."""
+
+    def __init__(self, layers: Sequence[nn.Linear], dtype: torch.dtype, gelu: bool = False) -> None:
+        joined = nn.Linear(layers[0].in_features, sum(layer.out_features for layer in layers))
+        joined.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]))
+        self.multiply = machine.arranged_int8(joined)
+        self.bias = torch.cat([layer.bias.detach() for layer in layers])  # (O)
+        self.gelu = gelu
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(*, I) -> (*, O)"""
+        rows = x.flatten(0, -2).float()  # (*, I) -> (T, I)
+        scales = rows.abs().amax(-1, keepdim=True).clamp(min=1e-12) / 127  # (T, 1)
+        products = self.multiply((rows / scales).round_().to(torch.int8))  # (T, O)
+        products = torch.addcmul(self.bias, products, scales).unflatten(0, x.shape[:-1])  # (*, O)
+        return F.gelu(products) if self.gelu else products
+
+
+def higher_where_it_narrows(
+    layers: Sequence[nn.Linear], dtype: torch.dtype, gelu: bool = False
+) -> Product | Int8Product:
+    """Feed-forward's second product in bfloat16, if the processor has it; eight bits elsewhere."""
+    if layers[0].in_features > layers[0].out_features:
+        return Product(layers, torch.bfloat16 if computes_bfloat16() else torch.float32, gelu)
+    return Int8Product(layers, dtype, gelu)
+
+
+def encoders() -> dict[str, SentenceEncoder]:
+    """MiniLM by each kind of products, float32 first."""
+    load = partial(SentenceEncoder.from_pretrained, "minilm", device="cpu")
+    found = {"float32": load()}
+    if computes_bfloat16():
+        found["bfloat16"] = load(precision="bfloat16")
+    with patch.object(arranged, "Product", Int8Product):
+        found["int8"] = load()
+    with patch.object(arranged, "Product", higher_where_it_narrows):
+        found["int8, one product higher"] = load()
+    return found
+
+
+def compared(texts: list[str], rounds: int, found: Mapping[str, SentenceEncoder]) -> list[Row]:
+    """Let the encoders take turns. A time over another is the median of the rounds' ratios; a first
+    round warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in found}
+    vectors = {}
+    for _ in range(rounds + 1):
+        for name, encoder in found.items():
+            start = time.perf_counter()
+            vectors[name] = encoder.encode(texts, normalize=True, truncation="silent")
+            seconds[name].append(time.perf_counter() - start)
+
+    def ratio(name: str, other: str) -> float:
+        pairs = zip(seconds[name][1:], seconds[other][1:], strict=True)
+        return statistics.median(a / b for a, b in pairs)
+
+    return [
+        Row(
+            name,
+            ratio(name, "float32"),
+            ratio(name, "bfloat16") if "bfloat16" in found else None,
+            float((vectors[name] * vectors["float32"]).sum(1).min()),
         )
+        for name in found
+    ]
 
 
-def replace_linears(module: nn.Module, by_token: bool) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, nn.Linear):
-            setattr(module, name, DynamicLinear(child, by_token))
-        else:
-            replace_linears(child, by_token)
-
-
-def seconds(work: Callable[[], object], times: int = 10) -> float:
-    """The shortest of some repetitions."""
-    work()
-    found = []
-    for _ in range(times):
-        start = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - start)
-    return min(found)
-
-
-def products() -> str:
-    """The time of each eight-bit product over float32's: 1024 tokens, MiniLM's feed-forward."""
-    x, weight = torch.randn(1024, 384), torch.randn(1536, 384)
-    x8, weight8 = (torch.randint(-127, 128, y.shape, dtype=torch.int8) for y in (x, weight))
-    linear = nn.Linear(384, 1536)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        dynamic = DynamicLinear(linear, by_token=False)
-    deprecated = any("deprecated" in str(warning.message) for warning in caught)
-    plain = seconds(lambda: F.linear(x, weight))
-    with torch.inference_mode():
-        rows = [
-            ("product", "time / float32", "PyTorch says"),
-            (
-                "torch._int_mm",
-                f"{seconds(lambda: torch._int_mm(x8, weight8.t()), 2) / plain:.2f}",
-                "",
-            ),
-            (
-                "torch.ops.quantized.linear_dynamic",
-                f"{seconds(lambda: dynamic(x)) / plain:.2f}",
-                "deprecated" if deprecated else "",
-            ),
-        ]
-    return table(rows)
-
-
-def vectors(texts: list[str]) -> str:
-    """Speed and lowest cosine to float32 of MiniLM with eight-bit linear layers."""
-    encoder = SentenceEncoder.from_pretrained("minilm", device="cpu")
-    reference = encoder.encode(texts, truncation="silent")
-    plain = seconds(lambda: encoder.encode(texts, truncation="silent"), 3)
-    rows = [("activations", "lowest cosine", "mean cosine", "float32's time / its time")]
-    for by_token in (False, True):
-        small = SentenceEncoder.from_pretrained("minilm", device="cpu")
-        replace_linears(small.bert, by_token)
-        found = small.encode(texts, truncation="silent")
-        taken = seconds(lambda encoder=small: encoder.encode(texts, truncation="silent"), 3)  # type: ignore[misc]
-        cosines = (
-            (found * reference).sum(1)
-            / np.linalg.norm(found, axis=1)
-            / np.linalg.norm(reference, axis=1)
-        )
-        scale = "a scale a token" if by_token else "one scale a batch"
-        rows.append(
-            (scale, f"{cosines.min():.4f}", f"{cosines.mean():.4f}", f"{plain / taken:.2f}")
-        )
-    return table(rows)
-
-
-def metrics(folder: Path, data: str) -> str:
-    """The test metrics of a fine-tuned run, with an encoder in float32 and in eight bits."""
-    lines = []
-    for name, by_token in (
-        ("float32", None),
-        ("one scale a batch", False),
-        ("a scale a token", True),
-    ):
-        run = load_run(folder)
-        if by_token is not None:
-            replace_linears(run.model.bert, by_token)
-        examples = load_data(Settings(data=(data,)), lambda _: None)[0].splits["test"]
-        items = prepare(examples, run.encoder.tokenizer, run.tasks)
-        found = measure(run.tasks, items, predict(run.model, run.tasks, items))
-        lines.append(f"{name:<18} {shown(found, run.tasks)}")
-    return "\n".join(lines)
+def report(corpus: str, rows: Sequence[Row]) -> str:
+    """The table of a corpus."""
+    header = (corpus, "time / float32", "time / bfloat16", "lowest cosine")
+    return f"\n{table([header, *(row.cells() for row in rows)])}"
 
 
 def main() -> int:
     """Measure, and print; the exit status is 0, or 2 for input that cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m tools.int8_study", description=__doc__)
     parser.add_argument(
-        "--data", default="newsroom", help="whose texts are encoded: as of train.run"
+        "--data-root",
+        type=Path,
+        metavar="FOLDER",
+        help="real texts, a folder with snips/ and tweeteval/ (default: made from newsroom)",
     )
-    parser.add_argument("--count", type=int, default=2000, help="how many of them (2000)")
-    parser.add_argument("--run", type=Path, help="a finished run of that data")
+    parser.add_argument("--count", type=int, default=300, help="texts of a corpus (300)")
+    parser.add_argument("--rounds", type=int, default=3, help="of turns (3)")
     options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(machine.described(machine.facts(1)))
     try:
-        splits = load_data(Settings(data=(options.data,)), lambda _: None)[0].splits
-        texts = [example.text for split in splits.values() for example in split][-options.count :]
-        threads = torch.get_num_threads()
-        print(
-            f"torch {torch.__version__}, {threads} threads, {len(texts)} texts of {options.data}\n"
-        )
-        print(products(), vectors(texts), sep="\n\n")
-        if options.run:
-            print("\n" + metrics(options.run, options.data))
+        found = encoders()
+        texts = corpora(found["float32"].tokenizer, options.data_root, options.count)
+        for corpus, of_corpus in texts.items():
+            print(report(corpus, compared(of_corpus, options.rounds, found)), flush=True)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

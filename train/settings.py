@@ -239,8 +239,8 @@ class Settings:
     device: str = option("auto", "cpu, cuda, or auto: cuda where there is one")
     precision: str = option(
         "float32",
-        "of products in training: bfloat16 under autocast, with weights in float32; auto: bfloat16 "
-        "where the processor computes with it",
+        "of products in training, by autocast, with weights in float32; auto: bfloat16 where the "
+        "processor computes with it. Evaluation and prediction are in float32 always",
         choices=PRECISIONS,
     )
     overfit_batch: int = option(

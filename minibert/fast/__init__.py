@@ -2,19 +2,21 @@
 
 | what                        | faster where                        | saves                      |
 | --------------------------- | ----------------------------------- | -------------------------- |
-| linear.FastLinear           | training, AMD with AVX-512          | up to half of a product    |
+| linear.FastLinear           | float32 training, AMD with AVX-512  | up to half of a product    |
 | arranged.ArrangedLinear     | inference, AVX2 and AVX-512         | up to half of a product    |
 | arranged.ArrangedAttention  | the same                            | two calls of three         |
 | arranged.ArrangedFeedForward| the same                            | two passes over F numbers  |
+| first.first_states          | everywhere, vectors of [CLS]        | most of the last layer     |
 | attention.FastAttention     | inference on a CPU                  | 6 % of short texts         |
-| attention.GroupedAttention  | training, and on a GPU              | calls: a dozen become two  |
+| attention.GroupedAttention  | training, and on a GPU              | 2 products of 3, 10 calls  |
 | dropout.FastDropout         | training on a CPU                   | a tenth of a step          |
 | threads.side_by_side        | encoding on several cores           | 11 % on two cores          |
 | memory.keep_freed_memory    | Linux with glibc                    | up to a fifth of a layer   |
 
 `python -m tools.benchmark products` measures the products, `encode`, `train` and `gpu` the rest;
 RESULTS.md has the figures of each processor. Each of them computes the same function as its plain
-twin: tests/test_fast.py holds values and gradients, tests/test_threads.py the threads.
+twin: tests/test_fast.py holds values and gradients, tests/test_first.py the first tokens, and
+tests/test_threads.py the threads.
 
 Importing this package installs nothing. A fast module is the plain object with another class, which
 its repr shows. Parameters, hooks, names and modes stay as they were.
@@ -31,13 +33,12 @@ from minibert.fast.arranged import (
     ArrangedAttention,
     ArrangedFeedForward,
     ArrangedLinear,
-    can_be_joined,
     has_arranged_products,
 )
 from minibert.fast.attention import FastAttention, GroupedAttention
 from minibert.fast.autocast import InBfloat16
 from minibert.fast.dropout import FastDropout
-from minibert.fast.linear import FastLinear, has_avx512
+from minibert.fast.linear import FastLinear, can_be_joined, has_fast_convolutions
 from minibert.fast.rows import InRows
 from minibert.model import Attention, Bert, FeedForward
 
@@ -51,7 +52,9 @@ def speed_up(module: nn.Module) -> None:
     `torch.ao.quantization.quantize_dynamic` looks for nn.Linear itself: `slow_down` comes before.
     """
     classes: Classes = {Attention: GroupedAttention, nn.Dropout: FastDropout}
-    change_classes(module, {**classes, nn.Linear: FastLinear} if has_avx512() else classes)
+    if has_fast_convolutions():
+        classes = {**classes, nn.Linear: FastLinear}
+    change_classes(module, classes)
 
 
 def slow_down(module: nn.Module) -> None:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from minibert.fast.attention import FastAttention
-from minibert.fast.linear import FastLinear, capability
+from minibert.fast.linear import capability
 from minibert.model import FeedForward
 
 BLOCK = 128  # rows of a bfloat16 product
@@ -66,18 +66,6 @@ class Product:
         )
 
 
-def can_be_joined(layer: nn.Module) -> bool:
-    """Whether a layer is nothing but its weight and bias: PyTorch's own class, without a hook, and
-    without a weight that something computes in each call, as pruning does."""
-    return (
-        type(layer) in (nn.Linear, FastLinear)
-        and not layer._forward_pre_hooks
-        and not layer._forward_hooks
-        and isinstance(layer.weight, nn.Parameter)
-        and isinstance(layer.bias, nn.Parameter)
-    )
-
-
 class ArrangedLinear(nn.Linear):
     """nn.Linear with an arranged copy of its weight. Its result is float32 in every precision."""
 
@@ -101,13 +89,12 @@ class ArrangedAttention(FastAttention):
     def arrange(self, dtype: torch.dtype) -> None:
         self.projection = Product([self.query, self.key, self.value], dtype)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
         if torch.is_autocast_enabled("cpu"):
             return super().project(x)
         heads = 3 * self.num_heads, -1
-        projected = self.projection(x).unflatten(-1, heads)  # (*, 3 * D) -> (*, 3 * H, W)
-        query, key, value = projected.chunk(3, dim=-2)  # (*, H, W)
-        return query, key, value
+        projected = self.projection(x).unflatten(-1, heads)  # (*, D) -> (*, 3 * H, W)
+        return projected.chunk(3, dim=-2)
 
 
 class ArrangedFeedForward(FeedForward):
@@ -121,4 +108,5 @@ class ArrangedFeedForward(FeedForward):
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_autocast_enabled("cpu"):
             return super().forward(x)
-        return self.output(self.expansion(x))  # (*, D) -> (*, F) -> (*, D)
+        x = self.expansion(x)  # (*, D) -> (*, F)
+        return self.output(x)  # (*, F) -> (*, D)

@@ -4,7 +4,8 @@ F.linear multiplies float32 matrices by MKL, whose AVX-512 kernels run on Intel'
 F.conv2d multiplies by oneDNN, whose kernels run on all. How much that saves depends on the
 processor; `python -m tools.benchmark products` measures it (figures in RESULTS.md). `FastLinear` is
 for training: it computes a convolution of width one, which is the same function, its backward pass
-included. What inference does with oneDNN is in arranged.py.
+included. In bfloat16 F.linear multiplies by oneDNN too, and nothing is left to save. What inference
+does with oneDNN is in arranged.py.
 
 oneDNN rounds a little more than MKL: it adds up the products of a sum one after the other, where
 MKL adds up blocks of them. Where a hidden state of MiniLM reaches 10, it is off transformers' by up
@@ -20,9 +21,11 @@ from torch.nn import functional as F
 FEW = 128  # tokens; for fewer, arranging the weights in each call takes longer than oneDNN saves
 
 
-def has_avx512() -> bool:
-    """Whether PyTorch computes with AVX-512 and oneDNN here. With less, MKL is as fast."""
-    return torch.backends.mkldnn.is_available() and capability() == "AVX512"
+def has_fast_convolutions() -> bool:
+    """Whether oneDNN is faster than MKL in training: with AVX-512, but not where MKL uses it too.
+    With AMX, which Intel's processors alone have, a convolution takes a tenth longer."""
+    has_avx512 = torch.backends.mkldnn.is_available() and capability() == "AVX512"
+    return has_avx512 and not torch.cpu._is_amx_tile_supported()
 
 
 def capability() -> str:
@@ -39,11 +42,37 @@ def convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return image.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)  # (1, O, T, 1) -> (*, O)
 
 
+def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x W^T + b, (*, I), (O, I), (O) -> (*, O): a convolution for float32 on a CPU and enough
+    tokens, else `F.linear`."""
+    in_float32 = x.dtype == torch.float32 and not torch.is_autocast_enabled(x.device.type)
+    is_large = x.numel() >= FEW * x.size(-1)
+    if x.device.type == "cpu" and in_float32 and is_large and not torch.compiler.is_compiling():
+        return convolution(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
 class FastLinear(nn.Linear):
-    """nn.Linear as a convolution, for float32 on a CPU and enough tokens."""
+    """nn.Linear by `product`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        on_cpu = x.device.type == "cpu" and x.dtype == torch.float32
-        if not on_cpu or x.numel() < FEW * self.in_features or torch.compiler.is_compiling():
-            return super().forward(x)
-        return convolution(x, self.weight, self.bias)
+        return product(x, self.weight, self.bias)
+
+
+def can_be_joined(layer: nn.Module) -> bool:
+    """Whether a layer is nothing but its weight and bias: PyTorch's own class, without a hook, and
+    without a `forward` of its own or a weight that something computes in each call, as pruning
+    does."""
+    hooks = (
+        layer._forward_pre_hooks,
+        layer._forward_hooks,
+        layer._backward_pre_hooks,
+        layer._backward_hooks,
+    )
+    return (
+        type(layer) in (nn.Linear, FastLinear)
+        and "forward" not in vars(layer)
+        and not any(hooks)
+        and isinstance(layer.weight, nn.Parameter)
+        and isinstance(layer.bias, nn.Parameter)
+    )

@@ -1,5 +1,5 @@
-"""python -m tools.benchmark encode | train | pretrain | frozen | start | scale | products | gpu:
-ours beside the peers.
+"""python -m tools.benchmark encode | latency | train | pretrain | frozen | start | scale |
+products | parts | profile | gpu: ours beside the peers.
 
 All engines do the same work in one run, by turns, with the same texts and as many threads. What
 counts are the ratios: absolute times move from machine to machine, so they stand beside the
@@ -20,10 +20,12 @@ from minibert.config import BertConfig
 from minibert.files import InputError, write_json
 from minibert.formats.config import read_config
 from minibert.formats.hub import find_model
-from tools.benchmark import encode, machine, parts, pretrain, processes, show, train
+from tools.benchmark import encode, gpu, machine, parts, pretrain, processes, profile, show, train
 from tools.benchmark.corpora import SIZES
-from tools.benchmark.race import Engine, Result, installed, race, ready
+from tools.benchmark.race import Engine, Result, measurable, race, ready
 from train.report import table
+
+PRECISIONS = ("float32", "bfloat16", "int8")
 
 
 @dataclass
@@ -39,7 +41,7 @@ def run_encode(options: argparse.Namespace) -> Outcome:
     CTranslate2"""
     with tempfile.TemporaryDirectory() as folder:
         model = encode.prepare(Path(folder), options.model, options.data_root, options.count)
-        engines = encode.engines(Path(folder), model, options.threads)
+        engines = asked_for(encode.engines(Path(folder), model, options.threads), options)
         engines += other_trees(engines, options.against)
         outcome = measure(engines, list(SIZES), options, model)
     for results in outcome.results.values():
@@ -48,9 +50,30 @@ def run_encode(options: argparse.Namespace) -> Outcome:
     return outcome
 
 
+def run_latency(options: argparse.Namespace) -> Outcome:
+    """from call to vector of one short text and one of 100 tokens, by the same engines, with one
+    thread and with all"""
+    outcome = Outcome()
+    for threads in sorted({1, options.threads}):
+        with tempfile.TemporaryDirectory() as folder:
+            model, jobs = encode.prepare_single(Path(folder))
+            engines = asked_for(encode.latency_engines(Path(folder), model, threads), options)
+            with ready(measurable(engines), threads) as workers:
+                for job in jobs:
+                    results = race(workers, options.rounds, job)
+                    encode.check(results)
+                    name = f"{job}, {threads} thread{'s'[: threads > 1]}"
+                    outcome.results[name] = results
+                    outcome.ratios[name] = show.ratios(results)
+    print(table(show.latencies(outcome.results)))
+    print()
+    print(table(show.summary(outcome.ratios)))
+    return outcome
+
+
 def run_train(options: argparse.Namespace) -> Outcome:
     """the joint training step, against transformers, padded and grouped in three ways"""
-    engines = train.engines(options.data, options.count)
+    engines = asked_for(train.engines(options.data, options.count), options)
     return measure([*engines, *other_trees(engines, options.against)], ["train"], options)
 
 
@@ -58,10 +81,27 @@ def run_pretrain(options: argparse.Namespace) -> Outcome:
     """masked words from random weights, against transformers' Trainer"""
     found = pretrain.engines(options.text, options.tokenizer, options.steps, options.precision)
     engines = [*found, *other_trees(found, options.against)]
-    with ready(installed(engines), options.threads) as workers:
+    with ready(measurable(engines), options.threads) as workers:
         results = race(workers, options.rounds, "pretrain")
     print(table(show.rates(results)))
     return Outcome({"pretrain": results}, {"pretrain": show.ratios(results)})
+
+
+def asked_for(engines: Sequence[Engine], options: argparse.Namespace) -> list[Engine]:
+    """The engines that are asked for; the first one is always, as all others are compared to it.
+
+    Raises InputError for a name that none has.
+    """
+    names = list(dict.fromkeys(engine.name for engine in engines))
+    for name in options.only or ():
+        if name not in names:
+            raise InputError(f"--only {name}: the engines are {'; '.join(names)}")
+    return [
+        engine
+        for engine in engines
+        if engine is engines[0]
+        or (engine.name in (options.only or names) and engine.precision in options.precision)
+    ]
 
 
 def other_trees(engines: Sequence[Engine], trees: Sequence[Path]) -> list[Engine]:
@@ -78,10 +118,10 @@ def run_parts(options: argparse.Namespace) -> Outcome:
     """encoding and training of ours without each part of minibert/fast, over ours with all"""
     with tempfile.TemporaryDirectory() as folder:
         model = encode.prepare(Path(folder), "minilm", options.data_root, options.count)
-        encoding = measure(parts.encoding_engines(Path(folder), model), list(SIZES), options)
-    training = measure(
-        parts.training_engines(options.data, options.count or 1024), ["train"], options
-    )
+        engines = parts.encoding_engines(Path(folder), model, options.precision)
+        encoding = measure(engines, list(SIZES), options)
+    engines = parts.training_engines(options.data, options.count or 1024, options.precision)
+    training = measure(engines, ["train"], options)
     return Outcome(encoding.results | training.results, encoding.ratios | training.ratios)
 
 
@@ -106,15 +146,19 @@ def run_scale(options: argparse.Namespace) -> Outcome:
 
 
 def run_products(options: argparse.Namespace) -> Outcome:
-    """the rate of the float32 products of a MiniLM layer, by each way that PyTorch has to compute
-    them"""
-    with ready(
-        [machine.limit(read_config(find_model("minilm").path / "config.json", BertConfig))],
-        options.threads,
-    ) as workers:
+    """the rate of a MiniLM layer's products in each precision, by each way that PyTorch has to
+    compute them"""
+    with ready(measurable(machine.limits(minilm())), options.threads) as workers:
         results = {job: race(workers, options.rounds, job) for job in machine.PRODUCTS}
     print(table(show.products(results)))
     return Outcome(results)
+
+
+def run_profile(options: argparse.Namespace) -> Outcome:
+    """what the time of encoding is spent on, for texts of each length, by PyTorch's profiler; one
+    thread"""
+    print(table(profile.shares(options.lengths, options.precision)))
+    return Outcome()
 
 
 def run_gpu(options: argparse.Namespace) -> Outcome:
@@ -123,9 +167,8 @@ def run_gpu(options: argparse.Namespace) -> Outcome:
         raise InputError("gpu measures on a CUDA card, and PyTorch finds none on this machine")
     with tempfile.TemporaryDirectory() as folder:
         model = encode.prepare(Path(folder), options.model, options.data_root, options.count)
-        outcome = measure(
-            encode.gpu_engines(Path(folder), model), list(SIZES), options, model, device="cuda"
-        )
+        engines = asked_for(gpu.engines(Path(folder), model), options)
+        outcome = measure(engines, list(SIZES), options, model, device="cuda")
     engines = train.engines(options.data, options.count or 4096, device="cuda")
     trained = measure(engines, ["train"], options, device="cuda")
     return Outcome(outcome.results | trained.results, outcome.ratios | trained.ratios)
@@ -142,22 +185,26 @@ def measure(
 
     model: its folder, if it is not MiniLM.
     """
-    config = read_config((model or find_model("minilm").path) / "config.json", BertConfig)
-    limit = machine.limit(config, device, "float32" if device == "cpu" else "bfloat16")
+    config = read_config(model / "config.json", BertConfig) if model else minilm()
+    precisions = {engine.precision for engine in engines}
+    limits = [one for one in machine.limits(config, device) if one.precision in precisions]
     outcome = Outcome()
-    with ready([*installed(engines), limit], options.threads) as workers:
+    with ready(measurable([*engines, *limits]), options.threads) as workers:
         for job in jobs:
             found = outcome.results[job] = race(workers, options.rounds, job)
-            results = [result for result in found if result.engine != limit.name]
-            most = max(
-                (result for result in found if result.engine == limit.name), key=Result.speed
-            )
+            products = [result for result in found if result.engine.startswith(limits[0].name)]
+            results = [result for result in found if result not in products]
+            most = machine.best(products)
             outcome.ratios[job] = show.ratios(results)
-            rate = f"{most.speed() / 1e9:,.0f} GFLOP/s, by {most.batch}"
-            print(f"\n{job}: matrix products run at {rate}")
+            rates = {precision: result.speed() for precision, result in most.items()}
+            print(f"\n{job}: {show.rates_of_products(rates)}")
             print(table(show.rows(results, most)), flush=True)
     print()
     return outcome
+
+
+def minilm() -> BertConfig:
+    return read_config(find_model("minilm").path / "config.json", BertConfig)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -175,28 +222,29 @@ def parser() -> argparse.ArgumentParser:
             "--threads", type=int, default=os.cpu_count() or 1, help="of every engine (all cores)"
         )
         one.add_argument("--json", type=Path, metavar="FILE", help="write all measurements there")
-        if run is not run_scale:
+        if run not in (run_scale, run_profile):
             one.add_argument(
                 "--rounds",
                 type=int,
                 default=rounds,
                 help=f"of turns, after one to warm up ({rounds})",
             )
-        if run not in (run_scale, run_products):
+        if run not in (run_scale, run_products, run_profile):
             one.add_argument(
                 "--plot", type=Path, metavar="FILE", help="draw time over ours as a PNG"
             )
         return one
 
-    encoding, gpu, fast_parts = command(run_encode), command(run_gpu), command(run_parts)
-    for one in (encoding, gpu):
+    encoding, card, fast_parts = command(run_encode), command(run_gpu), command(run_parts)
+    latency, training, frozen = command(run_latency), command(run_train), command(run_frozen)
+    for one in (encoding, card):
         one.add_argument(
             "--model",
             choices=("minilm", "base"),
             default="minilm",
             help="base: BERT-base's sizes, seeded",
         )
-    for one in (encoding, gpu, fast_parts):
+    for one in (encoding, card, fast_parts):
         one.add_argument(
             "--data-root",
             type=Path,
@@ -204,14 +252,25 @@ def parser() -> argparse.ArgumentParser:
             help="real texts, a folder with snips/ and tweeteval/ (default: made from newsroom)",
         )
         one.add_argument("--count", type=int, help="at most so many texts of a corpus")
-    training, frozen = command(run_train), command(run_frozen)
+    for one in (encoding, latency, training):
+        one.add_argument(
+            "--precision",
+            choices=PRECISIONS,
+            nargs="+",
+            default=PRECISIONS,
+            help="of the engines (all); ours in float32 is always measured",
+        )
+    for one in (encoding, latency, training, card):
+        one.add_argument("--only", nargs="+", metavar="NAME", help="engines besides the first")
+    card.set_defaults(precision=PRECISIONS)
+    fast_parts.add_argument("--precision", choices=PRECISIONS[:2], default="float32")
     pretraining = command(run_pretrain)
     pretraining.add_argument("--text", required=True, metavar="FILE", help="plain text")
     pretraining.add_argument(
         "--tokenizer", required=True, metavar="FOLDER", help="that of the vocabulary"
     )
     pretraining.add_argument("--steps", type=int, default=20, help="of a round (20)")
-    pretraining.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    pretraining.add_argument("--precision", choices=PRECISIONS[:2], default="float32")
     for one in (encoding, training, pretraining):
         one.add_argument(
             "--against",
@@ -221,7 +280,7 @@ def parser() -> argparse.ArgumentParser:
             default=[],
             help="another checkout of this project, in the same race",
         )
-    for one in (training, frozen, gpu, fast_parts):
+    for one in (training, frozen, card, fast_parts):
         one.add_argument(
             "--data", default="newsroom", help="a data folder with a sentence task and a token task"
         )
@@ -229,6 +288,11 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--count", type=int, default=1024, help="training sentences (1024)")
     command(run_start, rounds=5)
     command(run_products)
+    profiling = command(run_profile)
+    profiling.add_argument("--precision", choices=PRECISIONS[:2], default="float32")
+    profiling.add_argument(
+        "--lengths", type=int, nargs="+", default=[12, 29, 62, 200], help="tokens of a text"
+    )
     command(run_scale).add_argument(
         "--counts",
         type=int,
@@ -245,6 +309,9 @@ def main(arguments: list[str] | None = None) -> int:
     facts = machine.facts(options.threads)
     try:
         print(machine.described(facts), flush=True)
+        if options.run not in (run_products, run_profile, run_gpu):
+            facts["rates"] = machine.rates(minilm(), options.threads)
+            print(f"{show.rates_of_products(facts['rates'])}\n", flush=True)
         outcome: Outcome = options.run(options)
         if options.plot:
             show.plot(outcome.ratios, options.plot)

@@ -49,6 +49,12 @@ def sentences(tokenizer: Tokenizer, count: int) -> list[str]:
     )
 
 
+def singles(tokenizer: Tokenizer, lengths: Sequence[int]) -> dict[str, list[str]]:
+    """For each length a text of about so many tokens, made from newsroom."""
+    texts = cut(stream(newsroom(), tokenizer, random.Random(0)), lengths)
+    return {f"{n} tokens": [text] for n, text in zip(lengths, texts, strict=True)}
+
+
 def newsroom() -> list[str]:
     splits = load_data(Settings(), lambda _: None)[0].splits
     return [example.text for split in splits.values() for example in split]

@@ -1,11 +1,18 @@
-"""Engines that encode: ours and the peers', each in its own best way.
+"""Engines that encode: ours and the peers', each in its own best way and in each precision it has.
+
+In bfloat16, sentence-transformers and transformers keep weights and states in it. Ours and
+OpenVINO, by its hint, multiply in it; their states are float32. CTranslate2 has none on a CPU.
+onnxruntime and CTranslate2 have int8 weights, and round the states to it in each product.
 
 All get the same texts and cut them at the same number of tokens. All give the mean over a text's
 tokens, scaled to length 1. Tokenizing is part of the work; exporting a model to another format is
 not. `in_batches` feeds all peers but sentence-transformers, which sorts by length itself.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +29,17 @@ from minibert.formats.config import read_config
 from minibert.formats.hub import find_model
 from minibert.model import Bert
 from minibert.tokenizer import Tokenizer
-from tools.benchmark.corpora import corpora
+from tools.benchmark.corpora import corpora, singles
 from tools.benchmark.machine import useful_flop
 from tools.benchmark.race import Engine, Result, Work
 from tools.make_bert_base import make_bert_base
 
 MAX_LENGTH = 256  # MiniLM's own
+SINGLE = (12, 100)  # tokens of the texts that are encoded one at a time
+CALLS = 100  # of such a text in one turn
 BATCHES = ("32 texts", "1024 tokens")
-LEAST_COSINE = 0.9999  # of a float32 peer's vectors to ours
+# Of vectors to ours in float32: that of float32 peers, and that of our own in bfloat16.
+LEAST_COSINE = 0.9999
 Vectors = NDArray[np.float32]
 # ids and mask, (B, S) each -> (B, D)
 Run = Callable[[NDArray[np.int64], NDArray[np.int64]], Vectors]
@@ -39,46 +49,47 @@ def engines(folder: Path, model: Path, threads: int) -> list[Engine]:
     """Ours first. folder: where `prepare` wrote the texts; what is exported goes there too."""
     same = {"folder": str(folder), "model": str(model)}
     threaded = same | {"threads": threads}
-    export = ("transformers", "onnx", "onnxruntime")
+    export = ("transformers", "onnx")
+    texts = ("32 texts", "128 texts")
     return [
-        Engine("minibert", ours, same),
-        Engine(
-            "sentence-transformers",
-            sentence_transformers,
-            same,
-            ("32 texts", "128 texts"),
-            ("sentence-transformers",),
+        *with_lower("bfloat16", Engine("minibert", ours, same)),
+        *with_lower(
+            "bfloat16",
+            Engine(
+                "sentence-transformers",
+                sentence_transformers,
+                same,
+                texts,
+                ("sentence-transformers",),
+            ),
         ),
-        Engine("transformers", transformers, same, BATCHES, ("transformers",)),
-        Engine("onnxruntime", onnxruntime, threaded, BATCHES, export),
-        Engine("OpenVINO", openvino, threaded, BATCHES, (*export[:2], "openvino")),
-        Engine("CTranslate2", ctranslate2, threaded, BATCHES, ("transformers", "ctranslate2")),
-        Engine("onnxruntime int8", onnxruntime, threaded | {"int8": True}, BATCHES, export),
-        Engine(
-            "CTranslate2 int8",
-            ctranslate2,
-            threaded | {"int8": True},
-            BATCHES,
-            ("transformers", "ctranslate2"),
+        *with_lower(
+            "bfloat16", Engine("transformers", transformers, same, BATCHES, ("transformers",))
+        ),
+        *with_lower(
+            "int8",
+            Engine("onnxruntime", onnxruntime, threaded, BATCHES, (*export, "onnxruntime")),
+        ),
+        *with_lower(
+            "bfloat16", Engine("OpenVINO", openvino, threaded, BATCHES, (*export, "openvino"))
+        ),
+        *with_lower(
+            "int8",
+            Engine("CTranslate2", ctranslate2, threaded, BATCHES, ("transformers", "ctranslate2")),
         ),
     ]
 
 
-def gpu_engines(folder: Path, model: Path) -> list[Engine]:
-    """The engines in bfloat16 on a CUDA card."""
-    same = {"folder": str(folder), "model": str(model), "device": "cuda", "dtype": "bfloat16"}
-    batches = ("32 texts", "128 texts", "16384 tokens", "65536 tokens")
-    return [
-        Engine("minibert", ours, same, batches[2:]),
-        Engine("transformers sdpa", transformers, same, batches, ("transformers",)),
-        Engine(
-            "transformers flash attention 2",
-            transformers,
-            same | {"attention": "flash_attention_2"},
-            batches,
-            ("transformers", "flash-attn"),
-        ),
-    ]
+def with_lower(precision: str, engine: Engine) -> list[Engine]:
+    """An engine in float32, and the same in a lower precision."""
+    arguments = engine.arguments | {"precision": precision}
+    return [engine, replace(engine, arguments=arguments, precision=precision)]
+
+
+def latency_engines(folder: Path, model: Path, threads: int) -> list[Engine]:
+    """The same with one text at a time."""
+    found = engines(folder, model, threads)
+    return [replace(engine, batches=engine.batches[:1]) for engine in found]
 
 
 def prepare(folder: Path, name: str, data_root: Path | None, count: int | None) -> Path:
@@ -97,23 +108,44 @@ def prepare(folder: Path, name: str, data_root: Path | None, count: int | None) 
         SentenceEncoder(bert, tokenizer, normalize=True, max_length=MAX_LENGTH).save_pretrained(
             model
         )
-    tokenizer.max_length = MAX_LENGTH
-    config = read_config(model / "config.json", BertConfig)
-    counted = {}
-    for corpus, found in texts.items():
-        lengths = [len(tokens.ids) for tokens in tokenizer.encode(found, "silent")]
-        counted[corpus] = {
-            "texts": found,
-            "done": sum(lengths),
-            "flop": useful_flop(config, lengths),
-        }
-    write_json(folder / "corpora.json", counted)
+    write_jobs(folder, model, texts)
     return model
 
 
-def ours(folder: str, model: str, device: str = "cpu", dtype: str = "float32") -> Work:
+def prepare_single(folder: Path) -> tuple[Path, list[str]]:
+    """Write single texts into `folder`. Returns MiniLM's folder and the names of the jobs."""
+    model = find_model("minilm").path
+    texts = singles(Tokenizer.from_folder(model), SINGLE)
+    write_jobs(folder, model, texts, CALLS)
+    return model, list(texts)
+
+
+def write_jobs(folder: Path, model: Path, texts: Mapping[str, list[str]], calls: int = 1) -> None:
+    """Write what each job is: its texts, how often a turn encodes them, their tokens and FLOP."""
+    tokenizer = Tokenizer.from_folder(model)
+    tokenizer.max_length = MAX_LENGTH
+    config = read_config(model / "config.json", BertConfig)
+    jobs = {}
+    for job, found in texts.items():
+        lengths = [len(tokens.ids) for tokens in tokenizer.encode(found, "silent")]
+        flop = useful_flop(config, lengths)
+        jobs[job] = {"texts": found, "calls": calls, "done": sum(lengths), "flop": flop}
+    write_json(folder / "corpora.json", jobs)
+
+
+def ours(
+    folder: str,
+    model: str,
+    device: str = "cpu",
+    dtype: str = "float32",
+    precision: str = "float32",
+) -> Work:
     encoder = SentenceEncoder.from_pretrained(
-        model, device=device, dtype=getattr(torch, dtype), max_length=MAX_LENGTH
+        model,
+        device=device,
+        dtype=getattr(torch, dtype),
+        precision=precision,
+        max_length=MAX_LENGTH,
     )
 
     def encode(texts: list[str], batch: str) -> Vectors:
@@ -123,10 +155,10 @@ def ours(folder: str, model: str, device: str = "cpu", dtype: str = "float32") -
     return encode_work(encode, folder)
 
 
-def sentence_transformers(folder: str, model: str) -> Work:
+def sentence_transformers(folder: str, model: str, precision: str = "float32") -> Work:
     from sentence_transformers import SentenceTransformer
 
-    encoder = SentenceTransformer(model, device="cpu")
+    encoder = SentenceTransformer(model, device="cpu").to(getattr(torch, precision))
     encoder.max_seq_length = MAX_LENGTH
 
     def encode(texts: list[str], batch: str) -> Vectors:
@@ -139,9 +171,13 @@ def sentence_transformers(folder: str, model: str) -> Work:
 
 
 def transformers(
-    folder: str, model: str, device: str = "cpu", dtype: str = "float32", attention: str = "sdpa"
+    folder: str,
+    model: str,
+    device: str = "cpu",
+    precision: str = "float32",
+    attention: str = "sdpa",
 ) -> Work:
-    bert = MeanOfTokens(model, attention).to(device, getattr(torch, dtype))
+    bert = MeanOfTokens(model, attention).to(device, getattr(torch, precision))
 
     @torch.inference_mode()
     def run(input_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Vectors:
@@ -151,11 +187,11 @@ def transformers(
     return encode_work(in_batches(run, model), folder)
 
 
-def onnxruntime(folder: str, model: str, threads: int, int8: bool = False) -> Work:
+def onnxruntime(folder: str, model: str, threads: int, precision: str = "float32") -> Work:
     from onnxruntime import InferenceSession, SessionOptions
 
     file = onnx_file(folder, model)
-    if int8:
+    if precision == "int8":
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         file, exact = file.with_name("int8.onnx"), file
@@ -173,13 +209,13 @@ def onnxruntime(folder: str, model: str, threads: int, int8: bool = False) -> Wo
     return encode_work(in_batches(run, model), folder)
 
 
-def openvino(folder: str, model: str, threads: int) -> Work:
+def openvino(folder: str, model: str, threads: int, precision: str = "float32") -> Work:
     from openvino import Core
 
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
     }
     compiled = Core().compile_model(str(onnx_file(folder, model)), "CPU", settings)
 
@@ -189,15 +225,14 @@ def openvino(folder: str, model: str, threads: int) -> Work:
     return encode_work(in_batches(run, model), folder)
 
 
-def ctranslate2(folder: str, model: str, threads: int, int8: bool = False) -> Work:
+def ctranslate2(folder: str, model: str, threads: int, precision: str = "float32") -> Work:
     from ctranslate2 import Encoder, StorageView
     from ctranslate2.converters import TransformersConverter
 
     converted = Path(folder) / "ctranslate2"
     if not converted.exists():
         TransformersConverter(model).convert(str(converted))
-    kind = "int8" if int8 else "float32"
-    encoder = Encoder(str(converted), compute_type=kind, intra_threads=threads)
+    encoder = Encoder(str(converted), compute_type=precision, intra_threads=threads)
 
     def run(input_ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Vectors:
         lengths = mask.sum(1)
@@ -252,20 +287,32 @@ def onnx_file(folder: str, model: str) -> Path:
 
 
 def encode_work(encode: Callable[[list[str], str], Vectors], folder: str) -> Work:
-    """Work that encodes a corpus. It tells the corpus's tokens as "done", their "flop", and the
-    lowest "cosine" to the first engine's vectors."""
-    corpora = read_json(Path(folder) / "corpora.json")
+    """Work that encodes a job's texts, as often as the job says.
+
+    It tells the median "seconds" of a call, those of the "quickest", the texts' tokens as "done",
+    their "flop", and the lowest "cosine" to the first engine's vectors.
+    """
+    jobs = read_json(Path(folder) / "corpora.json")
     first: dict[str, Vectors] = {}
 
-    def work(corpus: str, batch: str) -> dict[str, float]:
-        vectors = encode(corpora[corpus]["texts"], batch)
-        if corpus not in first:
-            file = Path(folder) / f"{corpus}.npy"
+    def work(name: str, batch: str) -> dict[str, float]:
+        job, seconds = jobs[name], []
+        for _ in range(job["calls"]):
+            start = time.perf_counter()
+            vectors = encode(job["texts"], batch)
+            seconds.append(time.perf_counter() - start)
+        if name not in first:
+            file = Path(folder) / f"{name}.npy"
             if not file.exists():
                 np.save(file, vectors)
-            first[corpus] = np.load(file)
-        told = {key: corpora[corpus][key] for key in ("done", "flop")}
-        return told | {"cosine": float((vectors * first[corpus]).sum(1).min())}
+            first[name] = np.load(file)
+        return {
+            "seconds": statistics.median(seconds),
+            "quickest": min(seconds),
+            "done": job["done"],
+            "flop": job["flop"],
+            "cosine": float((vectors * first[name]).sum(1).min()),
+        }
 
     return work
 
@@ -309,10 +356,12 @@ def sorted_batches(lengths: Sequence[int], batch: str) -> Iterator[list[int]]:
 
 
 def check(results: Sequence[Result]) -> None:
-    """Raise InputError if a float32 engine gives other vectors: then it did other work, and its
-    time says nothing."""
+    """Raise InputError if an engine gives other vectors than ours in float32: then it did other
+    work, and its time says nothing. That holds for float32, and for ours in each precision; what
+    lower precisions cost the peers is only told."""
     for result in results:
-        if "cosine" not in result.rounds[0] or "int8" in result.engine:
+        is_held = result.precision == "float32" or result.engine.startswith("minibert")
+        if "cosine" not in result.rounds[0] or not is_held:
             continue
         lowest = min(result.values("cosine"))
         if lowest < LEAST_COSINE:

@@ -22,9 +22,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minibert.files import InputError
+from minibert.precision import computes_bfloat16, instructions
 
 # Does a job with a way of batching. Tells how much was "done", in tokens say, and perhaps its
-# useful "flop".
+# useful "flop". "seconds" is the whole call's time, unless the work tells its own.
 Work = Callable[[str, str], dict[str, float]]
 
 
@@ -34,8 +35,8 @@ class Engine:
 
     The function runs in the engine's own process, and is not timed. arguments: the function's, as
     JSON. batches: the ways of batching to measure, of which the fastest counts. packages: what must
-    be installed. tree: another checkout of this project, whose function of the same name does the
-    work.
+    be installed. precision: of its products, "float32", "bfloat16" or "int8". device: "cpu" or
+    "cuda". tree: another checkout of this project, whose function of the same name does the work.
     """
 
     name: str
@@ -43,17 +44,38 @@ class Engine:
     arguments: dict[str, Any]
     batches: tuple[str, ...] = ("",)
     packages: tuple[str, ...] = ()
+    precision: str = "float32"
+    device: str = "cpu"
     tree: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.name if self.precision == "float32" else f"{self.name}, {self.precision}"
+
+    def obstacle(self) -> str | None:
+        """Why it cannot be measured here, if it cannot."""
+        for package in self.packages:
+            if version(package) is None:
+                return f"package {package} is not installed"
+        if self.precision == "bfloat16" and self.device == "cpu" and not computes_bfloat16():
+            if "avx512_bf16" in instructions():
+                return "PyTorch is kept from this processor's avx512_bf16"
+            return "this processor has no avx512_bf16"
+        return None
 
 
 @dataclass
 class Result:
     """What was measured of an engine with one way of batching: "seconds", "peak_mib" and "done" in
-    each round."""
+    each round.
+
+    engine: its label.
+    """
 
     engine: str
     batch: str
     rounds: list[dict[str, float]] = field(default_factory=list)
+    precision: str = "float32"
 
     @property
     def label(self) -> str:
@@ -105,7 +127,7 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise InputError(f"the engine {self.engine.name} ended; its own message stands above")
+            raise InputError(f"the engine {self.engine.label} ended; its own message stands above")
         return json.loads(line)
 
 
@@ -121,15 +143,15 @@ def environment(threads: int) -> dict[str, str]:
     return os.environ | count | quiet | {"HF_HUB_OFFLINE": "1"}
 
 
-def installed(engines: Sequence[Engine]) -> list[Engine]:
-    """Those whose packages are there; the others are named on standard output."""
+def measurable(engines: Sequence[Engine]) -> list[Engine]:
+    """Those that can be measured here; the others are named on standard output, with the reason."""
     able = []
     for engine in engines:
-        missing = [package for package in engine.packages if version(package) is None]
-        if missing:
-            print(f"not measured: {engine.name}: package {missing[0]} is not installed")
-        else:
+        obstacle = engine.obstacle()
+        if obstacle is None:
             able.append(engine)
+        else:
+            print(f"not measured: {engine.label}: {obstacle}")
     return able
 
 
@@ -146,7 +168,7 @@ def ready(engines: Sequence[Engine], threads: int) -> Iterator[list[Worker]]:
     workers: list[Worker] = []
     try:
         for engine in engines:
-            print(f"getting ready: {engine.name}", file=sys.stderr)
+            print(f"getting ready: {engine.label}", file=sys.stderr)
             workers.append(Worker(engine, threads))
         yield workers
     finally:
@@ -157,7 +179,7 @@ def ready(engines: Sequence[Engine], threads: int) -> Iterator[list[Worker]]:
 def race(workers: Sequence[Worker], rounds: int, job: str) -> list[Result]:
     """Let workers do a job in turns: once to warm up, and then for `rounds` rounds."""
     turns = [
-        (worker, Result(worker.engine.name, batch))
+        (worker, Result(worker.engine.label, batch, precision=worker.engine.precision))
         for worker in workers
         for batch in worker.engine.batches
     ]

@@ -7,7 +7,8 @@ from pathlib import Path
 from minibert.files import InputError, replacing
 from tools.benchmark.race import Result
 
-OURS, THEIRS, INT8 = "#d9480f", "#adb5bd", "#dee2e6"  # int8 gives other vectors, so it is paler
+OURS, THEIRS = "#d9480f", "#adb5bd"
+PALER = {OURS: "#f7b48f", THEIRS: "#dee2e6"}  # of a lower precision, which gives other vectors
 
 
 def ratio(result: Result, ours: Result) -> float:
@@ -18,10 +19,10 @@ def ratio(result: Result, ours: Result) -> float:
     )
 
 
-def rows(results: Sequence[Result], limit: Result) -> list[Sequence[str]]:
+def rows(results: Sequence[Result], limits: Mapping[str, Result]) -> list[Sequence[str]]:
     """A row for each engine and way of batching. The first engine is ours; its fastest way counts.
 
-    limit: the engine of matrix products, whose "done" is FLOP.
+    limits: the matrix products of each precision, whose "done" is FLOP.
     """
     ours = next(iter(fastest(results).values()))
     # Engines that give vectors do several jobs, so their peak memory is that of all of them.
@@ -31,7 +32,9 @@ def rows(results: Sequence[Result], limit: Result) -> list[Sequence[str]]:
         ("engine", "seconds", "spread", "tokens/s", "of matmul rate", "time / ours", last)
     ]
     for result in results:
-        share = f"{result.speed('flop') / limit.speed():.0%}" if "flop" in result.rounds[0] else "-"
+        share = "-"
+        if "flop" in result.rounds[0]:
+            share = f"{result.speed('flop') / limits[result.precision].speed():.0%}"
         table.append(
             (
                 *timing(result),
@@ -96,13 +99,32 @@ def scale(results: Sequence[Result]) -> list[Sequence[str]]:
 
 
 def products(results: Mapping[str, Sequence[Result]]) -> list[Sequence[str]]:
-    """GFLOP/s: a row for each way, a column for each job."""
+    """GFLOP/s: a row for each precision and way, a column for each job."""
     table: list[Sequence[str]] = [("GFLOP/s", *results)]
     for ways in zip(*results.values(), strict=True):
         speeds = [result.speed() for result in ways]
         table.append(
-            (ways[0].batch, *(f"{speed / 1e9:,.0f}" if speed else "-" for speed in speeds))
+            (
+                f"{ways[0].precision}, {ways[0].batch}",
+                *(f"{speed / 1e9:,.0f}" if speed else "-" for speed in speeds),
+            )
         )
+    return table
+
+
+def rates_of_products(rates: Mapping[str, float]) -> str:
+    """Each precision's rate, given in FLOP/s."""
+    said = ", ".join(f"{rate / 1e9:,.0f} in {name}" for name, rate in rates.items())
+    return f"matrix products in GFLOP/s: {said}"
+
+
+def latencies(results: Mapping[str, Sequence[Result]]) -> list[Sequence[str]]:
+    """Milliseconds from call to vector, the median and the quickest: a row for each engine, a
+    column for each text and number of threads."""
+    table: list[Sequence[str]] = [("ms: median (best)", *results)]
+    for row in zip(*results.values(), strict=True):
+        cells = (f"{typical(r) * 1e3:.2f} ({min(r.values('quickest')) * 1e3:.2f})" for r in row)
+        table.append((row[0].engine, *cells))
     return table
 
 
@@ -142,6 +164,11 @@ def summary(panels: Mapping[str, Mapping[str, float]]) -> list[Sequence[str]]:
     return table
 
 
+def color(engine: str, first: str) -> str:
+    full = OURS if engine == first or engine.startswith("minibert") else THEIRS
+    return PALER[full] if engine.endswith(("bfloat16", "int8")) else full
+
+
 def plot(panels: Mapping[str, Mapping[str, float]], file: Path) -> None:
     """Time over ours, a bar for each engine and a panel for each corpus. Raises InputError without
     matplotlib."""
@@ -153,7 +180,7 @@ def plot(panels: Mapping[str, Mapping[str, float]], file: Path) -> None:
     from matplotlib import pyplot
 
     engines = list(next(iter(panels.values())))
-    colors = [OURS, *(INT8 if "int8" in engine else THEIRS for engine in engines[1:])]
+    colors = [color(engine, engines[0]) for engine in engines]
     size = (3 + 2.6 * len(panels), 1.1 + 0.34 * len(engines))
     figure, axes = pyplot.subplots(
         1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained"
