@@ -610,7 +610,8 @@ def test_another_absurd_value(key: str, value: Any, tensors: Tensors, tmp_path: 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("model_type", "roberta"),
+        ("model_type", "albert"),
+        ("model_type", ["bert"]),
         ("model_type", None),
         ("position_embedding_type", "relative_key"),
         ("position_embedding_type", "relative_key_query"),
