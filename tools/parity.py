@@ -188,18 +188,18 @@ def random_config(number: int, model_type: str = "bert") -> BertConfig:
     """The config of a small model of odd sizes. The same number gives the same config."""
     draw, family = random.Random(number), FAMILIES[model_type]
     heads, width = draw.choice([1, 2, 3, 4, 6]), draw.choice([1, 4, 7, 8, 16])
-    sizes: dict[str, Any] = dict(
-        vocab_size=draw.randint(20, 200),
-        hidden_size=max(heads * width, 4),
-        num_hidden_layers=draw.randint(1, 4),
-        num_attention_heads=heads if heads * width >= 4 else 1,
-        intermediate_size=draw.randint(1, 96),
-        max_position_embeddings=draw.randint(12, 40),
-        type_vocab_size=draw.randint(1, 3),
-        hidden_act=list(ACTIVATIONS)[number // 2 % len(ACTIVATIONS)],
-        layer_norm_eps=draw.choice([1e-12, 1e-5, 1e-3]),
-        pad_token_id=draw.choice([0, 0, 3]),
-    )
+    sizes: dict[str, Any] = {
+        "vocab_size": draw.randint(20, 200),
+        "hidden_size": max(heads * width, 4),
+        "num_hidden_layers": draw.randint(1, 4),
+        "num_attention_heads": heads if heads * width >= 4 else 1,
+        "intermediate_size": draw.randint(1, 96),
+        "max_position_embeddings": draw.randint(12, 40),
+        "type_vocab_size": draw.randint(1, 3),
+        "hidden_act": list(ACTIVATIONS)[number // 2 % len(ACTIVATIONS)],
+        "layer_norm_eps": draw.choice([1e-12, 1e-5, 1e-3]),
+        "pad_token_id": draw.choice([0, 0, 3]),
+    }
     sizes["embedding_size"] = draw.choice([sizes["hidden_size"], 4, 9])
     return BertConfig(**{**sizes, **family.fixed, "model_type": model_type})
 

@@ -92,7 +92,7 @@ def save_for_transformers(
             label2id={label: i for i, label in enumerate(counterpart.labels)},
             problem_type=counterpart.problem_type,
         )
-        tokenizer.save(folder)
+        tokenizer.save(folder, model.bert.config.type_vocab_size > 1)
         about = {
             "library_name": "transformers",
             "pipeline_tag": counterpart.pipeline,

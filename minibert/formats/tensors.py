@@ -13,6 +13,13 @@ from torch import Tensor
 from minibert.files import InputError, read_object, replacing
 
 
+# What to do with a pickle.
+CONVERSION = """a pickle, which is never opened here. If you trust it, \
+transformers converts it (to a folder with all other files of the old one):
+  model = transformers.AutoModelForPreTraining.from_pretrained("FOLDER OR HUB ID")
+  model.save_pretrained("FOLDER")"""
+
+
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """The safetensors files of a model folder: model.safetensors, or the shards that
     model.safetensors.index.json lists.
@@ -24,13 +31,8 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         return (single,)
     if not index.exists():
         pickles = sorted(file.name for file in folder.glob("*.bin"))
-        hint = (
-            f": {', '.join(pickles)} is a pickle, which is never opened here. If you trust it, "
-            "load the folder with transformers, and write it with save_pretrained"
-        )
-        raise InputError(
-            f"{folder} has no model.safetensors and no {index.name}{hint if pickles else ''}"
-        )
+        hint = f". {', '.join(pickles)} is {CONVERSION}" if pickles else ""
+        raise InputError(f"{folder} has no model.safetensors and no {index.name}{hint}")
     weight_map = read_object(index).get("weight_map")
     if (
         not isinstance(weight_map, dict)
