@@ -12,12 +12,11 @@ from torch import Tensor
 
 from minibert.files import InputError, read_object, replacing
 
-
-# What to do with a pickle.
-CONVERSION = """a pickle, which is never opened here. If you trust it, \
-transformers converts it (to a folder with all other files of the old one):
-  model = transformers.AutoModelForPreTraining.from_pretrained("FOLDER OR HUB ID")
-  model.save_pretrained("FOLDER")"""
+# To be run in the pickle's folder. `weights_only` runs nothing that the pickle might contain.
+CONVERSION = """PyTorch and safetensors convert it, in its folder:
+  tensors = torch.load("pytorch_model.bin", map_location="cpu", weights_only=True)
+  safetensors.torch.save_file({name: tensor.contiguous().clone() \
+for name, tensor in tensors.items()}, "model.safetensors", {"format": "pt"})"""
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -31,7 +30,11 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         return (single,)
     if not index.exists():
         pickles = sorted(file.name for file in folder.glob("*.bin"))
-        hint = f". {', '.join(pickles)} is {CONVERSION}" if pickles else ""
+        hint = (
+            f": {', '.join(pickles)} is a pickle, which is never opened here. {CONVERSION}"
+            if pickles
+            else ""
+        )
         raise InputError(f"{folder} has no model.safetensors and no {index.name}{hint}")
     weight_map = read_object(index).get("weight_map")
     if (

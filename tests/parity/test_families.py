@@ -91,9 +91,7 @@ def roberta_tokenizer(folder: Path, **options: Any) -> PreTrainedTokenizerBase:
     """Byte-level BPE."""
     backend = tokenizers.ByteLevelBPETokenizer()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    backend.train_from_iterator(
-        TEXTS, vocab_size=400, special_tokens=special, show_progress=False
-    )
+    backend.train_from_iterator(TEXTS, vocab_size=400, special_tokens=special, show_progress=False)
     content = json.loads(backend.to_str())["model"]
     theirs = RobertaTokenizer(
         vocab=content["vocab"], merges=[tuple(pair) for pair in content["merges"]], **options
@@ -205,9 +203,7 @@ def sizes(tokenizer: Tokenizer, model_type: str) -> BertConfig:
 
 
 @pytest.mark.parametrize("model_type", TOKENIZERS)
-def test_masked_words_are_what_transformers_pipeline_finds(
-    model_type: str, tmp_path: Path
-) -> None:
+def test_masked_words_are_what_transformers_pipeline_finds(model_type: str, tmp_path: Path) -> None:
     theirs = TOKENIZERS[model_type](tmp_path)
     ours = Tokenizer.from_folder(tmp_path)
     model = shake(BertForPreTraining(sizes(ours, model_type), False, next_sentence=False), 0.5)
