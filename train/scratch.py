@@ -10,6 +10,7 @@ from minibert.config import BertConfig
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
 from minibert.formats.config import read_config
+from minibert.formats.families import FAMILIES
 from minibert.model import Bert
 from minibert.tokenizer import Tokenizer
 from train.parse import parse_pairs
@@ -66,7 +67,7 @@ def new_encoder(
             f"model = {model!r}: its pad_token_id is {config.pad_token_id}, and in the vocabulary "
             f"of {folder}, the token of padding is {'missing' if padding is None else padding}"
         )
-    bert = Bert(config).to(device, dtype)
+    bert = Bert(config, FAMILIES[config.model_type].has("pooler")).to(device, dtype)
     return SentenceEncoder(bert, tokenizer, max_length=max_length)
 
 

@@ -36,6 +36,9 @@ POOLER: Names = (("pooler.dense.", "pooler.dense."),)
 
 
 ENCODER = ("embeddings.", "embeddings_project.", "encoder.", "transformer.", "pooler.")
+# Kinds of classes whose heads are the same in all families. A head of texts is not: RoBERTa's and
+# ELECTRA's have a layer more, and DistilBERT's another activation.
+SAME_HEADS = ("ForTokenClassification", "ForQuestionAnswering")
 NOT_NARROWER = {"embedding_size": None}
 
 
@@ -49,7 +52,8 @@ class Family:
     calls otherwise. fixed: fields that have one value in all models of the family, whatever
     config.json says. defaults: values of fields that config.json lacks, where they are not BERT's.
     counts_from_padding: whether the first position is the one after the id of padding.
-    head_act: the masked-word head's activation, where it is not the config's.
+    head_act: the masked-word head's activation, where it is not the config's. has_pair_types:
+    whether the second text of a pair has another token type than the first.
     """
 
     prefix: str
@@ -62,10 +66,27 @@ class Family:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     counts_from_padding: bool = False
     head_act: str | None = None
+    has_pair_types: bool = True
 
     def is_of_encoder(self, name: str) -> bool:
         """Whether a tensor's name is the encoder's, or should be."""
         return name.startswith((self.prefix, *ENCODER))
+
+    def has(self, part: str) -> bool:
+        """Whether its files can hold a part: "pooler", "masked_words", "next_sentence"."""
+        return any(ours.startswith(f"{part}.") for ours, _ in self.names)
+
+    def in_bert(self, architecture: str) -> str:
+        """The class of BERT that has the same head as one of the family's classes; the name as it
+        is where there is none."""
+        task = architecture.removeprefix(self.classes)
+        return f"Bert{task}" if task in SAME_HEADS else architecture
+
+    def like_berts(self, architecture: str) -> str | None:
+        """The class of the family that has the same head as one of BERT's; None if there is
+        none."""
+        task = architecture.removeprefix("Bert")
+        return f"{self.classes}{task}" if self.classes == "Bert" or task in SAME_HEADS else None
 
 
 BERT = Family(
@@ -107,6 +128,7 @@ ROBERTA = Family(
     defaults={"pad_token_id": 1},
     counts_from_padding=True,
     head_act="gelu",
+    has_pair_types=False,
 )
 DISTILBERT = Family(
     prefix="distilbert.",
@@ -137,6 +159,7 @@ DISTILBERT = Family(
         "attention_probs_dropout_prob": "attention_dropout",
     },
     fixed={"type_vocab_size": 0, "layer_norm_eps": 1e-12, **NOT_NARROWER},
+    has_pair_types=False,
 )
 ELECTRA = Family(
     prefix="electra.",

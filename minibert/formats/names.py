@@ -55,10 +55,11 @@ def from_transformers(state: Mapping[str, Tensor], config: Config) -> dict[str, 
 def checkpoint_name(name: str, family: Family = BERT) -> str:
     """A parameter's name in the files that we write: `layers.3.attention_norm.weight` ->
     `encoder.layer.3.attention.output.LayerNorm.weight`. A `bert.` before it becomes the family's
-    prefix."""
+    prefix. Raises InputError for a part that the family does not have, such as a pooler."""
     inner = name.removeprefix("bert.")
     translated = _translate(inner, family.names)
-    assert translated is not None, name
+    if translated is None:
+        raise InputError(f"the files of a {family.classes} have no name for {name}")
     return translated if inner == name else family.prefix + translated
 
 
