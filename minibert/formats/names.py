@@ -59,7 +59,7 @@ def checkpoint_name(name: str, family: Family = BERT) -> str:
     inner = name.removeprefix("bert.")
     translated = _translate(inner, family.names)
     if translated is None:
-        raise InputError(f"the files of a {family.classes} have no name for {name}")
+        raise InputError(f"the files of {family.classes} models have no name for {name}")
     return translated if inner == name else family.prefix + translated
 
 

@@ -5,9 +5,12 @@ own classes saved; its pipeline for masked words; and sentence-transformers, on 
 saved. Bounds are those of test_transformers.py.
 """
 
+import copy
 import json
+import pickle
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ import transformers
 from sentence_transformers import SentenceTransformer
 from tokenizers.models import Unigram
 from tokenizers.pre_tokenizers import Metaspace
+from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import UnigramTrainer
 from transformers import (
     AutoTokenizer,
@@ -45,6 +49,7 @@ from minibert.tokenizer import Tokenizer
 from tests.parity.test_tokenizer import HARD
 from tests.parity.test_transformers import BOUND, plain, sped_up
 from tests.test_tokenizer import UNCASED
+from tests.training import World, make_world
 from tools.parity import (
     masked_word_differences,
     random_batch,
@@ -53,6 +58,11 @@ from tools.parity import (
     shake,
     worst,
 )
+from train.model import JointModel
+from train.run import train
+from train.saved import open_run
+from train.tasks.masked_words import MaskedWords
+from train.tasks.masks import Masks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -194,9 +204,10 @@ def sizes(tokenizer: Tokenizer, model_type: str) -> BertConfig:
             "num_attention_heads": 3,
             "intermediate_size": 40,
             "max_position_embeddings": 60,
-            "type_vocab_size": 1,
+            "type_vocab_size": 1 if "roberta" in model_type else 2,
             "pad_token_id": tokenizer.special_id("pad"),
             "model_type": model_type,
+            "embedding_size": 16,
         }
         | dict(FAMILIES[model_type].fixed)
     )
@@ -282,3 +293,131 @@ def test_state_dicts_of_models_with_heads(model_type: str, tmp_path: Path) -> No
     back = from_transformers(theirs.state_dict(), config)
     assert back.keys() == ours.state_dict().keys()
     ours.load_state_dict(back)
+
+
+# Training
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def write_relative(folder: Path, model_type: str, world: World, **changes: Any) -> Path:
+    """A model to train from, with the tokenizer of its family."""
+    if "roberta" in model_type:
+        TOKENIZERS[model_type](folder)
+    else:
+        folder.mkdir()
+        (folder / "vocab.txt").write_bytes((world.model / "vocab.txt").read_bytes())
+    config = replace(sizes(Tokenizer.from_folder(folder), model_type), **changes)
+    shake(Bert(config, pooler=False), 0.02).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("model_type", RELATIVES)
+def test_a_run_and_its_head_of_tokens(model_type: str, tmp_path: Path, world: World) -> None:
+    """transformers' class for the family opens it, and we open that again."""
+    model = write_relative(tmp_path / "model", model_type, world)
+    train(world.settings(model=str(model), epochs=1, seed=1), tmp_path / "run")
+    theirs, problems = transformers.AutoModelForTokenClassification.from_pretrained(
+        tmp_path / "run/transformers/slots", output_loading_info=True
+    )
+    assert not any(problems.values()), problems
+    assert theirs.config.model_type == model_type
+    ids = torch.arange(6, 14).unsqueeze(0)
+    with torch.no_grad():
+        expected = theirs.eval()(ids).logits
+        for folder, name in (("run", "slots"), ("run/transformers/slots", "tags")):
+            run = open_run(str(tmp_path / folder))
+            found = run.model.heads[name](run.model.bert(ids))
+            torch.testing.assert_close(found, expected, rtol=0, atol=BOUND)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run/transformers/slots")
+    assert ("token_type_ids" in tokenizer(["a"])) == (model_type == "electra")
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "distilbert"])
+def test_masked_words_learn_from_text(model_type: str, tmp_path: Path, world: World) -> None:
+    model = write_relative(tmp_path / "model", model_type, world)
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join("play a song in new york please" for _ in range(40)))
+    settings = world.settings(model=str(model), epochs=1, text=(str(text),), objectives="masked")
+    train(replace(settings, data=()), tmp_path / "run")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run/model")
+    pipeline = transformers.pipeline("fill-mask", model=str(tmp_path / "run/model"), device="cpu")
+    sentence = f"play a {tokenizer.mask_token} in"
+    [found] = fill_masks(
+        BertForPreTraining.from_pretrained(tmp_path / "run/model"),
+        Tokenizer.from_folder(tmp_path / "run/model"),
+        sentence,
+        top=3,
+    )
+    scores = [other["score"] for other in pipeline(sentence, top_k=3)]
+    assert [probability for _, probability in found] == pytest.approx(scores, abs=1e-5)
+
+
+def test_electra_has_no_masked_words(tmp_path: Path, world: World) -> None:
+    bert = Bert.from_pretrained(write_relative(tmp_path / "model", "electra", world))
+    task = MaskedWords("masked", Masks(0.15, 0.8, 0.1, False, 4, 20, 0))
+    with pytest.raises(InputError, match="masked trains a head that no electra has"):
+        JointModel(bert, [task])
+
+
+@pytest.mark.filterwarnings("ignore::minibert.tokenizer.TruncationWarning")
+@pytest.mark.parametrize("model_type", ["xlm-roberta", "distilbert"])
+def test_pairs_need_no_types(model_type: str, tmp_path: Path, world: World) -> None:
+    model = write_relative(tmp_path / "model", model_type, world)
+    settings = world.settings(world.pairs, model=str(model), epochs=1, pairs="together")
+    train(settings, tmp_path / "run")
+    assert (tmp_path / "run/metrics.json").exists()
+
+
+def test_types_that_the_model_lacks_are_named(tmp_path: Path, world: World) -> None:
+    """RoBERTa has one type, and a tokenizer.json of BERT gives the second text another."""
+    model = write_relative(tmp_path / "model", "roberta", world)
+    backend = Tokenizer.from_folder(model).backend
+    backend.post_processor = TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> $B:1 </s>:1",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
+    )
+    backend.save(str(model / "tokenizer.json"))
+    settings = world.settings(world.pairs, model=str(model), pairs="together")
+    with pytest.raises(InputError, match="token type 1, and the model has 1: its tokenizer.json"):
+        train(settings, tmp_path / "run")
+
+
+# Objects
+
+
+@pytest.mark.parametrize("model_type", ["bert", *RELATIVES])
+def test_copies_and_what_people_ask_of_a_model(model_type: str) -> None:
+    config = random_config(4, model_type)
+    bert = Bert(config, FAMILIES[model_type].has("pooler")).eval()
+    ids = random_batch([7], config).input_ids
+    for copied in (copy.deepcopy(bert), pickle.loads(pickle.dumps(bert))):
+        assert torch.equal(copied(ids), bert(ids))
+        assert copied.config == config
+    assert not any(".project." in name and model_type != "electra" for name in bert.state_dict())
+    theirs = transformers.AutoModel.from_config(
+        transformers.AutoConfig.for_model(**config.to_dict())
+    )
+    assert bert.num_parameters() == theirs.num_parameters()
+    assert bert.get_input_embeddings().weight.shape == theirs.get_input_embeddings().weight.shape
+    assert (bert.device, bert.dtype) == (theirs.device, theirs.dtype)
+    assert theirs.config.to_dict().items() >= config.to_dict().items()
+
+
+def test_weights_in_a_dtype_by_its_name(tmp_path: Path) -> None:
+    Bert(random_config(1)).save_pretrained(tmp_path)
+    assert Bert.from_pretrained(tmp_path, dtype="bfloat16").dtype == torch.bfloat16
+    with pytest.raises(InputError, match="dtype 'int8' is not one of"):
+        Bert.from_pretrained(tmp_path, dtype="int8")
+
+
+@pytest.mark.parametrize("part", ["pooler", "masked_words"])
+def test_a_part_that_no_model_of_the_family_has_is_not_saved(part: str, tmp_path: Path) -> None:
+    config = random_config(5, "electra")
+    parts = {"pooler": False, "masked_words": False, "next_sentence": False, part: True}
+    with pytest.raises(InputError, match=f"files of Electra models have no name for .*{part}"):
+        BertForPreTraining(config, **parts).save_pretrained(tmp_path)
