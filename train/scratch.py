@@ -65,7 +65,7 @@ def new_encoder(
     if padding != config.pad_token_id:  # whose embedding stays 0 and never learns
         raise InputError(
             f"model = {model!r}: its pad_token_id is {config.pad_token_id}, and in the vocabulary "
-            f"of {folder}, the token of padding is {'missing' if padding is None else padding}"
+            f"of {folder}, {tokenizer.special.get('pad', '[PAD]')} is {'missing' if padding is None else padding}"
         )
     bert = Bert(config, FAMILIES[config.model_type].has("pooler")).to(device, dtype)
     return SentenceEncoder(bert, tokenizer, max_length=max_length)
