@@ -63,9 +63,10 @@ def new_encoder(
         config = config_of(model, tokenizer)
     padding = tokenizer.special_id("pad")
     if padding != config.pad_token_id:  # whose embedding stays 0 and never learns
+        name = tokenizer.special.get("pad", "[PAD]")
         raise InputError(
             f"model = {model!r}: its pad_token_id is {config.pad_token_id}, and in the vocabulary "
-            f"of {folder}, {tokenizer.special.get('pad', '[PAD]')} is {'missing' if padding is None else padding}"
+            f"of {folder}, {name} is {'missing' if padding is None else padding}"
         )
     bert = Bert(config, FAMILIES[config.model_type].has("pooler")).to(device, dtype)
     return SentenceEncoder(bert, tokenizer, max_length=max_length)
