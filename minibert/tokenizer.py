@@ -16,10 +16,9 @@ from typing import Any, Literal, get_args
 import tokenizers
 from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as Normalizers
-from tokenizers.pre_tokenizers import ByteLevel
 
 from minibert.files import InputError
-from minibert.formats.tokenizer import read_tokenizer, special_tokens, write_tokenizer
+from minibert.formats.tokenizer import for_words, read_tokenizer, special_tokens, write_tokenizer
 from minibert.texts import check_texts
 
 Truncation = Literal["warn", "error", "silent"]
@@ -103,8 +102,7 @@ class Tokenizer:
 
     backend: a `tokenizers.Tokenizer`; its own padding and truncation are switched off.
     max_length: the most tokens a text may have, [CLS] and [SEP] included; None for no limit.
-    special: its special tokens by their roles: "pad", "unk", "cls", "sep" and "mask". Left out,
-    they are BERT's or RoBERTa's, whichever the vocabulary has.
+    special: its special tokens by their roles, as `special_tokens` finds them.
     """
 
     def __init__(
@@ -202,8 +200,7 @@ class Tokenizer:
         return [self._windows(list(pair), overlap) for pair in zip(pairs, pairs, strict=True)]
 
     def special_id(self, role: str) -> int | None:
-        """The id of a special token by its role; None if there is none: "mask" -> that of [MASK],
-        or of RoBERTa's <mask>."""
+        """The id of the special token of a role, such as "mask"; None if there is none."""
         token = self.special.get(role)
         return None if token is None else self.backend.token_to_id(token)
 
@@ -212,8 +209,7 @@ class Tokenizer:
         return self.backend.id_to_token(token_id) or f"[no token {token_id}]"
 
     def lower_first(self) -> None:
-        """Lower-case every text before anything else, as sentence-transformers' `do_lower_case`
-        asks."""
+        """Lower-case every text first, as sentence-transformers' `do_lower_case` asks."""
         ours = self.backend.normalizer
         self.backend.normalizer = Normalizers([Lowercase(), ours]) if ours else Lowercase()
 
@@ -234,13 +230,7 @@ class Tokenizer:
 
     @cached_property
     def _for_words(self) -> tokenizers.Tokenizer:
-        """What reads words that are split already. RoBERTa's words have their space before them,
-        and the splitting took it."""
-        if not isinstance(self.backend.pre_tokenizer, ByteLevel):
-            return self.backend
-        backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
-        backend.pre_tokenizer.add_prefix_space = True
-        return backend
+        return for_words(self.backend)
 
     def _tokens(self, parts: list[tokenizers.Encoding]) -> Tokens:
         """One text's or one pair's pieces, cut to the limit, with [CLS] and [SEP].

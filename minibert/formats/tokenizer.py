@@ -7,7 +7,7 @@ from typing import Any
 import tokenizers
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel
 from tokenizers.processors import TemplateProcessing
 
 from minibert.files import InputError, read_object, read_text, split_lines, write_json, write_text
@@ -81,6 +81,16 @@ def special_tokens(
         if (token := next(known, None)) is not None:
             found[role] = token
     return found
+
+
+def for_words(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """The tokenizer that reads words which are split already. RoBERTa's words have their space
+    before them, and the splitting took it."""
+    if not isinstance(backend.pre_tokenizer, ByteLevel):
+        return backend
+    with_space = tokenizers.Tokenizer.from_str(backend.to_str())
+    with_space.pre_tokenizer.add_prefix_space = True
+    return with_space
 
 
 def word_piece(vocabulary: Path, settings: dict) -> tokenizers.Tokenizer:
