@@ -44,8 +44,8 @@ class Embeddings(nn.Module):
         self.norm = nn.LayerNorm(size, config.layer_norm_eps)  # 1e-12; PyTorch's default is 1e-5
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         # Only ELECTRA's embeddings may be narrower than its hidden states.
-        is_other = size != config.hidden_size
-        self.project = nn.Linear(size, config.hidden_size) if is_other else nn.Identity()
+        differs = size != config.hidden_size
+        self.project = nn.Linear(size, config.hidden_size) if differs else nn.Identity()
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, layout: Layout) -> Tensor:
         """(*) -> (*, D). Raises ValueError as `Bert.forward`, where shapes could broadcast too."""
