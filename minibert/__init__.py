@@ -3,6 +3,7 @@
 from minibert.config import BertConfig
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
+from minibert.formats.names import from_transformers, to_transformers
 from minibert.layout import Packed, Padded
 from minibert.model import Bert
 from minibert.pretraining import BertForPreTraining
@@ -15,4 +16,6 @@ __all__ = [
     "Packed",
     "Padded",
     "SentenceEncoder",
+    "from_transformers",
+    "to_transformers",
 ]

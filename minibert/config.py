@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from minibert.formats.config import check_config
+from minibert.formats.config import check_config, config_content
+from minibert.formats.families import FAMILIES
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,  # exact, x * Phi(x): Hendrycks and Gimpel 2016 (arXiv:1606.08415)
@@ -37,7 +39,7 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     pad_token_id: int = 0
-    embedding_size: int | None = None  # of ELECTRA's embeddings; else they are as wide as the rest
+    embedding_size: int | None = None  # ELECTRA's embeddings may be narrower than hidden_size
     model_type: str = "bert"  # or a relative, as formats/families.py lists them
 
     def __post_init__(self) -> None:
@@ -45,11 +47,20 @@ class BertConfig:
 
     @property
     def first_position(self) -> int:
-        """The first token's row in the table of positions. RoBERTa has counted from the id of
-        padding on."""
-        return self.pad_token_id + 1 if "roberta" in self.model_type else 0
+        """The first token's row in the table of positions: 0, but RoBERTa counts from the id of
+        padding on.
+
+        transformers counts RoBERTa's positions over ids that are no padding. That is the same
+        where padding follows a text, and another count where it stands before or inside one.
+        """
+        counts = FAMILIES[self.model_type].counts_from_padding
+        return self.pad_token_id + 1 if counts else 0
 
     @property
     def most_tokens(self) -> int:
         """How many tokens a text may have."""
         return self.max_position_embeddings - self.first_position
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entries of config.json, as the family's files name them."""
+        return config_content(self)

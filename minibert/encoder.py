@@ -235,7 +235,7 @@ class SentenceEncoder:
         """
         folder, config = Path(folder), self._bert.config
         self._bert.save_pretrained(folder)
-        self.tokenizer.save(folder)
+        self.tokenizer.save(folder, config.type_vocab_size > 1)
         settings = replace(self.settings, max_length=self.tokenizer.max_length)
         write_encoder_settings(settings, config.hidden_size, folder)
         about = describe(settings, config.num_hidden_layers, config.hidden_size)

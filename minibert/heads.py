@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minibert.config import ACTIVATIONS, BertConfig
+from minibert.formats.families import FAMILIES
 from minibert.layout import Layout
 from minibert.model import init_weights
 
@@ -138,7 +139,9 @@ class MaskedWordHead(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = ACTIVATIONS[config.hidden_act]
+        # RoBERTa's head has GELU, whatever its layers have.
+        act = FAMILIES[config.model_type].head_act or config.hidden_act
+        self.activation = ACTIVATIONS[act]
         self.norm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         init_weights(self.dense, config)

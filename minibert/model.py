@@ -5,7 +5,8 @@ Sources: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transform
 (arXiv:1706.03762). Layer norm: Ba et al. 2016 (arXiv:1607.06450).
 
 Shapes: B sentences, S positions, N packed tokens, D hidden, F feed-forward, H heads, W width of a
-        head (D = H * W), G sentences that share an attention call, L their common length.
+        head (D = H * W), G sentences that share an attention call, L their common length. E is the
+        embeddings' size, which is D but in ELECTRA.
         `*` stands for the tokens, as the layout arranges them: (B, S) padded, or (N) packed.
 """
 
@@ -36,14 +37,14 @@ class Embeddings(nn.Module):
         # The row of [PAD] gets no gradient: that is what padding_idx means.
         self.word = embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
         self.position = embedding(config.max_position_embeddings, size)  # learned, not sinusoids
-        self.first_position = config.first_position  # 0; RoBERTa begins later
+        self.first_position = config.first_position  # 0; RoBERTa's is 2
         types = config.type_vocab_size  # 2; DistilBERT has none
         self.token_type = embedding(types, size) if types else None
         self.norm = nn.LayerNorm(size, config.layer_norm_eps)  # 1e-12; PyTorch's default is 1e-5
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        # ELECTRA's are narrower than its hidden states.
-        wide = size == config.hidden_size
-        self.project = nn.Identity() if wide else nn.Linear(size, config.hidden_size)
+        # Only ELECTRA's embeddings may be narrower than its hidden states.
+        differs = size != config.hidden_size
+        self.project = nn.Linear(size, config.hidden_size) if differs else nn.Identity()
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, layout: Layout) -> Tensor:
         """(*) -> (*, D). Raises ValueError as `Bert.forward`, where shapes could broadcast too."""
@@ -57,11 +58,11 @@ class Embeddings(nn.Module):
                 f"a sentence of {layout.longest} tokens is longer than the model's "
                 f"{most} positions: truncate it"
             )
-        x = self.word(input_ids)  # (*) -> (*, D)
+        x = self.word(input_ids)  # (*) -> (*, E)
         if self.token_type is not None:
-            x = x + self.token_type(token_type_ids)  # (*, D)
-        x = x + self.position(self.first_position + layout.positions)  # (*, D)
-        return self.project(self.dropout(self.norm(x)))  # (*, D)
+            x = x + self.token_type(token_type_ids)  # (*, E)
+        x = x + self.position(self.first_position + layout.positions)  # (*, E)
+        return self.project(self.dropout(self.norm(x)))  # (*, E) -> (*, D)
 
 
 def attention(
@@ -221,6 +222,10 @@ class Bert(Pretrained):
         layout = layout or self.layout(input_ids, attention_mask)
         x = self.embeddings(input_ids, token_type_ids, layout)  # (*) -> (*, D)
         return self.run(x, layout)  # (*, D)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The table of word embeddings, by the name that it has in transformers."""
+        return self.embeddings.word
 
     def layout(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Padded:
         """The layout of ids in rows, (B, S). Without a mask, all tokens are real."""

@@ -104,14 +104,14 @@ class BertForPreTraining(Pretrained):
 def fill_masks(
     model: BertForPreTraining, tokenizer: Tokenizer, text: str, top: int
 ) -> list[list[tuple[str, float]]]:
-    """The likeliest words for each [MASK] of a text, with their probabilities, the likeliest first.
+    """The likeliest tokens for each [MASK] of a text and their probabilities, the likeliest first.
 
     Raises InputError for a text without [MASK] or too long for the model, and for a model without a
     masked-word head.
     """
     if model.masked_words is None:
         raise InputError(
-            "this model has no masked-word head: its files hold no tensor cls.predictions.bias. "
+            "this model has no masked-word head: its files hold none. "
             f"Take one that was saved with it: {BERT_BASE}, say"
         )
     if not 1 <= top <= model.config.vocab_size:
@@ -119,10 +119,11 @@ def fill_masks(
             f"the top {top} words were asked for, and the model knows {model.config.vocab_size}"
         )
     [tokens] = tokenizer.encode([text], "error")
-    mask = tokenizer.token_id("[MASK]")
+    mask = tokenizer.special_id("mask")
     masks = [position for position, token in enumerate(tokens.ids) if token == mask]
     if not masks:
-        raise InputError(f"nothing to fill: there is no [MASK] in {text!r:.200}")
+        name = tokenizer.special.get("mask", "[MASK]")
+        raise InputError(f"nothing to fill: there is no {name} in {text!r:.200}")
     hidden = model.bert(torch.tensor([tokens.ids], device=model.bert.device))  # (1, S, D)
     logits = model.word_logits(hidden[0, masks])  # of the masked positions only
     best = logits.float().softmax(-1).topk(top)

@@ -7,7 +7,7 @@ and U+10FFFF.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as Normalizers
 
 from minibert.files import InputError
-from minibert.formats.tokenizer import read_tokenizer, write_tokenizer
+from minibert.formats.tokenizer import for_words, read_tokenizer, special_tokens, write_tokenizer
 from minibert.texts import check_texts
 
 Truncation = Literal["warn", "error", "silent"]
@@ -102,13 +102,20 @@ class Tokenizer:
 
     backend: a `tokenizers.Tokenizer`; its own padding and truncation are switched off.
     max_length: the most tokens a text may have, [CLS] and [SEP] included; None for no limit.
+    special: its special tokens by their roles, as `special_tokens` finds them.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, max_length: int | None = None) -> None:
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        max_length: int | None = None,
+        special: Mapping[str, str] | None = None,
+    ) -> None:
         backend.no_padding()  # MiniLM's file asks for 128 tokens, always
         backend.no_truncation()
         self.backend = backend
         self.max_length = max_length
+        self.special = special_tokens(backend) if special is None else dict(special)
 
     @classmethod
     def from_folder(cls, folder: Path, vocab_size: int | None = None) -> "Tokenizer":
@@ -161,7 +168,7 @@ class Tokenizer:
                     f"not {words!r:.80}"
                 )
             check_texts(words, f"sentence number {i}, ")
-        pieces = self.backend.encode_batch(
+        pieces = self._for_words.encode_batch(
             list(sentences), is_pretokenized=True, add_special_tokens=False
         )
         return self._told([self._tokens([words]) for words in pieces], truncation)
@@ -183,7 +190,8 @@ class Tokenizer:
             for i, one in enumerate(inputs):
                 check_texts(one, f"{'pair' if form == 'pair' else 'sentence'} number {i}, ")
         texts: list[Any] = [t for one in inputs for t in one] if form == "pair" else list(inputs)
-        pieces = self.backend.encode_batch(
+        backend = self._for_words if form == "words" else self.backend
+        pieces = backend.encode_batch(
             texts, is_pretokenized=form == "words", add_special_tokens=False
         )
         if form != "pair":
@@ -191,23 +199,24 @@ class Tokenizer:
         pairs = iter(pieces)
         return [self._windows(list(pair), overlap) for pair in zip(pairs, pairs, strict=True)]
 
-    def token_id(self, token: str) -> int | None:
-        """The id of one token, such as "[MASK]"."""
-        return self.backend.token_to_id(token)
+    def special_id(self, role: str) -> int | None:
+        """The id of the special token of a role, such as "mask"; None if there is none."""
+        token = self.special.get(role)
+        return None if token is None else self.backend.token_to_id(token)
 
     def token(self, token_id: int) -> str:
         """The token of an id. A model may have embeddings for more ids than there are tokens."""
         return self.backend.id_to_token(token_id) or f"[no token {token_id}]"
 
     def lower_first(self) -> None:
-        """Lower-case every text before anything else, as sentence-transformers' `do_lower_case`
-        asks."""
+        """Lower-case every text first, as sentence-transformers' `do_lower_case` asks."""
         ours = self.backend.normalizer
         self.backend.normalizer = Normalizers([Lowercase(), ours]) if ours else Lowercase()
 
-    def save(self, folder: Path) -> None:
-        """Write the files that `from_folder` reads. Raises InputError if the disk refuses."""
-        write_tokenizer(self.backend, self.max_length, folder)
+    def save(self, folder: Path, token_types: bool = True) -> None:
+        """Write the files that `from_folder` reads. token_types: whether the model has a type for
+        the second text of a pair. Raises InputError if the disk refuses."""
+        write_tokenizer(self.backend, self.max_length, self.special, token_types, folder)
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """As `encode`, for texts that have been checked, and silent about what was cut off."""
@@ -217,7 +226,11 @@ class Tokenizer:
     def limited(self, *limits: int | None) -> "Tokenizer":
         """The same tokenizer with the smallest of its own and these limits."""
         known = [limit for limit in (self.max_length, *limits) if limit is not None]
-        return Tokenizer(self.backend, min(known, default=None))
+        return Tokenizer(self.backend, min(known, default=None), self.special)
+
+    @cached_property
+    def _for_words(self) -> tokenizers.Tokenizer:
+        return for_words(self.backend)
 
     def _tokens(self, parts: list[tokenizers.Encoding]) -> Tokens:
         """One text's or one pair's pieces, cut to the limit, with [CLS] and [SEP].

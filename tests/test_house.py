@@ -22,7 +22,7 @@ PACKAGES = ("minibert", "train")  # whose rules are held
 ABOVE = {"minibert": ("train", "tools", "tests"), "train": ("tools", "tests"), "tools": ("tests",)}
 OPTIONAL = {"datasets", "matplotlib", "torch.utils.tensorboard"}  # may be missing: asked for late
 MOST_LINES = 300
-MOST_FUNCTIONS = 359  # of ours, from a labelled line to a saved run
+MOST_FUNCTIONS = 380  # of ours, from a labelled line to a saved run
 
 
 def modules() -> dict[str, ast.Module]:

@@ -18,16 +18,18 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import huggingface_hub
 import pytest
 import torch
 
 from minibert import Bert, BertConfig, InputError, SentenceEncoder
 from minibert.files import write_json
 from minibert.formats import hub
-from minibert.formats.download import FILES
+from minibert.formats.download import FILES, download
 from minibert.formats.hub import MINILM, PoolingWarning, find_model, from_cache, installed_package
 from tests.test_encoder import small_encoder
 
@@ -565,6 +567,23 @@ def test_what_the_hub_gives_is_cached_and_nothing_else_is_fetched(
     assert not any(
         name in path for path in fetched for name in ("pytorch_model.bin", "onnx", "README")
     )
+
+
+def test_a_pickle_alone_is_not_fetched_and_how_to_convert_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [SimpleNamespace(rfilename=name) for name in ("config.json", "pytorch_model.bin")]
+    for name in ("config.json", "modules.json"):
+        (tmp_path / name).write_text("{}")
+    listed = SimpleNamespace(siblings=files)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: listed)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
+    with pytest.raises(
+        InputError, match=r"weights of old/bert only as pytorch_model\.bin"
+    ) as caught:
+        download("old/bert", None)
+    assert "hf download old/bert --local-dir FOLDER" in str(caught.value)
+    assert "torch.load(" in str(caught.value)
 
 
 def test_what_goes_wrong_once_is_tried_again(tiny: Path, tmp_path: Path) -> None:

@@ -94,8 +94,8 @@ def test_special_tokens_in_a_text_are_the_tokens(tokenizer: Tokenizer) -> None:
         [CLS, MASK, SEP],
         [CLS, 5, MASK, UNCASED.index("."), SEP],
     ]
-    assert tokenizer.token_id("[MASK]") == MASK
-    assert tokenizer.token_id("nowhere") is None
+    assert tokenizer.backend.token_to_id("[MASK]") == MASK
+    assert tokenizer.backend.token_to_id("nowhere") is None
 
 
 def test_tokenizer_json_goes_before_vocab_txt(tmp_path: Path) -> None:
@@ -175,13 +175,13 @@ def test_line_ends_of_a_vocabulary(end: str, tail: str, tmp_path: Path) -> None:
 def test_only_a_line_feed_ends_a_token_of_a_vocabulary(inside: str, tmp_path: Path) -> None:
     tokens = [*SPECIAL_TOKENS, f"x{inside}y", inside, "a"]
     tokenizer = Tokenizer.from_folder(write_vocabulary(tmp_path, tokens), vocab_size=len(tokens))
-    assert tokenizer.token_id("a") == 7
-    assert tokenizer.token_id(f"x{inside}y") == 5
+    assert tokenizer.backend.token_to_id("a") == 7
+    assert tokenizer.backend.token_to_id(f"x{inside}y") == 5
 
 
 def test_a_blank_line_inside_a_vocabulary_counts_as_in_transformers(tmp_path: Path) -> None:
     write_vocabulary(tmp_path, [*SPECIAL_TOKENS, "", "a"])
-    assert Tokenizer.from_folder(tmp_path).token_id("a") == 6
+    assert Tokenizer.from_folder(tmp_path).backend.token_to_id("a") == 6
 
 
 @pytest.mark.parametrize("missing", SPECIAL_TOKENS)
@@ -257,9 +257,8 @@ def test_ids_beyond_the_models_vocabulary_are_refused(tokenizer: Tokenizer, tmp_
     highest = len(UNCASED) - 1
     tokenizer.save(tmp_path / "json")
     for folder, name in ((tmp_path, "vocab.txt"), (tmp_path / "json", "tokenizer.json")):
-        assert (
-            Tokenizer.from_folder(folder, vocab_size=len(UNCASED)).token_id(UNCASED[-1]) == highest
-        )
+        whole = Tokenizer.from_folder(folder, vocab_size=len(UNCASED))
+        assert whole.backend.token_to_id(UNCASED[-1]) == highest
         message = (
             rf"{folder / name} does not belong to this model: .* up to {highest}, .* is {highest}$"
         )

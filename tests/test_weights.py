@@ -8,6 +8,7 @@ import random
 import re
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from minibert import Bert, BertConfig, InputError
 from minibert.files import write_json
 from minibert.formats.checkpoint import LoadReport, load_state
 from minibert.formats.config import read_config
+from minibert.formats.families import FAMILIES
 from minibert.formats.names import checkpoint_name, model_name
 from minibert.formats.tensors import save_tensors, weight_files
 
@@ -523,6 +525,22 @@ def test_no_weights_at_all_and_only_pickled_ones(tensors: Tensors, tmp_path: Pat
     assert "is a pickle" not in refusal(tmp_path)
 
 
+def test_the_two_lines_that_convert_a_pickle(
+    bert: Bert, tensors: Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a message names them, on tensors that share memory and are laid out in another order."""
+    write_model(tmp_path, tensors)
+    (tmp_path / "model.safetensors").unlink()
+    shared = {name: tensor.T.contiguous().T for name, tensor in tensors.items()}
+    shared["cls.predictions.decoder.weight"] = shared["embeddings.word_embeddings.weight"]
+    torch.save(shared, tmp_path / "pytorch_model.bin")
+    lines = [line.strip() for line in refusal(tmp_path).splitlines() if line.startswith("  ")]
+    assert len(lines) == 2
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(["import safetensors.torch, torch", *lines]), {})
+    assert_same(Bert.from_folder(tmp_path)[0], bert)
+
+
 # config.json
 
 
@@ -563,6 +581,55 @@ def test_a_config_without_a_size(key: str, tensors: Tensors, tmp_path: Path) -> 
         write_model(tmp_path, tensors, {k: v for k, v in CONTENT.items() if k != key})
     )
     assert message.startswith(f"{tmp_path / 'config.json'}: {key} missing")
+
+
+@pytest.mark.parametrize(
+    ("name", "model_type"),
+    [
+        ("BertForMaskedLM", "bert"),
+        ("RobertaModel", "roberta"),
+        ("XLMRobertaForMaskedLM", "xlm-roberta"),
+        ("DistilBertModel", "distilbert"),
+        ("ElectraForPreTraining", "electra"),
+    ],
+)
+def test_a_config_of_2019_names_only_a_class(name: str, model_type: str, tmp_path: Path) -> None:
+    """And what it lacks is what the family has."""
+    keys = FAMILIES[model_type].keys
+    content = {keys.get(key, key): CONTENT[key] for key in REQUIRED} | {"architectures": [name]}
+    write_json(tmp_path / "config.json", content)
+    config = read_config(tmp_path / "config.json", BertConfig)
+    assert config.model_type == model_type
+    assert config.pad_token_id == (1 if "roberta" in model_type else 0)
+    assert config.most_tokens == config.max_position_embeddings - config.first_position
+    assert config.first_position == (2 if "roberta" in model_type else 0)
+    assert config.type_vocab_size == (0 if model_type == "distilbert" else 2)
+    assert config.embedding_size == (128 if model_type == "electra" else None)
+    write_json(tmp_path / "config.json", config.to_dict())
+    assert read_config(tmp_path / "config.json", BertConfig) == config
+
+
+def test_a_class_of_2019_that_is_none_of_these(tmp_path: Path) -> None:
+    content = {key: CONTENT[key] for key in REQUIRED} | {"architectures": ["GPT2Model"]}
+    write_json(tmp_path / "config.json", content)
+    with pytest.raises(InputError, match="no model_type; the class is 'GPT2Model', and read here"):
+        read_config(tmp_path / "config.json", BertConfig)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "changes", "message"),
+    [
+        ("distilbert", {"type_vocab_size": 2}, "type_vocab_size of a distilbert is 0"),
+        ("bert", {"embedding_size": 8}, "embedding_size of a bert is None, and never 8"),
+        ("electra", {"embedding_size": None}, "embedding_size must be a positive whole number"),
+        ("roberta", {"pad_token_id": 19}, "max_position_embeddings 20 leaves no position"),
+    ],
+)
+def test_what_no_model_of_a_family_has(
+    model_type: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(CONFIG, model_type=model_type, **changes)
 
 
 def test_what_newer_versions_added_may_be_absent(tmp_path: Path) -> None:
@@ -610,7 +677,8 @@ def test_another_absurd_value(key: str, value: Any, tensors: Tensors, tmp_path: 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("model_type", "roberta"),
+        ("model_type", "albert"),
+        ("model_type", ["bert"]),
         ("model_type", None),
         ("position_embedding_type", "relative_key"),
         ("position_embedding_type", "relative_key_query"),

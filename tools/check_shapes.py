@@ -41,7 +41,7 @@ import re
 import sys
 import tokenize
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -130,7 +130,8 @@ def exercise_minibert() -> None:
     mask = torch.arange(SIZES["S"]) < torch.tensor(LENGTHS).unsqueeze(1)
     fast = Bert(CONFIG).train()
     speed_up(fast)
-    for bert in (Bert(CONFIG).eval(), Bert(CONFIG).train(), fast):
+    narrow = Bert(replace(CONFIG, model_type="electra", embedding_size=10))
+    for bert in (Bert(CONFIG).eval(), Bert(CONFIG).train(), narrow, fast):
         bert(ids)
         bert(ids, mask, types)
         bert.attention_probabilities(ids, mask)

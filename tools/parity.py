@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from minibert.config import ACTIVATIONS, BertConfig
+from minibert.formats.families import FAMILIES
 from minibert.formats.names import checkpoint_name
 from minibert.heads import pool
 from minibert.layout import Packed
@@ -37,10 +38,11 @@ class Batch:
     """Sentences of token ids, in both layouts."""
 
     sentences: list[Tensor]
+    padding: int = 0  # its id
 
     @property
     def input_ids(self) -> Tensor:  # (B, S)
-        return pad_sequence(self.sentences, batch_first=True)
+        return pad_sequence(self.sentences, batch_first=True, padding_value=self.padding)
 
     @property
     def mask(self) -> Tensor:  # (B, S)
@@ -68,10 +70,10 @@ def shake(model: Model, std: float) -> Model:
 def both(bert: Bert, folder: Path, attention: str = "eager") -> tuple[Bert, "BertModel"]:
     """The model, which is saved to a folder, and transformers' model from that folder; both in eval
     mode. So every comparison also tests that others read what we save."""
-    from transformers import BertModel
+    from transformers import AutoModel
 
     bert.save_pretrained(folder)
-    opened: Any = BertModel.from_pretrained(
+    opened: Any = AutoModel.from_pretrained(
         folder, attn_implementation=attention, output_loading_info=True
     )
     theirs, problems = opened
@@ -158,7 +160,8 @@ def gradients(model: torch.nn.Module, loss: Tensor) -> dict[str, Tensor]:
     names, parameters = zip(*model.named_parameters(), strict=True)
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
     if isinstance(model, Bert):
-        names = tuple(map(checkpoint_name, names))
+        family = FAMILIES[model.config.model_type]
+        names = tuple(checkpoint_name(name, family) for name in names)
     return {
         name: gradient for name, gradient in zip(names, found, strict=True) if gradient is not None
     }
@@ -176,31 +179,44 @@ def gradient_differences(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> 
     largest = max(sizes.values())
     return {
         name: (ours[name] - theirs[name]).abs().max().item()
-        / (largest if name.endswith("self.key.bias") else size)
+        / (largest if name.endswith(("self.key.bias", "k_lin.bias")) else size)
         for name, size in sizes.items()
     }
 
 
-def random_config(number: int) -> BertConfig:
+def random_config(number: int, model_type: str = "bert") -> BertConfig:
     """The config of a small model of odd sizes. The same number gives the same config."""
-    draw = random.Random(number)
+    draw, family = random.Random(number), FAMILIES[model_type]
     heads, width = draw.choice([1, 2, 3, 4, 6]), draw.choice([1, 4, 7, 8, 16])
-    return BertConfig(
-        vocab_size=draw.randint(20, 200),
-        hidden_size=max(heads * width, 4),
-        num_hidden_layers=draw.randint(1, 4),
-        num_attention_heads=heads if heads * width >= 4 else 1,
-        intermediate_size=draw.randint(1, 96),
-        max_position_embeddings=draw.randint(12, 40),
-        type_vocab_size=draw.randint(1, 3),
-        hidden_act=list(ACTIVATIONS)[number // 2 % len(ACTIVATIONS)],
-        layer_norm_eps=draw.choice([1e-12, 1e-5, 1e-3]),
-        pad_token_id=draw.choice([0, 0, 3]),
-    )
+    sizes: dict[str, Any] = {
+        "vocab_size": draw.randint(20, 200),
+        "hidden_size": max(heads * width, 4),
+        "num_hidden_layers": draw.randint(1, 4),
+        "num_attention_heads": heads if heads * width >= 4 else 1,
+        "intermediate_size": draw.randint(1, 96),
+        "max_position_embeddings": draw.randint(12, 40),
+        "type_vocab_size": draw.randint(1, 3),
+        "hidden_act": list(ACTIVATIONS)[number // 2 % len(ACTIVATIONS)],
+        "layer_norm_eps": draw.choice([1e-12, 1e-5, 1e-3]),
+        "pad_token_id": draw.choice([0, 0, 3]),
+    }
+    sizes["embedding_size"] = draw.choice([sizes["hidden_size"], 4, 9])
+    return BertConfig(**{**sizes, **family.fixed, "model_type": model_type})
+
+
+def random_batch(lengths: Sequence[int], config: BertConfig) -> Batch:
+    """Sentences of random ids. Padding is none of them where positions are counted from it: there,
+    transformers would not count its place."""
+    first = config.first_position  # 0, or one more than padding
+    sentences = [torch.randint(first, config.vocab_size, (length,)) for length in lengths]
+    return Batch(sentences, config.pad_token_id)
 
 
 def random_model_differences(
-    number: int, folder: Path, change: Callable[[Bert], Bert] = lambda bert: bert
+    number: int,
+    folder: Path,
+    change: Callable[[Bert], Bert] = lambda bert: bert,
+    model_type: str = "bert",
 ) -> tuple[float, float]:
     """How far a random model is from transformers' in both layouts: the largest difference of its
     hidden states and pooler's output, and of the gradients of its parameters.
@@ -209,30 +225,39 @@ def random_model_differences(
     token types. change: turns our model into the one that computes, such as `fast`.
     """
     torch.manual_seed(number)
-    config = random_config(number)
+    config = random_config(number, model_type)
     attention = "sdpa" if number % 5 < 2 else "eager"
-    ours, theirs = both(shake(Bert(config), 0.1), folder, attention)
+    has_pooler = "pooler.dense." in dict(FAMILIES[model_type].names)
+    ours, theirs = both(shake(Bert(config, has_pooler), 0.1), folder, attention)
     ours = change(ours)
-    longest = config.max_position_embeddings
+    longest = config.most_tokens
     lengths = (
         [longest - 1] * 4
         if number % 2
         else [longest, 1, 5, *torch.randint(1, longest, (4,)).tolist()]
     )
-    batch = Batch([torch.randint(config.vocab_size, (length,)) for length in lengths])
+    batch = random_batch(lengths, config)
     mask = None if number % 2 else batch.mask
-    types = torch.randint_like(batch.input_ids, config.type_vocab_size) if number % 3 else None
+    types = None
+    if number % 3 and config.type_vocab_size:
+        types = torch.randint_like(batch.input_ids, config.type_vocab_size)
 
+    asked = {"attention_mask": None if mask is None else mask.long(), "token_type_ids": types}
     reference = theirs(
-        batch.input_ids, None if mask is None else mask.long(), types, output_hidden_states=True
+        batch.input_ids,
+        **{name: tensor for name, tensor in asked.items() if tensor is not None},
+        output_hidden_states=True,
     )
     weights = torch.randn(sum(lengths), config.hidden_size)
     pooler_weights = torch.randn(len(lengths), config.hidden_size)
+
+    def loss(states: Sequence[Tensor], pooled: Tensor | None) -> Tensor:
+        own = (states[-1] * weights).sum()
+        return own if pooled is None else own + (pooled * pooler_weights).sum()
+
     expected_states = [x[batch.mask] for x in reference.hidden_states]
-    pooled = reference.pooler_output
-    expected = gradients(
-        theirs, (expected_states[-1] * weights).sum() + (pooled * pooler_weights).sum()
-    )
+    pooled = reference.pooler_output if has_pooler else None
+    expected = gradients(theirs, loss(expected_states, pooled))
     assert len(expected) == len(list(ours.parameters()))
 
     layout, packed_types = Packed(lengths), None if types is None else types[batch.mask]
@@ -245,12 +270,33 @@ def random_model_differences(
     values: list[float] = []
     slopes: list[float] = []
     for states, first in zip((packed, [x[batch.mask] for x in padded]), firsts, strict=True):
-        assert ours.pooler is not None
-        vectors = ours.pooler(first)
-        values += differences([*states, vectors], [*expected_states, pooled])
-        found = gradients(ours, (states[-1] * weights).sum() + (vectors * pooler_weights).sum())
-        slopes += gradient_differences(found, expected).values()
+        vectors = None if ours.pooler is None else ours.pooler(first)
+        assert (vectors is None) == (pooled is None)
+        values += differences(states, expected_states)
+        if vectors is not None and pooled is not None:
+            values += differences([vectors], [pooled])
+        slopes += gradient_differences(gradients(ours, loss(states, vectors)), expected).values()
     return worst(values), worst(slopes)
+
+
+@torch.inference_mode()
+def masked_word_differences(number: int, folder: Path, model_type: str) -> float:
+    """The largest difference of a random model's masked-word logits from transformers', which opens
+    what we saved."""
+    from transformers import AutoModelForMaskedLM
+
+    torch.manual_seed(number)
+    config = random_config(number, model_type)
+    ours = shake(BertForPreTraining(config, pooler=False, next_sentence=False), 0.1).eval()
+    ours.save_pretrained(folder)
+    opened: Any = AutoModelForMaskedLM.from_pretrained(folder, output_loading_info=True)
+    theirs, problems = opened
+    assert not any(problems.values()), problems
+    lengths = [config.most_tokens, 1, 5]
+    batch = random_batch(lengths, config)
+    words, _ = ours(batch.packed_ids, layout=Packed(lengths))
+    expected = theirs.eval()(batch.input_ids, batch.mask.long()).logits[batch.mask]
+    return worst(differences([words], [expected]))
 
 
 @torch.inference_mode()

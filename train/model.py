@@ -4,7 +4,7 @@ Shapes: D hidden. `*` stands for the tokens of a batch, (N) packed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -12,6 +12,7 @@ from minibert.config import BertConfig
 from minibert.fast import change_classes, speed_up
 from minibert.fast.dropout import FastDropout
 from minibert.files import InputError
+from minibert.formats.families import FAMILIES
 from minibert.model import Bert
 from train.batches import Batch
 
@@ -24,6 +25,7 @@ class HasHead(Protocol):
     name: str
     uses_pooler: bool
     uses_token_types: bool
+    pretraining_part: ClassVar[str]
 
     def build_head(self, config: BertConfig) -> nn.Module:
         """The parameters of this task alone."""
@@ -51,8 +53,8 @@ class Heads(nn.Module):
 
 
 class JointModel(nn.Module):
-    """One encoder, and a head for each task. Raises InputError if a task needs a pooler or token
-    types, and the encoder has none."""
+    """One encoder, and a head for each task. Raises InputError if a task needs a pooler, token
+    types or a head of pre-training, and the encoder's family has none."""
 
     def __init__(self, bert: Bert, tasks: Sequence[HasHead]) -> None:
         super().__init__()
@@ -63,8 +65,14 @@ class JointModel(nn.Module):
             raise InputError(
                 f"the task {by_pooler[0]} reads BERT's pooler, and this model's files have none"
             )
+        family = FAMILIES[bert.config.model_type]
+        for task in tasks:
+            if task.pretraining_part and not family.has(task.pretraining_part):
+                raise InputError(
+                    f"the task {task.name} trains a head that no {bert.config.model_type} has"
+                )
         in_pairs = [task.name for task in tasks if task.uses_token_types]
-        if in_pairs and bert.config.type_vocab_size < 2:
+        if in_pairs and family.has_pair_types and bert.config.type_vocab_size < 2:
             raise InputError(
                 f"the task {in_pairs[0]} reads two texts in one sequence, and this model has no "
                 "token type for the second"

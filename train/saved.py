@@ -12,6 +12,7 @@ from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, write_json
 from minibert.formats.cards import write_card
 from minibert.formats.checkpoint import save_model
+from minibert.formats.families import FAMILIES
 from minibert.formats.names import checkpoint_name
 from minibert.formats.tensors import save_tensors
 from minibert.pretraining import BertForPreTraining
@@ -64,6 +65,8 @@ def save_for_transformers(
 
     facts, training: as in `save_run`.
     """
+    config = model.bert.config
+    family = FAMILIES[config.model_type]
     for task in tasks:
         counterpart = task.counterpart()
         if task.pretraining_part:  # RUN/model has it
@@ -75,28 +78,35 @@ def save_for_transformers(
                     "a head of texts there reads one sequence, by the pooler"
                 )
             continue
+        architecture = family.like_berts(counterpart.architecture)
+        if architecture is None:
+            print(
+                f"{task.name}: not saved for transformers, where a {config.model_type} has another "
+                f"head than {counterpart.architecture}"
+            )
+            continue
         # A label may be called "stars/5", and no folder may be.
         name = re.sub(r"[/\\\0]", lambda found: f"%{ord(found[0]):02X}", task.name)
         folder = run / "transformers" / name
         encoder = {
-            checkpoint_name(f"bert.{name}"): p
+            checkpoint_name(f"bert.{name}", family): p
             for name, p in model.bert.named_parameters()
             if task.uses_pooler or not name.startswith("pooler.")
         }
         save_model(
-            counterpart.architecture,
-            model.bert.config,
+            architecture,
+            config,
             encoder | task.export(model.heads[task.name]),
             folder,
             id2label={str(i): label for i, label in enumerate(counterpart.labels)},
             label2id={label: i for i, label in enumerate(counterpart.labels)},
             problem_type=counterpart.problem_type,
         )
-        tokenizer.save(folder)
+        tokenizer.save(folder, config.type_vocab_size > 1)
         about = {
             "library_name": "transformers",
             "pipeline_tag": counterpart.pipeline,
-            "tags": ["bert"],
+            "tags": [config.model_type],
         }
         write_card(folder / "README.md", about | dict(facts), f"# {task.name}\n\n{training}")
 

@@ -10,6 +10,7 @@ from minibert.config import BertConfig
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
 from minibert.formats.config import read_config
+from minibert.formats.families import FAMILIES
 from minibert.model import Bert
 from minibert.tokenizer import Tokenizer
 from train.parse import parse_pairs
@@ -60,13 +61,14 @@ def new_encoder(
     else:
         tokenizer = Tokenizer.from_folder(folder)
         config = config_of(model, tokenizer)
-    padding = tokenizer.token_id("[PAD]")
+    padding = tokenizer.special_id("pad")
     if padding != config.pad_token_id:  # whose embedding stays 0 and never learns
+        name = tokenizer.special.get("pad", "[PAD]")
         raise InputError(
             f"model = {model!r}: its pad_token_id is {config.pad_token_id}, and in the vocabulary "
-            f"of {folder}, [PAD] is {'missing' if padding is None else padding}"
+            f"of {folder}, {name} is {'missing' if padding is None else padding}"
         )
-    bert = Bert(config).to(device, dtype)
+    bert = Bert(config, FAMILIES[config.model_type].has("pooler")).to(device, dtype)
     return SentenceEncoder(bert, tokenizer, max_length=max_length)
 
 
@@ -83,7 +85,7 @@ def config_of(sizes: str, tokenizer: Tokenizer) -> BertConfig:
     hidden = given.get("hidden_size", BertConfig.hidden_size)
     follow = {
         "vocab_size": tokenizer.vocab_size,
-        "pad_token_id": tokenizer.token_id("[PAD]") or 0,
+        "pad_token_id": tokenizer.special_id("pad") or 0,
         "num_attention_heads": max(1, hidden // HEAD_WIDTH),
         "intermediate_size": 4 * hidden,
     }

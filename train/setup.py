@@ -116,6 +116,7 @@ def assemble(
     if is_new(settings.model) and not any(task.uses_pooler for task in tasks):
         encoder.bert.pooler = None  # nothing would train it
     model = JointModel(encoder.bert, tasks).to(device, dtype)
+    check_types(encoder, tasks)
     take_heads(model, tasks, start, chosen, announce)
     take_pretraining_heads(model, tasks, start, announce)
     if is_new(settings.model):
@@ -181,6 +182,17 @@ def check_measured(tasks: Sequence[Task], model: JointModel) -> None:
                 f"{task.name} is in --dev-data alone, and its kind, {task.kind}, has a head, which "
                 "nothing trains. Give the data with --data; or name the tasks to keep with --tasks"
             )
+
+
+def check_types(encoder: SentenceEncoder, tasks: Sequence[Task]) -> None:
+    """Raise InputError if the tokenizer gives a pair's second text a type that the model lacks."""
+    highest = max(encoder.tokenizer.backend.encode("", "").type_ids)
+    types = encoder.bert.config.type_vocab_size  # 0: the model ignores them
+    if 0 < types <= highest and any(task.uses_token_types for task in tasks):
+        raise InputError(
+            f"the tokenizer gives the second text of a pair the token type {highest}, and the "
+            f"model has {types}: its tokenizer.json belongs to another model"
+        )
 
 
 def tokenize(

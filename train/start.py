@@ -18,6 +18,7 @@ from minibert.config import BertConfig
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, read_json, read_object
 from minibert.formats.checkpoint import HeadWarning, read_head
+from minibert.formats.config import family_of
 from minibert.formats.hub import PoolingWarning, find_model
 from minibert.formats.tensors import read_tensors
 from minibert.model import Bert
@@ -153,7 +154,8 @@ def task_of(folder: Path, config: Mapping[str, Any], kinds: Kinds) -> Task | Non
     file and key, for labels that cannot be."""
     about = dict(config)
     about["activation_fn"] = activation(folder, config)
-    labels, architecture = labels_of(folder / "config.json", config), architecture_of(config)
+    file = folder / "config.json"
+    labels, architecture = labels_of(file, config), family_of(file).in_bert(architecture_of(config))
     found = (kind.from_transformers(architecture, labels, about) for kind in kinds)
     return next((task for task in found if task is not None), None)
 

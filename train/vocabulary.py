@@ -40,9 +40,10 @@ from tqdm import tqdm
 
 from minibert.batching import windows
 from minibert.files import InputError
-from minibert.formats.tokenizer import SPECIAL_TOKENS, bert_tokenizer, write_tokenizer
+from minibert.formats.tokenizer import SPECIAL_TOKENS, bert_tokenizer
 from minibert.program import run_program
 from minibert.texts import lazy_lines
+from minibert.tokenizer import Tokenizer
 
 FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 REMEMBERED = 2**17  # texts between spaces whose words are known
@@ -250,7 +251,7 @@ def main(arguments: list[str] | None = None) -> int:
             corpus.words, options.size, options.min_frequency, options.limit_alphabet
         )
         backend = bert_tokenizer({token: i for i, token in enumerate(tokens)}, normalizer)
-        write_tokenizer(backend, None, options.output)
+        Tokenizer(backend).save(options.output)
         print(report(corpus, backend))
         if len(tokens) < options.size:
             print(

@@ -25,14 +25,11 @@ from minibert.formats.tensors import (
 Model = TypeVar("Model", bound=nn.Module)
 
 # The classes of transformers that put a head for a task on a BERT.
-HEADS = tuple(
-    f"BertFor{task}"
-    for task in (
-        "SequenceClassification",
-        "TokenClassification",
-        "QuestionAnswering",
-        "MultipleChoice",
-    )
+HEADS = (
+    "BertForSequenceClassification",
+    "BertForTokenClassification",
+    "BertForQuestionAnswering",
+    "BertForMultipleChoice",
 )
 
 
@@ -235,7 +232,8 @@ def warn_of_head(folder: Path, report: LoadReport, stacklevel: int) -> None:
     labels = config.get("id2label")
     count = f", {len(labels)} labels" if isinstance(labels, dict) else ""
     parts = ", ".join(f"{part}.*" for part in dict.fromkeys(name.split(".")[0] for name in names))
-    hint = f": python -m train.predict --model {folder} opens it" if architecture in HEADS else ""
+    is_read = report.family.in_bert(architecture) in HEADS
+    hint = f": python -m train.predict --model {folder} opens it" if is_read else ""
     warnings.warn(
         f"{report.files[0]}: the head {parts} ({architecture}{count}) is left aside{hint}",
         HeadWarning,

@@ -61,11 +61,11 @@ def read_config(file: Path, config_class: type[AnyConfig]) -> AnyConfig:
         raise InputError(
             f"{file}: {', '.join(missing)} missing; such a config names all of {', '.join(sizes)}"
         )
-    known = [field.name for field in fields(config_class)]
-    spelled = {name: family.keys.get(name, name) for name in known}
+    spelled = {name: family.keys.get(name, name) for name in config_class.__dataclass_fields__}
     found = {name: content[key] for name, key in spelled.items() if key in content}
+    values = {**family.defaults, **found, **family.fixed, "model_type": model_type}
     try:
-        return config_class(**found | dict(family.fixed) | {"model_type": model_type})
+        return config_class(**values)
     except ValueError as error:
         raise InputError(f"{file}: {error}") from error
 
@@ -73,18 +73,14 @@ def read_config(file: Path, config_class: type[AnyConfig]) -> AnyConfig:
 def model_type_of(content: Mapping[str, Any], file: Path) -> str:
     """The family of a config.json. One of 2019 names only the class of the model. Raises InputError
     for a family that is not read here."""
-    named = content.get("architectures")
-    architecture = str(named[0]) if isinstance(named, list) and named else ""
-    by_class = {
-        name for name, family in FAMILIES.items() if re.match(f"{family.classes}[MF]", architecture)
-    }
-    found = content.get("model_type", next(iter(by_class), "" if architecture else "bert"))
-    if found not in FAMILIES:
-        raise InputError(
-            f"{file}: model_type is {found or architecture!r}, and read here are "
-            f"{', '.join(FAMILIES)}"
-        )
-    return str(found)
+    names = content.get("architectures")
+    name = str(names[0]) if isinstance(names, list) and names else "BertModel"
+    by_class = (t for t, f in FAMILIES.items() if re.match(f"{f.classes}(Model|For)", name))
+    found = content.get("model_type", next(by_class, name))
+    if not isinstance(found, str) or found not in FAMILIES:
+        key = "model_type" if "model_type" in content else "there is no model_type; the class"
+        raise InputError(f"{file}: {key} is {found!r}, and read here are {', '.join(FAMILIES)}")
+    return found
 
 
 def family_of(file: Path) -> Family:
@@ -103,18 +99,26 @@ def config_content(config: Config) -> dict[str, Any]:
 
 
 def check_config(config: Any, activations: Mapping[str, Any]) -> None:
-    """Raise ValueError, naming the field, for a value that no BERT can have."""
+    """Raise ValueError, naming the field, for a value that no model of the config's family can
+    have."""
+    if config.model_type not in FAMILIES:
+        raise ValueError(f"model_type {config.model_type!r} is not one of {', '.join(FAMILIES)}")
+    fixed = FAMILIES[config.model_type].fixed
     for field in fields(config):
         value = getattr(config, field.name)
-        if field.name.endswith("_prob"):
+        if field.name in fixed:
+            if value != fixed[field.name]:
+                raise ValueError(
+                    f"{field.name} of a {config.model_type} is {fixed[field.name]!r}, "
+                    f"and never {value!r}"
+                )
+        elif field.name.endswith("_prob"):
             if type(value) not in (int, float) or not 0 <= value < 1:
                 raise ValueError(f"{field.name} must be a number from 0 to below 1, not {value!r}")
         elif field.type is float:
             if type(value) not in (int, float) or not 0 < value < 1:
                 raise ValueError(f"{field.name} must be a number between 0 and 1, not {value!r}")
-        elif field.name == "embedding_size" and value is None:
-            continue
-        elif field.name not in ("model_type", "hidden_act", "pad_token_id", "type_vocab_size") and (
+        elif field.name not in ("model_type", "hidden_act", "pad_token_id") and (
             type(value) is not int or not 0 < value < 2**31
         ):
             raise ValueError(f"{field.name} must be a positive whole number, not {value!r}")
@@ -125,12 +129,12 @@ def check_config(config: Any, activations: Mapping[str, Any]) -> None:
         )
     if not isinstance(config.hidden_act, str) or config.hidden_act not in activations:
         raise ValueError(f"hidden_act {config.hidden_act!r} is not one of {', '.join(activations)}")
-    if config.model_type not in FAMILIES:
-        raise ValueError(f"model_type {config.model_type!r} is not one of {', '.join(FAMILIES)}")
-    types = config.type_vocab_size
-    if type(types) is not int or not 0 <= types < 2**31:
-        raise ValueError(f"type_vocab_size must be a whole number from 0 on, not {types!r}")
     if type(config.pad_token_id) is not int or not 0 <= config.pad_token_id < config.vocab_size:
         raise ValueError(
             f"pad_token_id {config.pad_token_id!r} is not an id of the {config.vocab_size} words"
+        )
+    if config.most_tokens < 1:
+        raise ValueError(
+            f"max_position_embeddings {config.max_position_embeddings} leaves no position: "
+            f"the first is {config.first_position}"
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 import huggingface_hub  # which imports its parts when they are first used: half a second
 
 from minibert.files import InputError, sha256
+from minibert.formats.tensors import CONVERSION
 
 # What we read of a repository. Pickled weights and other frameworks' files are never fetched.
 FILES = (
@@ -81,6 +82,13 @@ def download(repository: str, revision: str | None) -> Path:
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise HubUnreachableError(reason) from error
+    names = {file.rfilename for file in listed}
+    if "pytorch_model.bin" in names and not any(name.endswith(".safetensors") for name in names):
+        raise InputError(
+            f"the Hub has the weights of {repository} only as pytorch_model.bin, a pickle, which "
+            f"is never fetched here. hf download {repository} --local-dir FOLDER fetches it. "
+            f"{CONVERSION}\nThen name the folder"
+        )
     return folder
 
 

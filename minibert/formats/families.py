@@ -11,7 +11,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 # Prefixes of the model's names beside the checkpoint's; {i} stands for a layer's number.
@@ -35,6 +35,13 @@ LAYERS: Names = (
 POOLER: Names = (("pooler.dense.", "pooler.dense."),)
 
 
+ENCODER = ("embeddings.", "embeddings_project.", "encoder.", "transformer.", "pooler.")
+# Kinds of classes whose heads are the same in all families. A head of texts is not: RoBERTa's and
+# ELECTRA's have a layer more, and DistilBERT's another activation.
+SAME_HEADS = ("ForTokenClassification", "ForQuestionAnswering")
+NOT_NARROWER = {"embedding_size": None}
+
+
 @dataclass(frozen=True)
 class Family:
     """What the files of one kind of model call things.
@@ -42,7 +49,11 @@ class Family:
     prefix: before the encoder's names, where a head stands beside it. classes: what the names of
     its classes in transformers begin with. heads: prefixes of its pre-training heads' names.
     ties: names that hold a parameter for the second time. keys: a config's fields that config.json
-    calls otherwise. fixed: fields that config.json does not have, and their values.
+    calls otherwise. fixed: fields that have one value in all models of the family, whatever
+    config.json says. defaults: values of fields that config.json lacks, where they are not BERT's.
+    counts_from_padding: whether the first position is the one after the id of padding.
+    head_act: the masked-word head's activation, where it is not the config's. has_pair_types:
+    whether the second text of a pair has another token type than the first.
     """
 
     prefix: str
@@ -51,12 +62,31 @@ class Family:
     heads: tuple[str, ...]
     ties: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
-    fixed: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=lambda: NOT_NARROWER)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    counts_from_padding: bool = False
+    head_act: str | None = None
+    has_pair_types: bool = True
 
     def is_of_encoder(self, name: str) -> bool:
         """Whether a tensor's name is the encoder's, or should be."""
-        parts = ("embeddings.", "encoder.", "transformer.", "pooler.")
-        return name.startswith((self.prefix, *parts))
+        return name.startswith((self.prefix, *ENCODER))
+
+    def has(self, part: str) -> bool:
+        """Whether its files can hold a part: "pooler", "masked_words", "next_sentence"."""
+        return any(ours.startswith(f"{part}.") for ours, _ in self.names)
+
+    def in_bert(self, architecture: str) -> str:
+        """The class of BERT that has the same head as one of the family's classes; the name as it
+        is where there is none."""
+        task = architecture.removeprefix(self.classes)
+        return f"Bert{task}" if task in SAME_HEADS else architecture
+
+    def like_berts(self, architecture: str) -> str | None:
+        """The class of the family that has the same head as one of BERT's; None if there is
+        none."""
+        task = architecture.removeprefix("Bert")
+        return f"{self.classes}{task}" if self.classes == "Bert" or task in SAME_HEADS else None
 
 
 BERT = Family(
@@ -95,6 +125,10 @@ ROBERTA = Family(
         "lm_head.decoder.weight": "embeddings.word.weight",
         "lm_head.decoder.bias": "masked_words.bias",
     },
+    defaults={"pad_token_id": 1},
+    counts_from_padding=True,
+    head_act="gelu",
+    has_pair_types=False,
 )
 DISTILBERT = Family(
     prefix="distilbert.",
@@ -124,18 +158,21 @@ DISTILBERT = Family(
         "hidden_dropout_prob": "dropout",
         "attention_probs_dropout_prob": "attention_dropout",
     },
-    fixed={"type_vocab_size": 0, "layer_norm_eps": 1e-12},
+    fixed={"type_vocab_size": 0, "layer_norm_eps": 1e-12, **NOT_NARROWER},
+    has_pair_types=False,
 )
 ELECTRA = Family(
     prefix="electra.",
     classes="Electra",
     names=(*EMBEDDINGS, *LAYERS, ("embeddings.project.", "embeddings_project.")),
-    heads=("discriminator_predictions.",),
+    heads=("discriminator_predictions.", "generator_"),
+    fixed={},
+    defaults={"embedding_size": 128},
 )
 FAMILIES = {  # model_type in config.json -> what its files call things
     "bert": BERT,
     "roberta": ROBERTA,
-    "xlm-roberta": Family(**vars(ROBERTA) | {"classes": "XLMRoberta"}),
+    "xlm-roberta": replace(ROBERTA, classes="XLMRoberta"),
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
 }

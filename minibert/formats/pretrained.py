@@ -1,4 +1,19 @@
-"""What every model has in common: it is read from a checkpoint's folder, and written as one."""
+"""What every model has in common: it is read from a checkpoint's folder, and written as one.
+
+What stands here for what people know from transformers, given `bert = Bert.from_pretrained(NAME)`:
+
+| transformers                                          | here                                     |
+| ----------------------------------------------------- | ---------------------------------------- |
+| model(**batch).last_hidden_state                      | bert(**batch), which is the tensor       |
+| model(**batch).pooler_output                          | bert.pooler(bert(**batch)[:, 0])         |
+| model(**batch, output_hidden_states=True)             | bert.hidden_states(**batch)              |
+| model(**batch, output_attentions=True)                | bert.attention_probabilities(**batch)    |
+| AutoModelForMaskedLM.from_pretrained(NAME)            | BertForPreTraining.from_pretrained(NAME) |
+| model.state_dict()                                    | to_transformers(bert.state_dict(),       |
+|                                                       | bert.config)                             |
+| model.device, model.dtype, model.num_parameters(),    | the same                                 |
+| model.config.to_dict(), model.get_input_embeddings()  |                                          |
+"""
 
 from abc import ABC, abstractmethod
 from os import PathLike
@@ -8,6 +23,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
+from minibert.devices import as_dtype
 from minibert.formats.checkpoint import LoadReport, load_model, save_model, warn_of_head
 from minibert.formats.families import FAMILIES
 from minibert.formats.hub import find_model
@@ -43,21 +59,24 @@ class Pretrained(nn.Module, ABC):
     def dtype(self) -> torch.dtype:
         return next(self.parameters()).dtype
 
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
     @classmethod
     def from_pretrained(
         cls,
         name: str | PathLike[str],
         *,
         revision: str | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | str = torch.float32,
     ) -> Self:
-        """The model of a checkpoint, in eval mode, with its weights in `dtype`.
+        """The model of a checkpoint, in eval mode, with its weights in `dtype`, such as "bfloat16".
 
         name: a folder, "minilm", or a Hub id (with the branch, tag or commit `revision`).
         Raises InputError, naming file and tensor, if it cannot be had or is no complete BERT. Warns
         if the folder has a fine-tuned head too, which is left aside.
         """
-        folder = find_model(name, revision).path
+        dtype, folder = as_dtype(dtype), find_model(name, revision).path
         model, report = cls.from_folder(folder, dtype)
         warn_of_head(folder, report, stacklevel=2)
         return model

@@ -12,6 +12,12 @@ from torch import Tensor
 
 from minibert.files import InputError, read_object, replacing
 
+# To be run in the pickle's folder. `weights_only` runs nothing that the pickle might contain.
+CONVERSION = """PyTorch and safetensors convert it, in its folder:
+  tensors = torch.load("pytorch_model.bin", map_location="cpu", weights_only=True)
+  safetensors.torch.save_file({name: tensor.contiguous().clone() \
+for name, tensor in tensors.items()}, "model.safetensors", {"format": "pt"})"""
+
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """The safetensors files of a model folder: model.safetensors, or the shards that
@@ -25,12 +31,11 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     if not index.exists():
         pickles = sorted(file.name for file in folder.glob("*.bin"))
         hint = (
-            f": {', '.join(pickles)} is a pickle, which is never opened here. If you trust it, "
-            "load the folder with transformers, and write it with save_pretrained"
+            f": {', '.join(pickles)} is a pickle, which is never opened here. {CONVERSION}"
+            if pickles
+            else ""
         )
-        raise InputError(
-            f"{folder} has no model.safetensors and no {index.name}{hint if pickles else ''}"
-        )
+        raise InputError(f"{folder} has no model.safetensors and no {index.name}{hint}")
     weight_map = read_object(index).get("weight_map")
     if (
         not isinstance(weight_map, dict)

@@ -1,23 +1,27 @@
 """tokenizer.json, vocab.txt and tokenizer_config.json <-> a tokenizer of the tokenizers library."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel
 from tokenizers.processors import TemplateProcessing
 
 from minibert.files import InputError, read_object, read_text, split_lines, write_json, write_text
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+ROLES = ("pad", "unk", "cls", "sep", "mask")  # of special tokens
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # BERT's, in this order
+ROBERTAS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
 
 
 def read_tokenizer(
     folder: Path, vocab_size: int | None = None
-) -> tuple[tokenizers.Tokenizer, int | None]:
-    """The tokenizer of a model folder, and the most tokens that it allows a text.
+) -> tuple[tokenizers.Tokenizer, int | None, dict[str, str]]:
+    """The tokenizer of a model folder, the most tokens that it allows a text, and its special
+    tokens by their roles.
 
     It is that of tokenizer.json, or else BERT's WordPiece over vocab.txt. vocab_size: how many word
     embeddings the model has.
@@ -56,7 +60,37 @@ def read_tokenizer(
         raise InputError(
             f"{settings_file}: model_max_length must be a positive number, not {limit!r}"
         )
-    return backend, None if limit is None or limit >= 10**9 else int(limit)  # 10**30 means "none"
+    limit = None if limit is None or limit >= 10**9 else int(limit)  # 10**30 means "none"
+    return backend, limit, special_tokens(backend, settings)
+
+
+def special_tokens(
+    backend: tokenizers.Tokenizer, settings: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """A tokenizer's special tokens by their roles; without one that its vocabulary lacks.
+
+    settings: those of tokenizer_config.json, which may name them. Else they are BERT's or
+    RoBERTa's.
+    """
+    found: dict[str, str] = {}
+    for role, *usual in zip(ROLES, SPECIAL_TOKENS, ROBERTAS, strict=True):
+        named = (settings or {}).get(f"{role}_token")
+        named = named.get("content") if isinstance(named, dict) else named  # with or without flags
+        names = [named, *usual] if isinstance(named, str) else usual
+        known = (name for name in names if backend.token_to_id(name) is not None)
+        if (token := next(known, None)) is not None:
+            found[role] = token
+    return found
+
+
+def for_words(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """The tokenizer that reads words which are split already. RoBERTa's words have their space
+    before them, and the splitting took it."""
+    if not isinstance(backend.pre_tokenizer, ByteLevel):
+        return backend
+    with_space = tokenizers.Tokenizer.from_str(backend.to_str())
+    with_space.pre_tokenizer.add_prefix_space = True
+    return with_space
 
 
 def word_piece(vocabulary: Path, settings: dict) -> tokenizers.Tokenizer:
@@ -107,16 +141,27 @@ def bert_tokenizer(ids: dict[str, int], normalizer: BertNormalizer) -> tokenizer
     return backend
 
 
-def write_tokenizer(backend: tokenizers.Tokenizer, limit: int | None, folder: Path) -> None:
-    """Write tokenizer.json, tokenizer_config.json and vocab.txt. Raises InputError if the disk
-    refuses."""
+def write_tokenizer(
+    backend: tokenizers.Tokenizer,
+    limit: int | None,
+    special: Mapping[str, str],
+    token_types: bool,
+    folder: Path,
+) -> None:
+    """Write tokenizer.json, tokenizer_config.json and, of WordPiece, vocab.txt.
+
+    special: the special tokens by their roles. token_types: whether the model tells a pair's two
+    texts apart by token types. Raises InputError if the disk refuses.
+    """
     write_text(folder / "tokenizer.json", backend.to_str(pretty=True))
-    highest = max(backend.get_vocab(with_added_tokens=True).values())
-    tokens = [backend.id_to_token(i) or f"[no token {i}]" for i in range(highest + 1)]
-    # A line's number is its token's id.
-    write_text(folder / "vocab.txt", "".join(f"{token}\n" for token in tokens))
+    if isinstance(backend.model, WordPiece):
+        highest = max(backend.get_vocab(with_added_tokens=True).values())
+        tokens = [backend.id_to_token(i) or f"[no token {i}]" for i in range(highest + 1)]
+        # A line's number is its token's id.
+        write_text(folder / "vocab.txt", "".join(f"{token}\n" for token in tokens))
     settings: dict[str, Any]
-    if isinstance(ours := backend.normalizer, BertNormalizer):
+    ours = backend.normalizer
+    if isinstance(ours, BertNormalizer) and isinstance(backend.model, WordPiece):
         settings = {
             "tokenizer_class": "BertTokenizer",  # which builds its own normalizer from these
             "do_lower_case": ours.lowercase,
@@ -124,13 +169,11 @@ def write_tokenizer(backend: tokenizers.Tokenizer, limit: int | None, folder: Pa
             "tokenize_chinese_chars": ours.handle_chinese_chars,
         }
     else:
-        settings = {
-            "tokenizer_class": "PreTrainedTokenizerFast",  # which takes tokenizer.json as it is
-            "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
-        }
+        # It takes tokenizer.json as it is.
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    types = ["token_type_ids"] if token_types else []
+    settings["model_input_names"] = ["input_ids", *types, "attention_mask"]
     if limit is not None:
         settings["model_max_length"] = limit
-    for token in SPECIAL_TOKENS:
-        if backend.token_to_id(token) is not None:
-            settings[f"{token[1:-1].lower()}_token"] = token
+    settings |= {f"{role}_token": token for role, token in special.items()}
     write_json(folder / "tokenizer_config.json", settings)

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from minibert import Bert, BertConfig, BertForPreTraining, InputError, Packed
 from minibert.formats.names import checkpoint_name
-from minibert.pretraining import ARCHITECTURES, fill_masks
+from minibert.pretraining import KINDS, fill_masks
 from minibert.tokenizer import Tokenizer
 from tests.test_tokenizer import UNCASED, write_vocabulary
 from tools.parity import shake
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+ARCHITECTURES = {heads: f"Bert{kind}" for heads, kind in KINDS.items()}
 CLASSES = [*ARCHITECTURES.values(), "BertForSequenceClassification", "BertForTokenClassification"]
 WORDS, NEXT = "prediction_logits", "seq_relationship_logits"
 BOUND = 1e-5

@@ -125,11 +125,11 @@ def _characters(line: Line) -> int:
 def around(tokenizer: Tokenizer) -> tuple[int, int]:
     """The ids of [CLS] and [SEP], by whatever names the vocabulary has them. Raises InputError for
     a tokenizer that puts others around texts."""
-    around = tokenizer.backend.encode("", "")
-    if len(around.ids) != 3:
+    around = tokenizer.backend.encode("")
+    if len(around.ids) != 2:
         raise InputError(
-            "plain text needs a tokenizer that puts [CLS] and two [SEP] around a pair of texts; "
-            f"this one puts {' '.join(around.tokens)}"
+            "plain text needs a tokenizer that puts [CLS] before a text and [SEP] after it; this "
+            f"one puts {' '.join(around.tokens)}"
         )
-    cls, sep, _ = around.ids
+    cls, sep = around.ids
     return cls, sep

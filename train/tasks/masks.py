@@ -41,7 +41,7 @@ class Masks(NamedTuple):
             ) from error
         if min(hidden, random, kept) < 0 or not abs(hidden + random + kept - 1) < 1e-6:
             raise InputError(f"mask_shares = {text!r}: shares are at least 0, and add up to 1")
-        mask_id = tokenizer.token_id("[MASK]")
+        mask_id = tokenizer.special_id("mask")
         if mask_id is None:
             raise InputError("the model's vocabulary has no [MASK], so no words can be masked")
         marked = any(token.startswith("##") for token in tokenizer.backend.get_vocab())
