@@ -27,7 +27,8 @@ class Wanted:
     """How the states of a text's tokens become its vector, in the order of these fields."""
 
     skip: int  # the first tokens, which are a prompt's and do not count
-    pooling: str  # a key of POOLINGS
+    pooling: str  # as in `pool`
+    after: nn.Module  # what the pooled vector passes
     unit_length: bool  # scaled to length 1 before it is cut off
     dim: int  # how many of its numbers are kept
     cut_to_unit_length: bool  # scaled to length 1 after that
@@ -72,7 +73,7 @@ def compute_batch(
     hidden = model(input_ids, layout=layout)  # (N, D)
     if wanted.skip:
         hidden, layout = without_first(hidden, layout, wanted.skip)
-    vectors = pool(hidden, layout, wanted.pooling)  # (B, D)
+    vectors = wanted.after(pool(hidden, layout, wanted.pooling))
     if wanted.unit_length:
         vectors = to_unit_length(vectors, dim=-1)
     vectors = vectors[:, : wanted.dim]
