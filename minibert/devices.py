@@ -33,10 +33,10 @@ def as_device(device: str | torch.device | None) -> torch.device:
         found = torch.device(device)
         torch.empty(0, device=found)  # PyTorch raises whatever its backend raises
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
         raise InputError(
-            f"there is no device {str(device)!r:.200} here ({reason:.200}): leave the device out, "
-            "or name one that there is, such as cpu"
+            f"device = {str(device)!r:.200} cannot be used: {reason.rstrip('.')}. Leave the device "
+            "out, or name one that this machine has, such as cpu"
         ) from error
     return found
 

@@ -54,7 +54,8 @@ def weighted_mean(states: Tensor, mask: Tensor | None) -> Tensor:
     -> (G, D) (Muennighoff 2022, section 4.1.1, arXiv:2202.08904)."""
     if mask is None:
         mask = torch.ones_like(states[..., 0], dtype=torch.bool)  # (G, L)
-    weights = (mask.cumsum(1) * mask).unsqueeze(-1).to(states.dtype)  # (G, L) -> (G, L, 1)
+    weights = mask.long().cumsum(1) * mask  # (G, L)
+    weights = weights.unsqueeze(-1).to(states.dtype)  # (G, L) -> (G, L, 1)
     return (states * weights).sum(1) / weights.sum(1).clamp(min=1)  # (G, L, D) -> (G, D)
 
 
@@ -63,8 +64,8 @@ def last(states: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return states[:, -1]  # (G, L, D) -> (G, D)
     positions = torch.arange(mask.size(1), device=mask.device)  # (L)
-    ends = (positions * mask).amax(1)  # (G, L) -> (G)
-    return states[torch.arange(len(states), device=mask.device), ends]  # (G, L, D) -> (G, D)
+    ends = (positions * mask).amax(1)[:, None, None]  # (G, L) -> (G, 1, 1)
+    return states.gather(1, ends.expand(-1, 1, states.size(-1)))[:, 0]  # (G, L, D) -> (G, D)
 
 
 # The words are those of sentence-transformers' Pooling.
