@@ -18,7 +18,8 @@ class Dense(nn.Module):
         self.activation = activation
 
     def forward(self, vectors: Tensor) -> Tensor:
-        return self.activation(self.linear(vectors))  # (B, I) -> (B, O)
+        """(B, I) -> (B, O)."""
+        return self.activation(self.linear(vectors))
 
 
 class AfterPooling(nn.Sequential):
@@ -29,9 +30,9 @@ class AfterPooling(nn.Sequential):
         """(B, I) -> (B, O)."""
         if not len(self):
             return vectors
-        vectors = vectors.to(next(self.parameters()).dtype)  # (B, I)
+        vectors = vectors.to(next(self.parameters()).dtype)
         if vectors.device.type != "cpu":
-            return super().forward(vectors)  # (B, I) -> (B, O)
+            return super().forward(vectors)
         # One after the other: in a larger product, a row's bits depend on the number of rows.
         return torch.stack([super(AfterPooling, self).forward(vector) for vector in vectors])
 

@@ -109,7 +109,7 @@ def inputs_for(encoder: SentenceEncoder, texts: list[list[str]]) -> dict[str, Te
     longest = max(len(one.ids) for one in tokens)
     config = encoder.bert.config
     shape, device = (len(texts), longest), encoder.bert.device
-    ids = torch.full(shape, config.pad_token_id, device=device)  # (B, S)
+    ids = torch.full(shape, config.pad_token_id, device=device)
     mask = torch.zeros_like(ids)
     for row, one in enumerate(tokens):
         ids[row, : len(one.ids)] = torch.tensor(one.ids, device=device)

@@ -295,7 +295,7 @@ def test_a_limit_of_nothing_is_an_error(asked: int, saved: Path) -> None:
 
 
 def test_an_unknown_pooling_is_an_error(saved: Path) -> None:
-    with pytest.raises(InputError, match="pooling 'sum' is not one of mean, cls, max"):
+    with pytest.raises(InputError, match="pooling 'sum' is not one of cls, max, mean, "):
         SentenceEncoder.from_pretrained(saved, pooling="sum")
 
 
@@ -359,9 +359,9 @@ def test_the_modules_that_are_read(kinds: list[str], normalize: bool, saved: Pat
 @pytest.mark.parametrize(
     ("kinds", "named"),
     [
-        ([f"{OLD}Transformer", f"{OLD}Pooling", f"{OLD}Dense"], "Dense"),
-        ([f"{OLD}Transformer", f"{OLD}Pooling", f"{OLD}Dense", f"{OLD}Normalize"], "Dense"),
-        ([f"{OLD}Transformer", f"{OLD}Pooling", f"{NEW}layer_norm.LayerNorm"], "LayerNorm"),
+        ([f"{OLD}Transformer", f"{OLD}Pooling", f"{OLD}Normalize", f"{OLD}Dense"], "Dense"),
+        ([f"{OLD}Transformer", f"{OLD}Dense", f"{OLD}Pooling"], "Dense"),
+        ([f"{OLD}Transformer", f"{OLD}Pooling", f"{OLD}Dropout"], "Dropout"),
         ([f"{OLD}Transformer", f"{OLD}WeightedLayerPooling"], "WeightedLayerPooling"),
         (
             [f"{OLD}Transformer", f"{OLD}Pooling", f"{OLD}Normalize", f"{OLD}Normalize"],
@@ -453,7 +453,7 @@ def flags(*modes: str) -> dict[str, Any]:
         "lasttoken",
     )
     return {"word_embedding_dimension": D} | {
-        f"pooling_mode_{mode}": mode in modes for mode in known
+        f"pooling_mode_{mode}": mode in modes for mode in (*known, *modes)
     }
 
 
@@ -467,6 +467,12 @@ def flags(*modes: str) -> dict[str, Any]:
         ({"embedding_dimension": D, "pooling_mode": "mean", "include_prompt": True}, "mean"),
         ({"pooling_mode": "cls"}, "cls"),
         ({"pooling_mode": ["max"]}, "max"),
+        (flags("mean_sqrt_len_tokens"), "mean_sqrt_len_tokens"),
+        (flags("weightedmean_tokens"), "weightedmean"),
+        (flags("lasttoken"), "lasttoken"),
+        (flags("max_tokens", "mean_tokens", "cls_token"), "cls+max+mean"),
+        ({"pooling_mode": "mean_sqrt_len_tokens"}, "mean_sqrt_len_tokens"),
+        ({"pooling_mode": ["mean", "cls"]}, "mean+cls"),
     ],
 )
 def test_the_poolings_that_are_read(content: Any, pooling: str, saved: Path) -> None:
@@ -477,15 +483,10 @@ def test_the_poolings_that_are_read(content: Any, pooling: str, saved: Path) -> 
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (flags("mean_tokens", "max_tokens"), "mean and max"),
-        (flags("cls_token", "mean_tokens"), "cls and mean"),
-        (flags("mean_sqrt_len_tokens"), "mean_sqrt_len"),
-        (flags("weightedmean_tokens"), "weightedmean"),
-        (flags("lasttoken"), "lasttoken"),
+        (flags("mean_tokens", "new_tokens"), "mean and pooling_mode_new_tokens"),
         (flags(), "nothing"),
         ({}, "nothing"),
-        ({"pooling_mode": "mean_sqrt_len_tokens"}, "mean_sqrt_len_tokens"),
-        ({"pooling_mode": ["mean", "cls"]}, "mean and cls"),
+        ({"pooling_mode": ["mean", "median"]}, "mean and median"),
         ({"pooling_mode": []}, "nothing"),
         ({"pooling_mode": None}, "None"),
         ({"pooling_mode": {}}, "{}"),
@@ -495,7 +496,7 @@ def test_the_poolings_that_are_read(content: Any, pooling: str, saved: Path) -> 
 def test_other_poolings_are_refused_by_name(content: Any, named: str, saved: Path) -> None:
     file = saved / "1_Pooling" / "config.json"
     write(file, content)
-    message = re.escape(f"{file}: pooling by {named}; read here: one of mean, cls, max")
+    message = re.escape(f"{file}: pooling by {named}; read here: cls, max, mean, ")
     with pytest.raises(InputError, match=message):
         read_pooling(file)
     with pytest.raises(InputError, match=message):
@@ -599,7 +600,8 @@ def test_truncate_dim_keeps_the_first_numbers(dim: int, saved: Path) -> None:
 @pytest.mark.parametrize("dim", [0, -1, D + 1])
 def test_a_truncate_dim_that_no_vector_has(dim: int, encoder: SentenceEncoder) -> None:
     with pytest.raises(
-        InputError, match=f"truncate_dim must be from 1 to {D}, the model's hidden size, not {dim}"
+        InputError,
+        match=f"truncate_dim must be from 1 to {D}, the size of the model's vectors, not {dim}",
     ):
         encoder.encode("a", truncate_dim=dim)
 

@@ -3,8 +3,8 @@
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 BERT_BASE = "google-bert/bert-base-uncased"
 ALIASES = {"minilm": MINILM, "bert-base-uncased": BERT_BASE}
-# Models of the families read here that have no organisation before their name. sentence-transformers
-# keeps the same list: a name that is not in it is one of its own models.
+# Models of the families read here that have no organisation before their name. As in
+# sentence-transformers' list, any other name alone means one of its own models.
 BARE = (
     "bert-base-cased",
     "bert-base-cased-finetuned-mrpc",
