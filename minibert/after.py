@@ -43,7 +43,8 @@ class AfterPooling(nn.Sequential):
             if isinstance(layer, Dense):
                 wanted, made = layer.linear.in_features, layer.linear.out_features
             else:
-                wanted = made = layer.weight.numel()
+                assert isinstance(layer, nn.LayerNorm)
+                wanted = made = layer.normalized_shape[0]
             if wanted != pooled:
                 raise InputError(
                     f"layer {number} after the pooling ({type(layer).__name__}) takes vectors of "

@@ -46,7 +46,8 @@ def write_layers(after: AfterPooling, folder: Path) -> list[str]:
             }
             kind, prefix = "Dense", ""
         else:
-            config = {"dimension": layer.weight.numel()}
+            assert isinstance(layer, nn.LayerNorm)
+            config = {"dimension": layer.normalized_shape[0]}
             kind, prefix = "LayerNorm", "norm."
         names.append(f"{number}_{kind}")
         tensors = {prefix + name: tensor for name, tensor in layer.named_parameters()}
