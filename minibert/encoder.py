@@ -101,10 +101,9 @@ class SentenceEncoder:
         """The encoder of a checkpoint, as its own files say.
 
         name: a folder, "minilm", or a Hub id (with the branch, tag or commit `revision`).
-        pooling, max_length, truncate_dim: not as the files say. device: see `as_device`; a GPU if
-        there is one. dtype: of weights and states, "bfloat16" say. precision: of the products of
-        float32 weights, "float32", "bfloat16" (where the processor has it) or "auto", the fastest
-        that is as good.
+        pooling, max_length, truncate_dim: not as the files say. device: see `as_device`. dtype: of
+        weights and states, "bfloat16" say. precision: of the products of float32 weights,
+        "float32", "bfloat16" or "auto", see `uses_bfloat16`.
         Raises InputError if the model cannot be had, or if its files are damaged or ask for what is
         not implemented. Warns of an unknown pooling, taken for the mean, and of a head left aside.
         """
@@ -117,6 +116,8 @@ class SentenceEncoder:
         tokenizer = Tokenizer.from_folder(folder.transformer, bert.config.vocab_size)
         if folder.lower_first:
             tokenizer.lower_first()
+        if max_length or folder.settings.max_length:  # which sentence-transformers obeys
+            tokenizer.max_length = None
         keep_freed_memory()
         bert.to(device)
         more |= {"after": folder.after, "precision": precision}
@@ -253,8 +254,8 @@ class SentenceEncoder:
         self, texts: Iterable[str], call: Call, first: int, total: int | None
     ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
         """`stream` for texts that have been checked."""
-        if call.batch_tokens < 1:
-            raise InputError(f"batch_tokens must be at least 1, not {call.batch_tokens}")
+        if not isinstance(call.batch_tokens, int) or call.batch_tokens < 1:
+            raise InputError(f"batch_tokens must be at least 1, not {call.batch_tokens!r}")
         wanted = self._wanted(call)
         truncated = Truncated(self.tokenizer.max_length, call.truncation, first)
         started, tokens_done, texts_done = time.perf_counter(), 0, first

@@ -73,6 +73,8 @@ def compute_batch(
     hidden = model(input_ids, layout=layout)  # (N, D)
     if wanted.skip:
         hidden, layout = without_first(hidden, layout, wanted.skip)
+    if hidden.dtype.itemsize == 2:  # half precision is for products, not for sums
+        hidden = hidden.float()
     vectors = wanted.after(pool(hidden, layout, wanted.pooling))
     if wanted.unit_length:
         vectors = to_unit_length(vectors, dim=-1)

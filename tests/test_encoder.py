@@ -17,6 +17,7 @@ import pytest
 import tokenizers
 import torch
 import yaml
+from torch import nn
 
 import minibert
 from minibert import Bert, BertConfig, InputError, SentenceEncoder
@@ -202,11 +203,11 @@ def test_what_is_no_list_of_texts_is_named(wrong: Any, encoder: SentenceEncoder)
 
 
 @pytest.mark.parametrize("texts", ["a", ["a"], []])
-@pytest.mark.parametrize("batch_tokens", [0, -1])
+@pytest.mark.parametrize("batch_tokens", [0, -1, 1.5, "32"])
 def test_a_budget_for_no_token_is_an_error(
-    texts: Any, batch_tokens: int, encoder: SentenceEncoder
+    texts: Any, batch_tokens: Any, encoder: SentenceEncoder
 ) -> None:
-    with pytest.raises(InputError, match=f"batch_tokens must be at least 1, not {batch_tokens}"):
+    with pytest.raises(InputError, match=f"batch_tokens must be at least 1, not {batch_tokens!r}"):
         encoder.encode(texts, batch_tokens=batch_tokens)
 
 
@@ -269,7 +270,7 @@ def test_the_constructor_changes_nothing_that_it_is_given(tmp_path: Path) -> Non
     assert SentenceEncoder(bert, tokenizer).tokenizer.max_length == LIMIT
 
 
-def test_the_limit_is_the_smallest(saved: Path) -> None:
+def test_the_limit_is_sentence_transformers_or_else_the_tokenizers(saved: Path) -> None:
     def limit(tokenizer: int | None, sentence_bert: int | None, asked: int | None) -> int | None:
         write(saved / "tokenizer_config.json", {"model_max_length": tokenizer})
         write(saved / "sentence_bert_config.json", {"max_seq_length": sentence_bert})
@@ -277,10 +278,11 @@ def test_the_limit_is_the_smallest(saved: Path) -> None:
 
     assert limit(None, None, None) == LIMIT
     assert limit(10**30, 512, 512) == LIMIT
-    assert limit(30, 512, None) == 30
+    assert limit(30, 512, None) == LIMIT  # sentence_bert_config.json comes first
+    assert limit(30, None, None) == 30
     assert limit(30, 20, None) == 20
     assert limit(30, 20, 10) == 10
-    assert limit(15, 20, 18) == 15
+    assert limit(15, 20, 18) == 18
     assert limit(30, 20, 25) == 25  # asked for in place of what sentence_bert_config.json says
     encoder = SentenceEncoder.from_pretrained(saved, max_length=3)
     assert close(encoder.encode("a b c", truncation="silent"), encoder.encode("a"))
@@ -311,6 +313,14 @@ def test_half_precision_weights_give_float32_vectors(saved: Path) -> None:
     assert encoder.bert.embeddings.word.weight.dtype == torch.bfloat16
     assert vectors.dtype == np.float32
     assert ((vectors * wanted).sum(1) > 0.99).all()
+
+
+def test_states_of_zeros_are_vectors_of_zeros_in_half_precision(tmp_path: Path) -> None:
+    """float16 has no number as small as the bound that normalisation divides by at least."""
+    encoder = small_encoder(tmp_path, normalize=True)
+    nn.init.zeros_(encoder.bert.layers[-1].feed_forward_norm.weight)  # type: ignore[union-attr, arg-type]
+    encoder.bert.half()
+    assert np.array_equal(encoder.encode(TEXTS), np.zeros((len(TEXTS), D), np.float32))
 
 
 # modules.json
