@@ -3,6 +3,7 @@
 Shapes: B texts, S positions, E numbers of a vector.
 """
 
+import copy
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from minibert.encoder import SentenceEncoder
-from minibert.fast import change_classes, twin
-from minibert.fast.attention import FastAttention
 from minibert.files import InputError, replacing
 from minibert.heads import normalize, pool
 from minibert.layout import Padded
@@ -24,13 +24,28 @@ BOUND = 1e-4  # on the difference of a number of a vector, as a part of the larg
 WORDS = ("a", "of", "token", "sentence", "number", "export", "graph", "vector", "2024", "naïve")
 
 
+def fused_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    bias: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """`minibert.model.attention` in evaluation, by PyTorch's own function, whose graph has no
+    operator for dropout."""
+    return F.scaled_dot_product_attention(query, key, value, mask[:, None, None, :])
+
+
 class Graph(nn.Module):
     """Token ids in, sentence vectors out: what `encode` computes after the tokenizer."""
 
     def __init__(self, encoder: SentenceEncoder) -> None:
         super().__init__()
-        self.bert = twin(encoder.bert)
-        change_classes(self.bert, {Attention: FastAttention})  # without an operator for dropout
+        self.bert = copy.deepcopy(encoder.bert)
+        for part in self.bert.modules():
+            if isinstance(part, Attention):
+                part.attention = fused_attention  # type: ignore[method-assign]
         self.after = nn.Sequential(*encoder.after)  # all texts at once
         self.settings, self.dim = encoder.settings, encoder.dim()
 
