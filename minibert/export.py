@@ -28,12 +28,13 @@ def fused_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mask: Tensor,
+    mask: Tensor | None,
     bias: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
     """`minibert.model.attention` in evaluation, by PyTorch's own function, whose graph has no
     operator for dropout."""
+    assert mask is not None  # padded rows have one
     return F.scaled_dot_product_attention(query, key, value, mask[:, None, None, :])
 
 
@@ -45,7 +46,7 @@ class Graph(nn.Module):
         self.bert = copy.deepcopy(encoder.bert)
         for part in self.bert.modules():
             if isinstance(part, Attention):
-                part.attention = fused_attention  # type: ignore[method-assign]
+                part.attention = fused_attention
         self.after = nn.Sequential(*encoder.after)  # all texts at once
         self.settings, self.dim = encoder.settings, encoder.dim()
 
