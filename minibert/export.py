@@ -28,7 +28,7 @@ def fused_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mask: Tensor | None,
+    mask: Tensor | None = None,
     bias: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
