@@ -1,5 +1,5 @@
-"""python -m minibert encode | calibrate | similarity | fill-mask | inspect: the library on the
-command line."""
+"""python -m minibert encode | calibrate | similarity | fill-mask | inspect | export: the library on
+the command line."""
 
 import argparse
 import json
@@ -14,6 +14,7 @@ from torch import nn
 
 from minibert.bulk import RowSettings, calibrate_ranges, json_lines, read_ranges, write_vectors
 from minibert.encoder import SentenceEncoder
+from minibert.export import export_onnx
 from minibert.files import InputError, sha256
 from minibert.formats.hub import BERT_BASE, KNOWN_WEIGHTS, find_model
 from minibert.heads import POOLINGS
@@ -169,6 +170,18 @@ def chosen_by_auto() -> str:
     return "bfloat16" if uses_bfloat16("auto", device) else "float32"
 
 
+def export(options: argparse.Namespace) -> None:
+    """Write a model as an ONNX graph: token ids in, sentence vectors out."""
+    encoder = SentenceEncoder.from_pretrained(
+        options.model, revision=options.revision, device="cpu"
+    )
+    difference = export_onnx(encoder, options.output)
+    print(
+        f"{options.output}: vectors of {encoder.dim()} numbers, which differ from ours by at most "
+        f"{difference:.1e}"
+    )
+
+
 def load_encoder(options: argparse.Namespace) -> SentenceEncoder:
     return SentenceEncoder.from_pretrained(
         options.model,
@@ -183,11 +196,11 @@ def load_encoder(options: argparse.Namespace) -> SentenceEncoder:
 def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="python -m minibert", description=__doc__)
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
-    for function in (encode, calibrate, similarity, fill_mask, inspect):
+    for function in (encode, calibrate, similarity, fill_mask, inspect, export):
         name = function.__name__.replace("_", "-")
         command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
         command.set_defaults(command=function)
-        if function is inspect:
+        if function in (inspect, export):
             command.add_argument("model", help="a folder, minilm, or a Hub id")
         else:
             add_text_options(command, model=BERT_BASE if function is fill_mask else "minilm")
@@ -211,6 +224,10 @@ def parser() -> argparse.ArgumentParser:
                 metavar="K",
                 help="how many words for each mask; 5 if left out",
             )
+        if function is export:
+            command.add_argument(
+                "-o", "--output", type=Path, metavar="FILE", required=True, help="an .onnx file"
+            )
         if function is calibrate:
             command.add_argument(
                 "--output", type=Path, metavar="FILE", required=True, help="the ranges, a JSON file"
@@ -232,7 +249,9 @@ def add_text_options(command: argparse.ArgumentParser, model: str) -> None:
 
 def add_vector_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--pooling", choices=POOLINGS, help="in place of what the model's files say"
+        "--pooling",
+        metavar="WORD",
+        help=f"in place of what the model's files say: {', '.join(POOLINGS)}, or two joined by +",
     )
     command.add_argument("--max-length", type=int, help="the most tokens of a text that are read")
     command.add_argument(

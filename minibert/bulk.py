@@ -42,13 +42,13 @@ class RowSettings:
 
 
 # In place of these settings, the prompt and the number of dimensions that are used are compared.
-CHOICES = ("prompts", "default_prompt_name", "truncate_dim")
+CHOICES = ("prompts", "default_prompt_name", "truncate_dim", "similarity_fn_name", "others")
 
 
 def model_facts(encoder: SentenceEncoder) -> dict[str, Any]:
     """What a vector depends on besides its text and its prompt."""
-    weights = hashlib.sha256(repr(encoder.bert.config).encode())
-    for name, tensor in encoder.bert.state_dict().items():
+    weights = hashlib.sha256(f"{encoder.bert.config!r} {encoder.after!r}".encode())
+    for name, tensor in [*encoder.bert.state_dict().items(), *encoder.after.state_dict().items()]:
         weights.update(f"{name} {tensor.dtype} ".encode())
         weights.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
     facts = {name: value for name, value in vars(encoder.settings).items() if name not in CHOICES}

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
+from minibert.after import AfterPooling
 from minibert.batching import windows
+from minibert.devices import as_device, as_dtype, check_has_numbers
 from minibert.fast import inference_copy
 from minibert.fast.memory import keep_freed_memory
 from minibert.fast.threads import starting
@@ -28,7 +30,6 @@ from minibert.formats.sentence_transformers import (
     read_encoder_folder,
     write_encoder_settings,
 )
-from minibert.heads import POOLINGS
 from minibert.model import Bert
 from minibert.precision import uses_bfloat16
 from minibert.texts import check_text, check_texts
@@ -54,6 +55,7 @@ class SentenceEncoder:
     """A BERT, its tokenizer, and how its token vectors become a sentence vector.
 
     settings: see `EncoderSettings`; `more` are single fields of it, in its place or on top of it.
+    after: layers that a vector passes between pooling and normalisation; most models have none.
     precision: of the model's matrix products, see `uses_bfloat16`; all else is float32.
     A text's limit is the smallest of settings.max_length, the tokenizer's, and the model's number
     of positions. Raises InputError for settings that make no sense, or do not fit the model.
@@ -64,21 +66,22 @@ class SentenceEncoder:
     def __init__(
         self,
         bert: Bert,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None = None,
         settings: EncoderSettings | None = None,
         *,
+        after: AfterPooling | None = None,
         precision: str = "float32",
         **more: Any,
     ) -> None:
+        if tokenizer is None:
+            raise InputError(
+                "SentenceEncoder takes a Bert and its tokenizer; to open a model by its name: "
+                f"SentenceEncoder.from_pretrained({bert!r:.200})"
+            )
         self.settings = replace(settings or EncoderSettings(), **more)
-        pooling, limit = self.settings.pooling, self.settings.max_length
-        if pooling not in POOLINGS:
-            raise InputError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS)}")
-        if limit is not None and limit < 1:
-            raise InputError(f"max_length must be a positive number of tokens, not {limit}")
-        self.bert, self.precision = bert, precision
+        self.bert, self.after, self.precision = bert, after or AfterPooling(), precision
         uses_bfloat16(precision, bert.device, bert.dtype)  # raises for what cannot be had
-        self.tokenizer = tokenizer.limited(limit, bert.config.most_tokens)
+        self.tokenizer = tokenizer.limited(self.settings.max_length, bert.config.most_tokens)
         self.settings.prompt()  # raises for a default that is not among the prompts
         self.dim()  # raises for a truncate_dim that the model does not have
 
@@ -92,29 +95,33 @@ class SentenceEncoder:
         max_length: int | None = None,
         truncate_dim: int | None = None,
         device: str | torch.device | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: str | torch.dtype = torch.float32,
         precision: str = "float32",
     ) -> "SentenceEncoder":
         """The encoder of a checkpoint, as its own files say.
 
         name: a folder, "minilm", or a Hub id (with the branch, tag or commit `revision`).
-        pooling, max_length, truncate_dim: not as the files say. device: a GPU if there is one.
-        dtype: of weights and states. precision: of the products of float32 weights, "float32",
-        "bfloat16" (where the processor has it) or "auto", the fastest that is as good.
+        pooling, max_length, truncate_dim: not as the files say. device: see `as_device`. dtype: of
+        weights and states, "bfloat16" say. precision: of the products of float32 weights,
+        "float32", "bfloat16" or "auto", see `uses_bfloat16`.
         Raises InputError if the model cannot be had, or if its files are damaged or ask for what is
         not implemented. Warns of an unknown pooling, taken for the mean, and of a head left aside.
         """
+        device, dtype = as_device(device), as_dtype(dtype)
         folder = read_encoder_folder(find_encoder(name, revision, pooling))
         asked = {"pooling": pooling, "max_length": max_length, "truncate_dim": truncate_dim}
-        more = {key: value for key, value in asked.items() if value is not None}
+        more: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
         bert, report = Bert.from_folder(folder.transformer, dtype)
         warn_of_head(folder.transformer, report, stacklevel=2)
         tokenizer = Tokenizer.from_folder(folder.transformer, bert.config.vocab_size)
         if folder.lower_first:
             tokenizer.lower_first()
+        if max_length or folder.settings.max_length:  # which sentence-transformers obeys
+            tokenizer.max_length = None
         keep_freed_memory()
-        bert.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        encoder = cls(bert, tokenizer, folder.settings, precision=precision, **more)
+        bert.to(device)
+        more |= {"after": folder.after, "precision": precision}
+        encoder = cls(bert, tokenizer, folder.settings, **more)
         encoder._fast = encoder._fast_copy()  # nobody else has the model
         return encoder
 
@@ -206,16 +213,18 @@ class SentenceEncoder:
         return self._stream(checked, call, first, total)
 
     def dim(self, truncate_dim: int | None = None) -> int:
-        """How many numbers a vector has: `truncate_dim`, or what the files say, or the hidden size.
+        """How many numbers a vector has: `truncate_dim`, or what the files say, or all.
 
-        Raises InputError for more than the hidden size, or less than one.
+        All are the hidden size, once for each pooling, unless layers after the pooling change that.
+        Raises InputError for more than all, or less than one.
         """
-        hidden_size = self._bert.config.hidden_size
-        dims = (truncate_dim, self.settings.truncate_dim, hidden_size)
+        poolings = len(self.settings.pooling.split("+"))
+        whole = self.after.width(poolings * self._bert.config.hidden_size)
+        dims = (truncate_dim, self.settings.truncate_dim, whole)
         wanted = next(dim for dim in dims if dim is not None)
-        if not 1 <= wanted <= hidden_size:
+        if not 1 <= wanted <= whole:
             raise InputError(
-                f"truncate_dim must be from 1 to {hidden_size}, the model's hidden size, "
+                f"truncate_dim must be from 1 to {whole}, the size of the model's vectors, "
                 f"not {wanted}"
             )
         return wanted
@@ -237,16 +246,16 @@ class SentenceEncoder:
         self._bert.save_pretrained(folder)
         self.tokenizer.save(folder, config.type_vocab_size > 1)
         settings = replace(self.settings, max_length=self.tokenizer.max_length)
-        write_encoder_settings(settings, config.hidden_size, folder)
-        about = describe(settings, config.num_hidden_layers, config.hidden_size)
+        write_encoder_settings(settings, config.hidden_size, self.after, folder)
+        about = describe(settings, config.num_hidden_layers, self.dim())
         write_card(folder / "README.md", CARD_FACTS | dict(facts or {}), about + training)
 
     def _stream(
         self, texts: Iterable[str], call: Call, first: int, total: int | None
     ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
         """`stream` for texts that have been checked."""
-        if call.batch_tokens < 1:
-            raise InputError(f"batch_tokens must be at least 1, not {call.batch_tokens}")
+        if not isinstance(call.batch_tokens, int) or call.batch_tokens < 1:
+            raise InputError(f"batch_tokens must be at least 1, not {call.batch_tokens!r}")
         wanted = self._wanted(call)
         truncated = Truncated(self.tokenizer.max_length, call.truncation, first)
         started, tokens_done, texts_done = time.perf_counter(), 0, first
@@ -287,8 +296,10 @@ class SentenceEncoder:
 
     def _wanted(self, call: Call) -> Wanted:
         """How states become the vectors that a call asks for."""
+        check_has_numbers(self._bert.device)
         skip = 0
         if call.prompt and not self.settings.include_prompt:
             skip = len(self.tokenizer.tokenize([call.prompt])[0].ids) - 1  # all but [SEP]
-        whole = call.normalize is None and self.settings.normalize
-        return Wanted(skip, self.settings.pooling, whole, call.dim, bool(call.normalize))
+        whole, after = call.normalize is None and self.settings.normalize, self.after
+        after.to(self._bert.device)
+        return Wanted(skip, self.settings.pooling, after, whole, call.dim, bool(call.normalize))

@@ -42,22 +42,56 @@ def largest(states: Tensor, mask: Tensor | None) -> Tensor:
     return values.masked_fill(~mask.any(1, keepdim=True), 0)  # (G, D)
 
 
+def mean_sqrt_len(states: Tensor, mask: Tensor | None) -> Tensor:
+    """The sum over each sentence's real tokens, divided by the root of their number: -> (G, D).
+    (`mean_sqrt_len_tokens` of sentence-transformers' Pooling.)"""
+    if mask is None:
+        return states.sum(1) / states.size(1) ** 0.5  # (G, L, D) -> (G, D)
+    return mean(states, mask) * mask.sum(1, keepdim=True).to(states.dtype).sqrt()  # (G, D)
+
+
+def weighted_mean(states: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean of each sentence's real tokens, the first weighing 1, the second 2, and so on:
+    -> (G, D) (Muennighoff 2022, section 4.1.1, arXiv:2202.08904)."""
+    if mask is None:
+        mask = torch.ones_like(states[..., 0], dtype=torch.bool)  # (G, L)
+    weights = mask.long().cumsum(1) * mask  # (G, L)
+    weights = weights.unsqueeze(-1).to(states.dtype)  # (G, L) -> (G, L, 1)
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1)  # (G, L, D) -> (G, D)
+
+
+def last(states: Tensor, mask: Tensor | None) -> Tensor:
+    """The last real token of each sentence, which is [SEP]: (G, L, D), (G, L) -> (G, D)."""
+    if mask is None:
+        return states[:, -1]  # (G, L, D) -> (G, D)
+    positions = torch.arange(mask.size(1), device=mask.device)  # (L)
+    ends = (positions * mask).amax(1)[:, None, None]  # (G, L) -> (G, 1, 1)
+    return states.gather(1, ends.expand(-1, 1, states.size(-1)))[:, 0]  # (G, L, D) -> (G, D)
+
+
+# The words are those of sentence-transformers' Pooling.
 POOLINGS: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
-    "mean": mean,
     "cls": first,
     "max": largest,
+    "mean": mean,
+    "mean_sqrt_len_tokens": mean_sqrt_len,
+    "weightedmean": weighted_mean,
+    "lasttoken": last,
 }
 
 
 def pool(hidden: Tensor, layout: Layout, pooling: str) -> Tensor:
     """One vector for each sentence from one for each token: (*, D) -> (B, D).
 
-    pooling: a key of POOLINGS. Raises ValueError for any other word.
+    pooling: a key of POOLINGS, or several joined by "+", such as "mean+max", whose vectors are put
+    one after the other: (B, 2 * D). Raises ValueError for any other word.
     """
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS)}")
+    words = pooling.split("+")
+    if unknown := [word for word in words if word not in POOLINGS]:
+        raise ValueError(f"pooling {unknown[0]!r} is not one of {', '.join(POOLINGS)}")
     groups = layout.groups(hidden)
-    return torch.cat([POOLINGS[pooling](states, mask) for (states,), mask in groups])  # (B, D)
+    pooled = [[POOLINGS[word](states, mask) for word in words] for (states,), mask in groups]
+    return torch.cat([torch.cat(vectors, -1) for vectors in pooled])  # (B, D) or (B, 2 * D)
 
 
 def normalize(vectors: Tensor) -> Tensor:

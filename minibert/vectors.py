@@ -28,7 +28,8 @@ class Wanted:
     """How the states of a text's tokens become its vector, in the order of these fields."""
 
     skip: int  # the first tokens, which are a prompt's and do not count
-    pooling: str  # a key of POOLINGS
+    pooling: str  # as in `pool`
+    after: nn.Module  # what the pooled vector passes
     unit_length: bool  # scaled to length 1 before it is cut off
     dim: int  # how many of its numbers are kept
     cut_to_unit_length: bool  # scaled to length 1 after that
@@ -71,18 +72,24 @@ def compute_batch(
     layout = Packed([len(ids) for ids in batch], device)
     input_ids = torch.tensor([i for ids in batch for i in ids], device=device)  # (N)
     if wanted.pooling == "cls" and not wanted.skip and has_plain_last_layer(model):
-        vectors = first_states(model, input_ids, layout)  # (B, D)
+        vectors = in_float32(first_states(model, input_ids, layout))  # (B, D)
     else:
-        hidden = model(input_ids, layout=layout)  # (N, D)
+        hidden = in_float32(model(input_ids, layout=layout))  # (N, D)
         if wanted.skip:
             hidden, layout = without_first(hidden, layout, wanted.skip)
         vectors = pool(hidden, layout, wanted.pooling)  # (B, D)
+    vectors = wanted.after(vectors)
     if wanted.unit_length:
         vectors = to_unit_length(vectors, dim=-1)
     vectors = vectors[:, : wanted.dim]
     if wanted.cut_to_unit_length:
         vectors = to_unit_length(vectors, dim=-1)
     return vectors.float().cpu().numpy()
+
+
+def in_float32(states: Tensor) -> Tensor:
+    """States of half precision in float32: half precision is for products, not for sums."""
+    return states.float() if states.dtype.itemsize == 2 else states
 
 
 def without_first(hidden: Tensor, layout: Packed, count: int) -> tuple[Tensor, Packed]:

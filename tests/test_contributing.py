@@ -41,9 +41,9 @@ def test_a_pooling(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = [3, 3, 1, 6]
     hidden = torch.randn(4, 6, 5)
     mask = torch.arange(6) < torch.tensor(lengths)[:, None]
-    expected = torch.stack([rows[length - 1] for rows, length in zip(hidden, lengths, strict=True)])
-    assert torch.equal(pool(hidden, Padded(mask), "last"), expected)
-    assert torch.equal(pool(hidden[mask], Packed(lengths), "last"), expected)
+    expected = torch.stack([rows[:n].amin(0) for rows, n in zip(hidden, lengths, strict=True)])
+    assert torch.equal(pool(hidden, Padded(mask), "min"), expected)
+    assert torch.equal(pool(hidden[mask], Packed(lengths), "min"), expected)
 
 
 BIAS = """

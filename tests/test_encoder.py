@@ -17,6 +17,7 @@ import pytest
 import tokenizers
 import torch
 import yaml
+from torch import nn
 
 import minibert
 from minibert import Bert, BertConfig, InputError, SentenceEncoder
@@ -202,11 +203,11 @@ def test_what_is_no_list_of_texts_is_named(wrong: Any, encoder: SentenceEncoder)
 
 
 @pytest.mark.parametrize("texts", ["a", ["a"], []])
-@pytest.mark.parametrize("batch_tokens", [0, -1])
+@pytest.mark.parametrize("batch_tokens", [0, -1, 1.5, "32"])
 def test_a_budget_for_no_token_is_an_error(
-    texts: Any, batch_tokens: int, encoder: SentenceEncoder
+    texts: Any, batch_tokens: Any, encoder: SentenceEncoder
 ) -> None:
-    with pytest.raises(InputError, match=f"batch_tokens must be at least 1, not {batch_tokens}"):
+    with pytest.raises(InputError, match=f"batch_tokens must be at least 1, not {batch_tokens!r}"):
         encoder.encode(texts, batch_tokens=batch_tokens)
 
 
@@ -269,7 +270,7 @@ def test_the_constructor_changes_nothing_that_it_is_given(tmp_path: Path) -> Non
     assert SentenceEncoder(bert, tokenizer).tokenizer.max_length == LIMIT
 
 
-def test_the_limit_is_the_smallest(saved: Path) -> None:
+def test_the_limit_is_sentence_transformers_or_else_the_tokenizers(saved: Path) -> None:
     def limit(tokenizer: int | None, sentence_bert: int | None, asked: int | None) -> int | None:
         write(saved / "tokenizer_config.json", {"model_max_length": tokenizer})
         write(saved / "sentence_bert_config.json", {"max_seq_length": sentence_bert})
@@ -277,10 +278,11 @@ def test_the_limit_is_the_smallest(saved: Path) -> None:
 
     assert limit(None, None, None) == LIMIT
     assert limit(10**30, 512, 512) == LIMIT
-    assert limit(30, 512, None) == 30
+    assert limit(30, 512, None) == LIMIT  # sentence_bert_config.json comes first
+    assert limit(30, None, None) == 30
     assert limit(30, 20, None) == 20
     assert limit(30, 20, 10) == 10
-    assert limit(15, 20, 18) == 15
+    assert limit(15, 20, 18) == 18
     assert limit(30, 20, 25) == 25  # asked for in place of what sentence_bert_config.json says
     encoder = SentenceEncoder.from_pretrained(saved, max_length=3)
     assert close(encoder.encode("a b c", truncation="silent"), encoder.encode("a"))
@@ -295,7 +297,7 @@ def test_a_limit_of_nothing_is_an_error(asked: int, saved: Path) -> None:
 
 
 def test_an_unknown_pooling_is_an_error(saved: Path) -> None:
-    with pytest.raises(InputError, match="pooling 'sum' is not one of mean, cls, max"):
+    with pytest.raises(InputError, match="pooling 'sum' is not one of cls, max, mean, "):
         SentenceEncoder.from_pretrained(saved, pooling="sum")
 
 
@@ -311,6 +313,14 @@ def test_half_precision_weights_give_float32_vectors(saved: Path) -> None:
     assert encoder.bert.embeddings.word.weight.dtype == torch.bfloat16
     assert vectors.dtype == np.float32
     assert ((vectors * wanted).sum(1) > 0.99).all()
+
+
+def test_states_of_zeros_are_vectors_of_zeros_in_half_precision(tmp_path: Path) -> None:
+    """float16 has no number as small as the bound that normalisation divides by at least."""
+    encoder = small_encoder(tmp_path, normalize=True)
+    nn.init.zeros_(encoder.bert.layers[-1].feed_forward_norm.weight)  # type: ignore[union-attr, arg-type]
+    encoder.bert.half()
+    assert np.array_equal(encoder.encode(TEXTS), np.zeros((len(TEXTS), D), np.float32))
 
 
 # modules.json
@@ -359,9 +369,9 @@ def test_the_modules_that_are_read(kinds: list[str], normalize: bool, saved: Pat
 @pytest.mark.parametrize(
     ("kinds", "named"),
     [
-        ([f"{OLD}Transformer", f"{OLD}Pooling", f"{OLD}Dense"], "Dense"),
-        ([f"{OLD}Transformer", f"{OLD}Pooling", f"{OLD}Dense", f"{OLD}Normalize"], "Dense"),
-        ([f"{OLD}Transformer", f"{OLD}Pooling", f"{NEW}layer_norm.LayerNorm"], "LayerNorm"),
+        ([f"{OLD}Transformer", f"{OLD}Pooling", f"{OLD}Normalize", f"{OLD}Dense"], "Dense"),
+        ([f"{OLD}Transformer", f"{OLD}Dense", f"{OLD}Pooling"], "Dense"),
+        ([f"{OLD}Transformer", f"{OLD}Pooling", f"{OLD}Dropout"], "Dropout"),
         ([f"{OLD}Transformer", f"{OLD}WeightedLayerPooling"], "WeightedLayerPooling"),
         (
             [f"{OLD}Transformer", f"{OLD}Pooling", f"{OLD}Normalize", f"{OLD}Normalize"],
@@ -453,7 +463,7 @@ def flags(*modes: str) -> dict[str, Any]:
         "lasttoken",
     )
     return {"word_embedding_dimension": D} | {
-        f"pooling_mode_{mode}": mode in modes for mode in known
+        f"pooling_mode_{mode}": mode in modes for mode in (*known, *modes)
     }
 
 
@@ -467,6 +477,12 @@ def flags(*modes: str) -> dict[str, Any]:
         ({"embedding_dimension": D, "pooling_mode": "mean", "include_prompt": True}, "mean"),
         ({"pooling_mode": "cls"}, "cls"),
         ({"pooling_mode": ["max"]}, "max"),
+        (flags("mean_sqrt_len_tokens"), "mean_sqrt_len_tokens"),
+        (flags("weightedmean_tokens"), "weightedmean"),
+        (flags("lasttoken"), "lasttoken"),
+        (flags("max_tokens", "mean_tokens", "cls_token"), "cls+max+mean"),
+        ({"pooling_mode": "mean_sqrt_len_tokens"}, "mean_sqrt_len_tokens"),
+        ({"pooling_mode": ["mean", "cls"]}, "mean+cls"),
     ],
 )
 def test_the_poolings_that_are_read(content: Any, pooling: str, saved: Path) -> None:
@@ -477,15 +493,10 @@ def test_the_poolings_that_are_read(content: Any, pooling: str, saved: Path) -> 
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (flags("mean_tokens", "max_tokens"), "mean and max"),
-        (flags("cls_token", "mean_tokens"), "cls and mean"),
-        (flags("mean_sqrt_len_tokens"), "mean_sqrt_len"),
-        (flags("weightedmean_tokens"), "weightedmean"),
-        (flags("lasttoken"), "lasttoken"),
+        (flags("mean_tokens", "new_tokens"), "mean and pooling_mode_new_tokens"),
         (flags(), "nothing"),
         ({}, "nothing"),
-        ({"pooling_mode": "mean_sqrt_len_tokens"}, "mean_sqrt_len_tokens"),
-        ({"pooling_mode": ["mean", "cls"]}, "mean and cls"),
+        ({"pooling_mode": ["mean", "median"]}, "mean and median"),
         ({"pooling_mode": []}, "nothing"),
         ({"pooling_mode": None}, "None"),
         ({"pooling_mode": {}}, "{}"),
@@ -495,7 +506,7 @@ def test_the_poolings_that_are_read(content: Any, pooling: str, saved: Path) -> 
 def test_other_poolings_are_refused_by_name(content: Any, named: str, saved: Path) -> None:
     file = saved / "1_Pooling" / "config.json"
     write(file, content)
-    message = re.escape(f"{file}: pooling by {named}; read here: one of mean, cls, max")
+    message = re.escape(f"{file}: pooling by {named}; read here: cls, max, mean, ")
     with pytest.raises(InputError, match=message):
         read_pooling(file)
     with pytest.raises(InputError, match=message):
@@ -599,7 +610,8 @@ def test_truncate_dim_keeps_the_first_numbers(dim: int, saved: Path) -> None:
 @pytest.mark.parametrize("dim", [0, -1, D + 1])
 def test_a_truncate_dim_that_no_vector_has(dim: int, encoder: SentenceEncoder) -> None:
     with pytest.raises(
-        InputError, match=f"truncate_dim must be from 1 to {D}, the model's hidden size, not {dim}"
+        InputError,
+        match=f"truncate_dim must be from 1 to {D}, the size of the model's vectors, not {dim}",
     ):
         encoder.encode("a", truncate_dim=dim)
 

@@ -31,6 +31,7 @@ from minibert.files import write_json
 from minibert.formats import hub
 from minibert.formats.download import FILES, download
 from minibert.formats.hub import MINILM, PoolingWarning, find_model, from_cache, installed_package
+from minibert.formats.hub_ids import BARE
 from tests.test_encoder import small_encoder
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -226,6 +227,30 @@ def test_the_short_name_of_bert_base(
     monkeypatch.setattr(hub, "KNOWN_WEIGHTS", {})
     folder = fill_cache(tmp_path / "cache", "google-bert/bert-base-uncased", tiny)
     assert find_model("bert-base-uncased").path == folder / "snapshots" / COMMIT
+
+
+def test_a_bare_name_is_sentence_transformers_as_there(
+    packaged: Path, cached: Path, tiny: Path, tmp_path: Path
+) -> None:
+    assert find_model("all-MiniLM-L6-v2").path == packaged
+    labse = fill_cache(tmp_path / "cache", "sentence-transformers/LaBSE", tiny)
+    plain = fill_cache(tmp_path / "cache", "roberta-base", tiny)
+    assert find_model("LaBSE").path == labse / "snapshots" / COMMIT
+    assert find_model("roberta-base").path == plain / "snapshots" / COMMIT
+    assert hub.hub_id("LaBSE") == "sentence-transformers/LaBSE"
+    with pytest.raises(InputError, match=r"^sentence-transformers/bert-tiny is not on"):
+        find_model("bert-tiny")
+
+
+def test_names_that_are_nobodys_are_those_of_sentence_transformers() -> None:
+    theirs = pytest.importorskip("sentence_transformers.util.misc").ORIGINAL_TRANSFORMER_MODELS
+    families = {"bert", "roberta", "distilbert", "distilroberta"}
+    ours = [
+        name
+        for name in theirs
+        if name.partition("-")[0] in families or name.startswith("xlm-roberta")
+    ]
+    assert sorted(BARE) == sorted(ours)
 
 
 # What is known by its SHA-256

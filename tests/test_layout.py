@@ -205,7 +205,14 @@ def test_neighbours_of_equal_length_share_a_group_and_nothing_is_padded() -> Non
 def test_every_layout_pools_alike(pooling: str, kind: type[Layout]) -> None:
     """Against numpy on each sentence alone, and the gradient against that of each one alone."""
     x = torch.randn(sum(LENGTHS), 5, requires_grad=True)
-    in_numpy = {"mean": lambda s: s.mean(0), "max": lambda s: s.max(0), "cls": lambda s: s[0]}
+    in_numpy = {
+        "mean": lambda s: s.mean(0),
+        "max": lambda s: s.max(0),
+        "cls": lambda s: s[0],
+        "mean_sqrt_len_tokens": lambda s: s.sum(0) / np.sqrt(np.float32(len(s))),
+        "weightedmean": lambda s: np.average(s, 0, np.arange(len(s)) + 1).astype(np.float32),
+        "lasttoken": lambda s: s[-1],
+    }
     sentences = [s.detach().numpy() for s in x.split(LENGTHS)]
     expected = torch.from_numpy(np.stack([in_numpy[pooling](s) for s in sentences]))
     mask, (padded,) = pad(LENGTHS, x)
@@ -215,15 +222,35 @@ def test_every_layout_pools_alike(pooling: str, kind: type[Layout]) -> None:
         result = pool(x, kind(LENGTHS), pooling)
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
     (gradient,) = torch.autograd.grad(result.square().sum(), x)
-    functions = {"mean": lambda s: s.mean(0), "max": lambda s: s.amax(0), "cls": lambda s: s[0]}
+    functions = {
+        "mean": lambda s: s.mean(0),
+        "max": lambda s: s.amax(0),
+        "cls": lambda s: s[0],
+        "mean_sqrt_len_tokens": lambda s: s.sum(0) / len(s) ** 0.5,
+        "weightedmean": lambda s: (
+            sum(i * row for i, row in enumerate(s, 1)) / sum(range(len(s) + 1))
+        ),
+        "lasttoken": lambda s: s[-1],
+    }
     alone = torch.stack([functions[pooling](s) for s in x.split(LENGTHS)])
     (wanted,) = torch.autograd.grad(alone.square().sum(), x)
     assert wanted.abs().max() > 0
     torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [Packed, Padded])
+def test_several_poolings_are_put_one_after_the_other(kind: type[Layout]) -> None:
+    x = torch.randn(sum(LENGTHS), 5)
+    mask, (padded,) = pad(LENGTHS, x)
+    tokens, layout = (padded, Padded(mask)) if kind is Padded else (x, Packed(LENGTHS))
+    parts = [pool(tokens, layout, pooling) for pooling in ("lasttoken", "mean", "cls")]
+    assert torch.equal(pool(tokens, layout, "lasttoken+mean+cls"), torch.cat(parts, 1))
+    with pytest.raises(ValueError, match="'' is not one of"):
+        pool(tokens, layout, "mean+")
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
-@pytest.mark.parametrize("pooling", ["mean", "max"])
+@pytest.mark.parametrize("pooling", ["mean", "max", "mean_sqrt_len_tokens", "weightedmean"])
 def test_a_sentence_without_real_tokens_pools_to_zeros(pooling: str, dtype: torch.dtype) -> None:
     x = torch.randn(2, 3, 4, dtype=dtype, requires_grad=True)
     mask = torch.tensor([[1, 0, 1], [0, 0, 0]])
@@ -261,5 +288,5 @@ def test_padded_refuses_a_mask_that_is_no_table(shape: tuple[int, ...]) -> None:
 
 
 def test_an_unknown_pooling_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="'median' is not one of mean, cls, max"):
+    with pytest.raises(ValueError, match="'median' is not one of cls, max, mean, "):
         pool(torch.ones(1, 2, 3), Padded(torch.ones(1, 2)), "median")

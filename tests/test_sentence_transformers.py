@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from minibert import InputError
+from minibert.after import AfterPooling
 from minibert.formats.sentence_transformers import (
     POOLINGS,
     EncoderSettings,
@@ -30,10 +31,13 @@ def test_the_format_names_every_pooling_that_is_computed() -> None:
         EncoderSettings(),
         EncoderSettings("cls", True, 256, {"query": "search: ", "none": ""}, "query", False, 5),
         EncoderSettings(pooling="max", truncate_dim=1),
+        EncoderSettings("weightedmean", similarity_fn_name="dot", others={"a key": [1]}),
+        EncoderSettings("cls+mean+lasttoken"),
+        EncoderSettings("mean+cls+mean"),  # an order that only version 6 can write
     ],
 )
 def test_what_is_written_is_read(settings: EncoderSettings, tmp_path: Path) -> None:
-    write_encoder_settings(settings, 24, tmp_path)
+    write_encoder_settings(settings, 24, AfterPooling(), tmp_path)
     read = read_encoder_folder(tmp_path)
     assert (read.transformer, read.settings, read.lower_first) == (tmp_path, settings, False)
 
@@ -47,7 +51,7 @@ def test_a_folder_without_modules_is_a_plain_bert(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["loop", "\ud800", "x" * 300, "x/" * 3000, "loop/x", 3, None])
 def test_a_path_that_leads_nowhere_is_one_error(number: int, path: Any, tmp_path: Path) -> None:
     os.symlink("loop", tmp_path / "loop")
-    write_encoder_settings(EncoderSettings(), 24, tmp_path)
+    write_encoder_settings(EncoderSettings(), 24, AfterPooling(), tmp_path)
     modules = json.loads((tmp_path / "modules.json").read_text())
     modules[number]["path"] = path
     (tmp_path / "modules.json").write_text(json.dumps(modules))

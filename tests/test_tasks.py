@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minibert import Bert, BertConfig, InputError
+from minibert.heads import POOLINGS
 from minibert.tokenizer import Tokenizer
 from tests.test_data import VOCABULARY, random_examples
 from tools.parity import shake
@@ -690,7 +691,10 @@ def test_class_weights() -> None:
         ({"class_weights": "x=a:-1"}, "class_weights of x: '-1' is no number of at least 0"),
         ({"class_weights": "x"}, "class_weights = 'x': 'x' should read name=value, each name once"),
         ({"pooling": "w=cls"}, "pooling = 'w=cls': there is no task 'w'; the tasks are x, z, s"),
-        ({"pooling": "middle"}, "pooling of x: 'middle' is not one of mean, cls, max, pooler"),
+        (
+            {"pooling": "middle"},
+            f"pooling of x: 'middle' is not one of {', '.join(POOLINGS)}, pooler",
+        ),
         (
             {"pooling": "cls, max, x=mean"},
             "pooling = 'cls, max, x=mean': both 'cls' and 'max' are for all tasks",
@@ -720,7 +724,7 @@ def test_pooling_by_task() -> None:
         True,
         False,
     ]
-    with pytest.raises(InputError, match="pooling of x: 'pooler' is not one of mean, cls, max"):
+    with pytest.raises(InputError, match="pooling of x: 'pooler' is not one of cls, max, mean"):
         tasks_of(data([example("", "s", x=0.5)]), pooling="pooler")
 
 

@@ -60,7 +60,7 @@ from minibert.fast.attention import FastAttention
 from minibert.fast.attention import attention as fast_attention
 from minibert.fast.linear import convolution
 from minibert.fast.rows import InRows
-from minibert.heads import POOLINGS, SentenceHead, SpanHead, TokenHead
+from minibert.heads import POOLINGS, SentenceHead, SpanHead, TokenHead, pool
 from minibert.layout import Packed, Padded
 from minibert.model import Attention, Bert, attention
 from minibert.pretraining import BertForPreTraining, fill_masks
@@ -137,6 +137,7 @@ def exercise_minibert() -> None:
         bert.attention_probabilities(ids, mask)
         for input_ids, layout in ((ids, Padded(mask)), (ids[mask], Packed(LENGTHS))):
             hidden = bert.hidden_states(input_ids, layout=layout)[-1]
+            pool(hidden, layout, "mean+max")
             TokenHead(CONFIG, SIZES["C"])(hidden)
             SpanHead(CONFIG)(hidden)
             for pooling in (*POOLINGS, "pooler"):

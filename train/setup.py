@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from minibert.devices import as_device
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
 from minibert.precision import uses_bfloat16
@@ -216,15 +217,8 @@ def tokenize(
 
 
 def choose_device(name: str) -> torch.device:
-    """The device to compute on. Raises InputError for one that there is not."""
-    try:
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    # AssertionError is what a PyTorch without CUDA raises
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"device = {name!r} cannot be used: {str(error).splitlines()[0]}"
-        ) from error
-    return device
+    """The device to compute on. "auto" is a GPU of CUDA's or the CPU: training on a Mac's GPU is
+    not tried. Raises InputError for a device that there is not."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return as_device(name)

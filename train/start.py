@@ -83,6 +83,12 @@ def open_start(
             warnings.simplefilter("ignore", PoolingWarning)
             warnings.simplefilter("ignore", HeadWarning)
             encoder = SentenceEncoder.from_pretrained(name, revision=revision, **more)
+        if len(encoder.after):
+            raise InputError(
+                f"{name} has layers after its pooling (modules.json), which are not trained here, "
+                "and would no longer fit: train it with sentence-transformers; or take these "
+                "modules out of modules.json, to train the encoder without them"
+            )
         problem = f", problem_type {found}" if (found := config.get("problem_type")) else ""
         unread = f"{architecture_of(config)}{problem}" if tensors else ""
         return Start(name, encoder, [], Heads({}), settings, unread=unread, folder=folder)

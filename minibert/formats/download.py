@@ -25,6 +25,7 @@ FILES = (
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
     "*_*/config.json",  # of 1_Pooling and other modules
+    "*_*/model.safetensors",  # of 2_Dense
 )
 
 

@@ -17,12 +17,8 @@ import huggingface_hub  # which imports its parts when they are first used: half
 
 from minibert.files import InputError, sha256
 from minibert.formats.download import FILES, HubUnreachableError, check_download, download
+from minibert.formats.hub_ids import ALIASES, BERT_BASE, MINILM, is_plain, repository_of
 from minibert.formats.tensors import weight_files
-
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-BERT_BASE = "google-bert/bert-base-uncased"
-ALIASES = {"minilm": MINILM, "bert-base-uncased": BERT_BASE}
-PLAIN = "google-bert/"  # whose models are plain BERTs: none says how to pool, and none needs to
 
 # The weights that we know, by SHA-256 of model.safetensors: where that file was published.
 KNOWN_WEIGHTS = {
@@ -63,8 +59,9 @@ class PoolingWarning(UserWarning):
 def find_model(name: str | PathLike[str], revision: str | None = None) -> ModelFolder:
     """The folder with the files of a model, fetched from the Hub if it is nowhere else.
 
-    name: a folder, "minilm" (sentence-transformers/all-MiniLM-L6-v2), or a Hub id. revision: a
-    branch, tag or commit on the Hub. Raises InputError if the model cannot be had, or if the
+    name: a folder, "minilm" (sentence-transformers/all-MiniLM-L6-v2), or a Hub id; that of
+    sentence-transformers' own models is also their name alone. revision: a branch, tag or commit on
+    the Hub. Raises InputError if the model cannot be had, or if the
     weights of a known model are not the known ones. A revision that is asked for by name is not
     checked.
     """
@@ -84,7 +81,7 @@ def find_model(name: str | PathLike[str], revision: str | None = None) -> ModelF
         )
     if revision is not None and (".." in revision or not re.match(r"\w", revision)):
         raise InputError(f"revision {revision!r:.200} is no branch, tag or commit")
-    repository = ALIASES.get(str(name), str(name))
+    repository = repository_of(str(name))
     if repository == MINILM and revision is None and (packaged := installed_package()):
         commit = check_known_weights(packaged, repository)
         return ModelFolder(packaged, str(name), "package", commit)
@@ -130,8 +127,8 @@ def find_encoder(
     found = find_model(name, revision)
     if pooling is not None:
         return found.path
-    repository = ALIASES.get(found.name, found.name)
-    plain = found.source != "folder" and repository.startswith(PLAIN)
+    repository = repository_of(found.name)
+    plain = found.source != "folder" and is_plain(repository)
     if found.source == "cache" and not plain and (missing := _unknown_modules(found, repository)):
         try:
             download(repository, found.commit)
@@ -168,7 +165,7 @@ def _unknown_modules(found: ModelFolder, repository: str) -> str | None:
 
 def hub_id(name: str) -> str | None:
     """The Hub id of the model that `find_model` finds under a name; None if that is a folder."""
-    return None if os.path.isdir(os.path.expanduser(name)) else ALIASES.get(name, name)
+    return None if os.path.isdir(os.path.expanduser(name)) else repository_of(name)
 
 
 def check_known_weights(folder: Path, repository: str) -> str | None:

@@ -1,16 +1,19 @@
-"""Reads and writes sentence-transformers' folder format, as plain data.
+"""Reads and writes sentence-transformers' folder format.
 
-modules.json lists what a text passes through. Here that is a Transformer, a Pooling and
-maybe a Normalize. Each has a folder with its settings. sentence_bert_config.json and
-config_sentence_transformers.json hold the rest.
+modules.json lists what a text passes through. Here that is a Transformer, a Pooling, maybe layers
+after it (Dense, LayerNorm: see layers.py), and maybe a Normalize. Each has a folder with its
+settings. sentence_bert_config.json and config_sentence_transformers.json hold the rest.
 """
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from minibert.after import AfterPooling
 from minibert.files import InputError, read_json, read_object, write_json
+from minibert.formats.layers import LAYERS, read_layers, write_layers
 from minibert.texts import check_text
 
 # Facts of a model card, for the Hub.
@@ -19,22 +22,52 @@ CARD_FACTS = {
     "pipeline_tag": "sentence-similarity",
     "tags": ["sentence-transformers", "sentence-similarity", "feature-extraction", "bert"],
 }
-# The names of poolings, here and in the format.
-POOLINGS = {"mean": "mean_tokens", "cls": "cls_token", "max": "max_tokens"}
+# The names of poolings, here and in the format. Several are joined in this order.
+POOLINGS = {
+    "cls": "cls_token",
+    "max": "max_tokens",
+    "mean": "mean_tokens",
+    "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "weightedmean": "weightedmean_tokens",
+    "lasttoken": "lasttoken",
+}
 
 
 @dataclass(frozen=True)
 class EncoderSettings:
     """How texts become vectors: what stands before them, how many tokens are read, and how the last
-    hidden state becomes one vector."""
+    hidden state becomes one vector.
 
-    pooling: str = "mean"  # "mean", "cls" or "max"
+    Raises InputError for settings that make no sense.
+    """
+
+    pooling: str = "mean"  # a key of POOLINGS, or several joined: "mean+max"
     normalize: bool = False  # scale vectors to length 1
     max_length: int | None = None  # in tokens, [CLS] and [SEP] included
     prompts: Mapping[str, str] = field(default_factory=dict)  # by their names
     default_prompt_name: str | None = None  # the prompt of a call that asks for none
     include_prompt: bool = True  # pool the prompt's tokens too
     truncate_dim: int | None = None  # how many numbers of a vector are kept
+    similarity_fn_name: str = "cosine"  # how sentence-transformers compares vectors
+    # What else config_sentence_transformers.json says. It is not used here, and saved again.
+    others: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.max_length is not None and self.max_length < 1:
+            raise InputError(
+                f"max_length must be a positive number of tokens, not {self.max_length}"
+            )
+        words = self.pooling.split("+")
+        if not set(words) <= POOLINGS.keys():
+            raise InputError(
+                f"pooling {self.pooling!r} is not one of {', '.join(POOLINGS)}, "
+                "nor several of them joined by +"
+            )
+        if "weightedmean" in words and not self.include_prompt:
+            raise InputError(
+                "pooling by weightedmean with include_prompt false (1_Pooling/config.json): here a "
+                "prompt that is not pooled would not count in the weights, so this is refused"
+            )
 
     def prompt(self, prompt: str | None = None, name: str | None = None) -> str:
         """What is put before each text: `prompt`, the prompt of that name, or the default one.
@@ -59,11 +92,12 @@ class EncoderFolder:
     transformer: Path  # the folder of the encoder's own files
     settings: EncoderSettings
     lower_first: bool  # lower-case texts before they are tokenized
+    after: AfterPooling = field(default_factory=AfterPooling)  # the layers after the pooling
 
 
 def read_encoder_folder(folder: Path) -> EncoderFolder:
-    """Read modules.json of a folder, and the settings of its modules. A folder without modules.json
-    is a plain BERT.
+    """Read modules.json of a folder, and the settings of its modules, and the weights of those
+    after the pooling. A folder without modules.json is a plain BERT.
 
     Raises InputError, naming the module, for one that is not implemented here: without it the
     vectors would be wrong.
@@ -82,50 +116,59 @@ def read_encoder_folder(folder: Path) -> EncoderFolder:
             f"{file}: a Transformer without a Pooling gives no sentence vectors. A CrossEncoder, "
             f"which scores pairs of texts, opens with python -m train.predict --model {folder}"
         )
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+    layers = [kind for kind in kinds if kind in LAYERS]
+    plain = ["Transformer", "Pooling", *layers]
+    if kinds not in (plain, [*plain, "Normalize"]):
         raise InputError(
-            f"{file}: the modules are {', '.join(kinds)}; "
-            "read here: Transformer, Pooling and maybe Normalize"
+            f"{file}: the modules are {', '.join(kinds)}; read here: Transformer, Pooling, "
+            f"maybe some of {', '.join(LAYERS)}, and maybe Normalize at the end"
         )
-    transformer, pooling = (_inside(folder, str(entry["path"]), file) for entry in entries[:2])
+    transformer, pooling, *rest = (
+        _inside(folder, str(entry["path"]), file) for entry in entries[: len(plain)]
+    )
     max_length, lower_first = _read_transformer(transformer / "sentence_bert_config.json")
     mode, include_prompt = read_pooling(pooling / "config.json")
-    prompts, default_prompt_name, truncate_dim = _read_prompts(
-        folder / "config_sentence_transformers.json"
-    )
+    more = _read_prompts(folder / "config_sentence_transformers.json")
     settings = EncoderSettings(
-        mode,
-        "Normalize" in kinds,
-        max_length,
-        prompts,
-        default_prompt_name,
-        include_prompt,
-        truncate_dim,
+        mode, "Normalize" in kinds, max_length, include_prompt=include_prompt, **more
     )
-    return EncoderFolder(transformer, settings, lower_first)
+    after = read_layers(list(zip(layers, rest, strict=True)))
+    return EncoderFolder(transformer, settings, lower_first, after)
 
 
-def write_encoder_settings(settings: EncoderSettings, hidden_size: int, folder: Path) -> None:
-    """Write settings into the folder of the encoder's own files, as `sentence_transformers` from
-    version 2 on reads them. Raises InputError if the disk refuses."""
-    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
+def write_encoder_settings(
+    settings: EncoderSettings, hidden_size: int, after: AfterPooling, folder: Path
+) -> None:
+    """Write settings, and the layers after the pooling, into the folder of the encoder's own files,
+    as `sentence_transformers` from version 2 on reads them. Raises InputError if the disk
+    refuses."""
+    paths = ["", "1_Pooling", *write_layers(after, folder)]
     if settings.normalize:
-        kinds.append(("2_Normalize", "Normalize"))
+        paths.append(f"{len(paths)}_Normalize")
     entries = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for i, (path, kind) in enumerate(kinds)
+        {
+            "idx": i,
+            "name": str(i),
+            "path": path,
+            "type": f"sentence_transformers.models.{path.partition('_')[2] or 'Transformer'}",
+        }
+        for i, path in enumerate(paths)
     ]
+    words = settings.pooling.split("+")
     pooling: dict[str, object] = {"word_embedding_dimension": hidden_size}
     for name, theirs in POOLINGS.items():
-        pooling[f"pooling_mode_{theirs}"] = name == settings.pooling
+        pooling[f"pooling_mode_{theirs}"] = name in words
     pooling["include_prompt"] = settings.include_prompt
+    if words != [name for name in POOLINGS if name in words]:
+        pooling["pooling_mode"] = words  # an order that only version 6 has
     transformer = {"max_seq_length": settings.max_length, "do_lower_case": False}
     prompts = {
         "model_type": "SentenceTransformer",
+        **settings.others,
         "prompts": dict(settings.prompts),
         "default_prompt_name": settings.default_prompt_name,
         "truncate_dim": settings.truncate_dim,
-        "similarity_fn_name": "cosine",
+        "similarity_fn_name": settings.similarity_fn_name,
     }
     write_json(folder / "modules.json", entries)
     write_json(folder / "1_Pooling" / "config.json", pooling)
@@ -133,13 +176,13 @@ def write_encoder_settings(settings: EncoderSettings, hidden_size: int, folder: 
     write_json(folder / "config_sentence_transformers.json", prompts)
 
 
-def describe(settings: EncoderSettings, num_layers: int, hidden_size: int) -> str:
-    """What a model card says of how texts become vectors, in Markdown."""
+def describe(settings: EncoderSettings, num_layers: int, dim: int) -> str:
+    """What a model card says of how texts become vectors, in Markdown. dim: of the vectors."""
     scaled = "scaled" if settings.normalize else "not scaled"
     return f"""# Sentence encoder
 
 A BERT of {num_layers} layers that turns a text of up to {settings.max_length} tokens into a \
-vector of {settings.truncate_dim or hidden_size} numbers: its tokens' vectors, pooled by \
+vector of {dim} numbers: its tokens' vectors, pooled by \
 {settings.pooling}, {scaled} to length 1. Vectors are compared by their cosine.
 
 ```python
@@ -181,26 +224,23 @@ def read_pooling(file: Path) -> tuple[str, bool]:
         modes = content["pooling_mode"]
         asked = [str(mode) for mode in modes] if isinstance(modes, list) else [str(modes)]
     else:
-        flags = [
-            key
-            for key, value in content.items()
-            if key.startswith("pooling_mode_") and value is True
-        ]
+        names = {f"pooling_mode_{theirs}": name for name, theirs in POOLINGS.items()}
+        keys = [*names, *(key for key in content if key not in names)]
         asked = [
-            key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
-            for key in flags
+            names.get(key, key)
+            for key in keys
+            if key.startswith("pooling_mode_") and content.get(key) is True
         ]
-    if len(asked) != 1 or asked[0] not in POOLINGS:
+    if not asked or not set(asked) <= POOLINGS.keys():
         raise InputError(
             f"{file}: pooling by {' and '.join(asked) or 'nothing'}; "
-            f"read here: one of {', '.join(POOLINGS)}"
+            f"read here: {', '.join(POOLINGS)}, and several of them joined"
         )
-    return asked[0], bool(content.get("include_prompt", True))
+    return "+".join(asked), bool(content.get("include_prompt", True))
 
 
-def _read_prompts(file: Path) -> tuple[dict[str, str], str | None, int | None]:
-    """The prompts of a config_sentence_transformers.json, which one is the default, and its
-    truncate_dim, if any.
+def _read_prompts(file: Path) -> dict[str, Any]:
+    """What a config_sentence_transformers.json says, as fields of `EncoderSettings`.
 
     Raises InputError, naming the key, for a prompt that is no text, and for a default that is not
     among them.
@@ -221,7 +261,14 @@ def _read_prompts(file: Path) -> tuple[dict[str, str], str | None, int | None]:
     dim = content.get("truncate_dim")
     if dim is not None and (type(dim) is not int or dim < 1):
         raise InputError(f"{file}: truncate_dim must be a positive whole number, not {dim!r}")
-    return {name: prompt or "" for name, prompt in prompts.items()}, default, dim
+    fields = {
+        "prompts": {name: prompt or "" for name, prompt in prompts.items()},
+        "default_prompt_name": default,
+        "truncate_dim": dim,
+        "similarity_fn_name": content.get("similarity_fn_name") or "cosine",
+    }
+    others = {key: content[key] for key in content if key not in (*fields, "model_type")}
+    return {**fields, "others": others}
 
 
 def _inside(folder: Path, path: str, file: Path) -> Path:
