@@ -22,6 +22,9 @@ CARD_FACTS = {
 # The names of poolings, here and in the format.
 POOLINGS = {"mean": "mean_tokens", "cls": "cls_token", "max": "max_tokens"}
 
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+ALWAYS_PROMPTS = ("query", "document")  # empty in a model that has none of that name
+
 
 @dataclass(frozen=True)
 class EncoderSettings:
@@ -35,6 +38,7 @@ class EncoderSettings:
     default_prompt_name: str | None = None  # the prompt of a call that asks for none
     include_prompt: bool = True  # pool the prompt's tokens too
     truncate_dim: int | None = None  # how many numbers of a vector are kept
+    similarity: str = "cosine"  # how vectors are compared: one of SIMILARITIES
 
     def prompt(self, prompt: str | None = None, name: str | None = None) -> str:
         """What is put before each text: `prompt`, the prompt of that name, or the default one.
@@ -46,6 +50,8 @@ class EncoderSettings:
                 raise InputError("give a prompt or the name of one, not both")
             return check_text(prompt, "the prompt")
         name = self.default_prompt_name if name is None else name
+        if name in ALWAYS_PROMPTS:
+            return self.prompts.get(name, "")
         if name is not None and name not in self.prompts:
             names = ", ".join(self.prompts) or "none"
             raise InputError(f"this model has no prompt {name!r}: its prompts are {names}")
@@ -90,7 +96,7 @@ def read_encoder_folder(folder: Path) -> EncoderFolder:
     transformer, pooling = (_inside(folder, str(entry["path"]), file) for entry in entries[:2])
     max_length, lower_first = _read_transformer(transformer / "sentence_bert_config.json")
     mode, include_prompt = read_pooling(pooling / "config.json")
-    prompts, default_prompt_name, truncate_dim = _read_prompts(
+    prompts, default_prompt_name, truncate_dim, similarity = _read_prompts(
         folder / "config_sentence_transformers.json"
     )
     settings = EncoderSettings(
@@ -101,6 +107,7 @@ def read_encoder_folder(folder: Path) -> EncoderFolder:
         default_prompt_name,
         include_prompt,
         truncate_dim,
+        similarity,
     )
     return EncoderFolder(transformer, settings, lower_first)
 
@@ -119,18 +126,23 @@ def write_encoder_settings(settings: EncoderSettings, hidden_size: int, folder: 
     for name, theirs in POOLINGS.items():
         pooling[f"pooling_mode_{theirs}"] = name == settings.pooling
     pooling["include_prompt"] = settings.include_prompt
-    transformer = {"max_seq_length": settings.max_length, "do_lower_case": False}
     prompts = {
         "model_type": "SentenceTransformer",
         "prompts": dict(settings.prompts),
         "default_prompt_name": settings.default_prompt_name,
         "truncate_dim": settings.truncate_dim,
-        "similarity_fn_name": "cosine",
+        "similarity_fn_name": settings.similarity,
     }
     write_json(folder / "modules.json", entries)
     write_json(folder / "1_Pooling" / "config.json", pooling)
-    write_json(folder / "sentence_bert_config.json", transformer)
+    write_transformer_settings(settings.max_length, folder)
     write_json(folder / "config_sentence_transformers.json", prompts)
+
+
+def write_transformer_settings(max_length: int | None, folder: Path) -> None:
+    """Write what the first module says of itself. Raises InputError if the disk refuses."""
+    content = {"max_seq_length": max_length, "do_lower_case": False}
+    write_json(folder / "sentence_bert_config.json", content)
 
 
 def describe(settings: EncoderSettings, num_layers: int, hidden_size: int) -> str:
@@ -198,12 +210,12 @@ def read_pooling(file: Path) -> tuple[str, bool]:
     return asked[0], bool(content.get("include_prompt", True))
 
 
-def _read_prompts(file: Path) -> tuple[dict[str, str], str | None, int | None]:
-    """The prompts of a config_sentence_transformers.json, which one is the default, and its
-    truncate_dim, if any.
+def _read_prompts(file: Path) -> tuple[dict[str, str], str | None, int | None, str]:
+    """The prompts of a config_sentence_transformers.json, which one is the default, its
+    truncate_dim, if any, and how it compares vectors.
 
-    Raises InputError, naming the key, for a prompt that is no text, and for a default that is not
-    among them.
+    Raises InputError, naming the key, for a prompt that is no text, for a default that is not
+    among them, and for a comparison that there is none of.
     """
     content = read_object(file) if file.exists() else {}
     prompts, default = content.get("prompts") or {}, content.get("default_prompt_name")
@@ -221,7 +233,11 @@ def _read_prompts(file: Path) -> tuple[dict[str, str], str | None, int | None]:
     dim = content.get("truncate_dim")
     if dim is not None and (type(dim) is not int or dim < 1):
         raise InputError(f"{file}: truncate_dim must be a positive whole number, not {dim!r}")
-    return {name: prompt or "" for name, prompt in prompts.items()}, default, dim
+    similarity = content.get("similarity_fn_name") or "cosine"
+    if similarity not in SIMILARITIES:
+        names = ", ".join(SIMILARITIES)
+        raise InputError(f"{file}: similarity_fn_name {similarity!r} is not one of {names}")
+    return {name: prompt or "" for name, prompt in prompts.items()}, default, dim, similarity
 
 
 def _inside(folder: Path, path: str, file: Path) -> Path:
