@@ -25,18 +25,17 @@ from torch import Tensor, nn
 from minibert.batching import batches
 from minibert.files import InputError
 from minibert.formats.sentence_transformers import EncoderSettings
-from minibert.heads import normalize as to_unit_length
 from minibert.layout import Packed
 from minibert.model import Bert
 from minibert.quantize import CALIBRATED, find_ranges, quantize
+from minibert.similarity import Vectors, pair_similarities, similarities
 from minibert.texts import list_of_texts
 from minibert.tokenizer import Tokenizer, Truncation
 
 BATCH_TOKENS = 1024  # keeps a batch in a CPU's caches; measured by tools/benchmark
 BATCH_SIZE = 32  # the default in sentence-transformers
-DISTANCES = {"euclidean": 2.0, "manhattan": 1.0}  # the power of their norms
+Given = Iterable[str] | None
 Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
-Vectors = Tensor | NDArray[Any] | Sequence[Tensor] | Sequence[NDArray[Any]]
 T = TypeVar("T")
 
 
@@ -62,13 +61,21 @@ class Options(TypedDict, total=False):
     prompt: str | None
     prompt_name: str | None
     truncate_dim: int | None
-    sentences: Iterable[str] | None
-    inputs: Iterable[str] | None
+    sentences: Given
+    inputs: Given
     normalize_embeddings: bool | None
     batch_size: int | None
     show_progress_bar: bool | None
     device: str | torch.device | None
     precision: Precision
+
+
+class WithDefaults(Options, total=False):
+    """The arguments of a call whose result is an array."""
+
+    convert_to_numpy: Literal[True]
+    convert_to_tensor: Literal[False]
+    output_value: Literal["sentence_embedding"]
 
 
 class Compatible(ABC):
@@ -80,45 +87,26 @@ class Compatible(ABC):
 
     @overload
     def encode(
-        self,
-        texts: Iterable[str] | None = ...,
-        *,
-        convert_to_tensor: Literal[True],
-        **options: Unpack[Options],
+        self, texts: Given = ..., *, convert_to_tensor: Literal[True], **more: Unpack[Options]
     ) -> Tensor: ...
-
+    @overload
+    def encode(
+        self, texts: Given = ..., *, convert_to_numpy: Literal[False], **more: Unpack[Options]
+    ) -> Sequence[Tensor]: ...
     @overload
     def encode(
         self,
-        texts: Iterable[str] | None = ...,
-        *,
-        convert_to_numpy: Literal[False],
-        **options: Unpack[Options],
-    ) -> list[Tensor]: ...
-
-    @overload
-    def encode(
-        self,
-        texts: Iterable[str] | None = ...,
+        texts: Given = ...,
         *,
         output_value: Literal["token_embeddings"],
-        **options: Unpack[Options],
-    ) -> list[Tensor]: ...
-
+        **more: Unpack[Options],
+    ) -> Sequence[Tensor]: ...
     @overload
-    def encode(
-        self,
-        texts: Iterable[str] | None = ...,
-        *,
-        convert_to_tensor: Literal[False] = ...,
-        convert_to_numpy: Literal[True] = ...,
-        output_value: Literal["sentence_embedding"] = ...,
-        **options: Unpack[Options],
-    ) -> NDArray[Any]: ...
+    def encode(self, texts: Given = ..., **more: Unpack[WithDefaults]) -> NDArray[Any]: ...
 
     def encode(
         self,
-        texts: Iterable[str] | None = None,
+        texts: Given = None,
         *,
         normalize: bool | None = None,
         batch_tokens: int | None = None,
@@ -127,8 +115,8 @@ class Compatible(ABC):
         prompt: str | None = None,
         prompt_name: str | None = None,
         truncate_dim: int | None = None,
-        sentences: Iterable[str] | None = None,
-        inputs: Iterable[str] | None = None,
+        sentences: Given = None,
+        inputs: Given = None,
         normalize_embeddings: bool | None = None,
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
@@ -137,7 +125,7 @@ class Compatible(ABC):
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         output_value: Literal["sentence_embedding", "token_embeddings"] = "sentence_embedding",
-    ) -> NDArray[Any] | Tensor | list[Tensor]:
+    ) -> Any:
         """One vector for each text: (n, D) float32, in the order given; (D,) for a single string.
 
         With float32 weights, on a CPU with AVX2 or AVX-512, a text's vector is the same to the last
@@ -178,7 +166,9 @@ class Compatible(ABC):
         if device is not None:
             self.to(device)
         if output_value == "sentence_embedding":
-            vectors = in_precision(self._encode(several, call), precision)
+            vectors = self._encode(several, call)
+            if precision != "float32":
+                vectors = in_precision(vectors, precision)
             if convert_to_numpy and not convert_to_tensor:
                 return vectors[0] if isinstance(given, str) else vectors
             whole = torch.from_numpy(vectors).to(self.device)
@@ -192,30 +182,23 @@ class Compatible(ABC):
             )
         return results[0] if isinstance(given, str) else results
 
-    def encode_query(self, texts: Iterable[str] | None = None, **options: Any) -> Any:
-        """`encode` with the model's prompt "query", if it has one and the call names no other."""
-        return self.encode(texts, **named("query", options))
+    def encode_query(self, texts: Given = None, **options: Any) -> Any:
+        """`encode` with the model's prompt "query", where the call names none. A model without it
+        puts nothing before the texts."""
+        return self.encode(texts, **with_prompt("query", options))
 
-    def encode_document(self, texts: Iterable[str] | None = None, **options: Any) -> Any:
-        """`encode` with the model's prompt "document", if it has one and the call names no
-        other."""
-        return self.encode(texts, **named("document", options))
+    def encode_document(self, texts: Given = None, **options: Any) -> Any:
+        """`encode` with the model's prompt "document", likewise."""
+        return self.encode(texts, **with_prompt("document", options))
 
     def similarity(self, first: Vectors, second: Vectors) -> Tensor:
-        """How similar each of some vectors is to each of others: (B, D), (K, D) -> (B, K).
-
-        By the measure that the model's files name: the cosine, the product "dot", or minus the
-        distance, "euclidean" or "manhattan". One vector, (D,), counts as (1, D).
-        """
-        a, b = (torch.atleast_2d(self._comparable(vectors)) for vectors in (first, second))
-        power = DISTANCES.get(self.settings.similarity)
-        return a @ b.T if power is None else -torch.cdist(a, b, power)
+        """How similar each of B vectors is to each of K, by the measure that the model's files
+        name: a Tensor (B, K). See `similarities`."""
+        return similarities(self.settings.similarity, first, second)
 
     def similarity_pairwise(self, first: Vectors, second: Vectors) -> Tensor:
-        """How similar the vectors of each pair are: (K, D), (K, D) -> (K,). See `similarity`."""
-        a, b = self._comparable(first), self._comparable(second)
-        power = DISTANCES.get(self.settings.similarity)
-        return (a * b).sum(-1) if power is None else -torch.linalg.vector_norm(a - b, power, -1)
+        """How similar the vectors of each of K pairs are: a Tensor (K,)."""
+        return pair_similarities(self.settings.similarity, first, second)
 
     @property
     def max_seq_length(self) -> int | None:
@@ -273,13 +256,6 @@ class Compatible(ABC):
             states.update(zip(batch, hidden.split(layout.lengths), strict=True))
         return [states[i] for i in range(len(texts))]
 
-    def _comparable(self, vectors: Vectors) -> Tensor:
-        """Vectors as one tensor of floats, of length 1 where cosines are asked for."""
-        if isinstance(vectors, list | tuple):
-            vectors = torch.stack([torch.as_tensor(vector) for vector in vectors])
-        vectors = torch.as_tensor(vectors).to(torch.float32)
-        return to_unit_length(vectors) if self.settings.similarity == "cosine" else vectors
-
 
 def one_of(**words: T | None) -> T | None:
     """The value of the word that is given, of several for the same thing. Raises InputError if more
@@ -290,7 +266,7 @@ def one_of(**words: T | None) -> T | None:
     return next(iter(given.values()), None)
 
 
-def named(name: str, options: dict[str, Any]) -> dict[str, Any]:
+def with_prompt(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """The options with the prompt of that name, if they ask for none."""
     asked = options.get("prompt") is not None or options.get("prompt_name") is not None
     return options if asked else options | {"prompt_name": name}

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 from minibert.files import InputError, read_json, read_object, write_json
 from minibert.texts import check_text
@@ -22,7 +23,7 @@ CARD_FACTS = {
 # The names of poolings, here and in the format.
 POOLINGS = {"mean": "mean_tokens", "cls": "cls_token", "max": "max_tokens"}
 
-SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 ALWAYS_PROMPTS = ("query", "document")  # empty in a model that has none of that name
 
 
@@ -38,7 +39,7 @@ class EncoderSettings:
     default_prompt_name: str | None = None  # the prompt of a call that asks for none
     include_prompt: bool = True  # pool the prompt's tokens too
     truncate_dim: int | None = None  # how many numbers of a vector are kept
-    similarity: str = "cosine"  # how vectors are compared: one of SIMILARITIES
+    similarity: Similarity = "cosine"  # how vectors are compared
 
     def prompt(self, prompt: str | None = None, name: str | None = None) -> str:
         """What is put before each text: `prompt`, the prompt of that name, or the default one.
@@ -152,7 +153,7 @@ def describe(settings: EncoderSettings, num_layers: int, hidden_size: int) -> st
 
 A BERT of {num_layers} layers that turns a text of up to {settings.max_length} tokens into a \
 vector of {settings.truncate_dim or hidden_size} numbers: its tokens' vectors, pooled by \
-{settings.pooling}, {scaled} to length 1. Vectors are compared by their cosine.
+{settings.pooling}, {scaled} to length 1. Vectors are compared by {settings.similarity}.
 
 ```python
 from sentence_transformers import SentenceTransformer
@@ -210,7 +211,7 @@ def read_pooling(file: Path) -> tuple[str, bool]:
     return asked[0], bool(content.get("include_prompt", True))
 
 
-def _read_prompts(file: Path) -> tuple[dict[str, str], str | None, int | None, str]:
+def _read_prompts(file: Path) -> tuple[dict[str, str], str | None, int | None, Similarity]:
     """The prompts of a config_sentence_transformers.json, which one is the default, its
     truncate_dim, if any, and how it compares vectors.
 
@@ -234,8 +235,8 @@ def _read_prompts(file: Path) -> tuple[dict[str, str], str | None, int | None, s
     if dim is not None and (type(dim) is not int or dim < 1):
         raise InputError(f"{file}: truncate_dim must be a positive whole number, not {dim!r}")
     similarity = content.get("similarity_fn_name") or "cosine"
-    if similarity not in SIMILARITIES:
-        names = ", ".join(SIMILARITIES)
+    if similarity not in get_args(Similarity):
+        names = ", ".join(get_args(Similarity))
         raise InputError(f"{file}: similarity_fn_name {similarity!r} is not one of {names}")
     return {name: prompt or "" for name, prompt in prompts.items()}, default, dim, similarity
 
