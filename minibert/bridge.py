@@ -25,8 +25,12 @@ def as_sentence_transformer(bert: Bert, tokenizer: Tokenizer, settings: EncoderS
     """
     try:
         from sentence_transformers import SentenceTransformer
-        from sentence_transformers.models import Normalize, Pooling
         from transformers import PreTrainedTokenizerFast
+
+        try:
+            from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+        except ModuleNotFoundError:  # version 5
+            from sentence_transformers.models import Normalize, Pooling
     except ImportError as error:
         raise InputError(
             f"to_sentence_transformers needs a package that cannot be imported ({error}): "

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from minibert.files import InputError, read_json, read_object, write_json
 from minibert.texts import check_text
@@ -234,7 +234,7 @@ def _read_prompts(file: Path) -> tuple[dict[str, str], str | None, int | None, S
     dim = content.get("truncate_dim")
     if dim is not None and (type(dim) is not int or dim < 1):
         raise InputError(f"{file}: truncate_dim must be a positive whole number, not {dim!r}")
-    similarity = content.get("similarity_fn_name") or "cosine"
+    similarity: Any = content.get("similarity_fn_name") or "cosine"
     if similarity not in get_args(Similarity):
         names = ", ".join(get_args(Similarity))
         raise InputError(f"{file}: similarity_fn_name {similarity!r} is not one of {names}")
