@@ -113,8 +113,8 @@ class Transformer(nn.Module):
         return _restore, (vars(self),)
 
 
-# modules.json names the class that opens what was saved, which is theirs.
-Transformer.__module__ = "sentence_transformers.models"
+# What is saved names this module in modules.json. Theirs opens it, and needs no minibert then.
+Transformer.__module__ = "sentence_transformers.models.Transformer"
 
 
 def _restore(state: dict[str, Any]) -> Transformer:

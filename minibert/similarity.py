@@ -1,6 +1,6 @@
 """How similar vectors are, by the measures that sentence-transformers' files name.
 
-Shapes: B vectors and K others, or K pairs; D numbers of a vector.
+Shapes: B vectors and K others, or B pairs of them; D numbers of a vector.
 """
 
 from collections.abc import Sequence
@@ -28,12 +28,12 @@ def similarities(measure: str, first: Vectors, second: Vectors) -> Tensor:
 
 
 def pair_similarities(measure: str, first: Vectors, second: Vectors) -> Tensor:
-    """The similarity of the two vectors of each pair: (K, D), (K, D) -> (K,). See
+    """The similarity of the two vectors of each pair: (B, D), (B, D) -> (B,). See
     `similarities`."""
     a, b = comparable(measure, first), comparable(measure, second)
     if measure in DISTANCES:
-        return -torch.linalg.vector_norm(a - b, DISTANCES[measure], -1)  # (K, D), (K, D) -> (K)
-    return (a * b).sum(-1)  # (K, D), (K, D) -> (K)
+        return -torch.linalg.vector_norm(a - b, DISTANCES[measure], -1)  # (B, D), (B, D) -> (B)
+    return (a * b).sum(-1)  # (B, D), (B, D) -> (B)
 
 
 def comparable(measure: str, vectors: Vectors) -> Tensor:

@@ -15,6 +15,7 @@ from minibert import InputError, SentenceEncoder
 from tests.test_encoder import LIMIT, TEXTS, D, small_encoder
 
 peers = pytest.importorskip("sentence_transformers")
+VERSION = int(peers.__version__.partition(".")[0])
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 PROMPTS = {"query": "hello ", "passage": "world ", "topic": "a b "}
@@ -102,6 +103,8 @@ def test_eight_bits_have_the_ranges_of_the_call(
     precision: Any, ours: SentenceEncoder, theirs: Any
 ) -> None:
     """A number within rounding of a step may be on its other side."""
+    if VERSION < 6 and precision == "int8":
+        pytest.skip("version 5 rounds numbers below 0 up")
     texts = [f"{text} {other}" for text in ["a", "b", "c", "d", "e"] for other in TEXTS[:4]]
     found, expected = (e.encode(texts, precision=precision) for e in (ours, theirs))
     assert found.dtype == expected.dtype
@@ -186,6 +189,8 @@ def test_encoding_is_without_dropout_whatever_the_models_mode(ours: SentenceEnco
 @pytest.mark.parametrize("name", [None, "cosine", "dot", "euclidean", "manhattan"])
 @pytest.mark.parametrize("kind", ["numpy", "tensor", "lists", "single", "one and many"])
 def test_similarity(name: str | None, kind: str, folder: Path, tmp_path: Path) -> None:
+    if VERSION < 6 and kind not in ("numpy", "tensor"):
+        pytest.skip("version 5 takes (n, D) only")
     ours = small_encoder(tmp_path / "vocabulary", similarity=name or "cosine")
     ours.save_pretrained(tmp_path / "model")
     config = tmp_path / "model" / "config_sentence_transformers.json"
