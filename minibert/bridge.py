@@ -28,28 +28,30 @@ def as_sentence_transformer(bert: Bert, tokenizer: Tokenizer, settings: EncoderS
         from transformers import PreTrainedTokenizerFast
 
         try:
-            from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+            from sentence_transformers.sentence_transformer import modules
         except ModuleNotFoundError:  # version 5
-            from sentence_transformers.models import Normalize, Pooling
+            from sentence_transformers import models as modules  # type: ignore[attr-defined,no-redef]
     except ImportError as error:
         raise InputError(
             f"to_sentence_transformers needs a package that cannot be imported ({error}): "
             "pip install 'sentence-transformers>=5'"
         ) from error
     size = bert.config.hidden_size
-    pooling = Pooling(size, pooling_mode=settings.pooling, include_prompt=settings.include_prompt)
+    pooling = modules.Pooling(
+        size, pooling_mode=settings.pooling, include_prompt=settings.include_prompt
+    )
     own = tokenizer.limited()  # whose limit can be set without changing that of others
-    around = [own.token(i) for i in own.tokenize([""])[0].ids]  # [CLS] [SEP]
+    first, *_, last = own.backend.encode("").tokens  # [CLS] [SEP]
     theirs = PreTrainedTokenizerFast(
         tokenizer_object=own.backend,
         model_max_length=own.max_length,
-        cls_token=around[0],
-        sep_token=around[-1],
+        cls_token=first,
+        sep_token=last,
         pad_token=own.token(bert.config.pad_token_id),
     )
-    modules = [Transformer(bert, own, theirs), pooling]
+    parts = [Transformer(bert, own, theirs), pooling]
     return SentenceTransformer(
-        modules=[*modules, Normalize()] if settings.normalize else modules,
+        modules=[*parts, modules.Normalize()] if settings.normalize else parts,
         device=str(bert.device),
         prompts=dict(settings.prompts),
         default_prompt_name=settings.default_prompt_name,
