@@ -32,5 +32,5 @@ def test_topics(encoder: SentenceEncoder, theirs: Any) -> None:
     )
     topics, _ = model.fit_transform(TEXTS)
     assert np.allclose(seen[0], encoder.encode(TEXTS), atol=1e-6)
-    assert topics[0] != topics[1]  # hello, world
-    assert topics == topics[:2] * 6
+    expected = KMeans(2, n_init=3, random_state=0).fit_predict(encoder.encode(TEXTS))
+    assert len(set(zip(topics, expected, strict=True))) == 2  # the same two groups
