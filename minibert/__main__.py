@@ -21,7 +21,7 @@ from minibert.heads import POOLINGS
 from minibert.precision import PRECISIONS, processor, uses_bfloat16
 from minibert.pretraining import BertForPreTraining, fill_masks
 from minibert.program import run_program
-from minibert.quantize import KINDS, quantize
+from minibert.quantize import CALIBRATED, KINDS, quantize
 from minibert.texts import count_lines, lazy_texts, read_texts
 from minibert.tokenizer import Tokenizer, TruncationWarning
 
@@ -43,7 +43,7 @@ def encode(options: argparse.Namespace) -> None:
         raise InputError(f"--output {output}: the name must end in .npy or .jsonl")
     if output is None and options.resume:
         raise InputError("--resume continues a file: name it with --output")
-    if (options.quantize == "int8") is (options.calibration is None):
+    if (options.quantize in CALIBRATED) is (options.calibration is None):
         raise InputError(
             "--quantize int8 and --calibration FILE go together: python -m minibert calibrate "
             "makes it"

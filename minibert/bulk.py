@@ -42,7 +42,7 @@ class RowSettings:
 
 
 # In place of these settings, the prompt and the number of dimensions that are used are compared.
-CHOICES = ("prompts", "default_prompt_name", "truncate_dim", "similarity_fn_name", "others")
+CHOICES = ("prompts", "default_prompt_name", "truncate_dim", "similarity", "others")
 
 
 def model_facts(encoder: SentenceEncoder) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """Sentence vectors: text in, numpy out."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from tqdm import tqdm
 
 from minibert.after import AfterPooling
 from minibert.batching import windows
+from minibert.bridge import as_sentence_transformer
+from minibert.compatible import BATCH_TOKENS, Call, Compatible
 from minibert.devices import as_device, as_dtype, check_has_numbers
 from minibert.fast import inference_copy
 from minibert.fast.memory import keep_freed_memory
@@ -32,28 +34,15 @@ from minibert.formats.sentence_transformers import (
 )
 from minibert.model import Bert
 from minibert.precision import uses_bfloat16
-from minibert.texts import check_text, check_texts
+from minibert.texts import check_text
 from minibert.tokenizer import Tokenizer, Truncated, Truncation
 from minibert.vectors import Wanted, compute_vectors
 
-BATCH_TOKENS = 1024  # keeps a batch in a CPU's caches; measured by tools/benchmark
 
-
-@dataclass(frozen=True)
-class Call:
-    """What a call of `encode` or `stream` asks for."""
-
-    normalize: bool | None
-    batch_tokens: int
-    progress: bool
-    truncation: Truncation
-    prompt: str  # put before each text
-    dim: int  # how many numbers of a vector are kept
-
-
-class SentenceEncoder:
+class SentenceEncoder(Compatible):
     """A BERT, its tokenizer, and how its token vectors become a sentence vector.
 
+    `encode` stands in compatible.py, since its arguments are sentence-transformers' too.
     settings: see `EncoderSettings`; `more` are single fields of it, in its place or on top of it.
     after: layers that a vector passes between pooling and normalisation; most models have none.
     precision: of the model's matrix products, see `uses_bfloat16`; all else is float32.
@@ -145,46 +134,23 @@ class SentenceEncoder:
         """Whether products are computed in bfloat16."""
         return uses_bfloat16(self.precision, self._bert.device, self._bert.dtype)
 
+    def to(self, device: str | torch.device) -> Self:
+        """Move the model to a device, in place. Returns the encoder."""
+        nobody_else_has_it = self._fast is not None
+        self._bert.to(device)
+        self._fast = self._fast_copy() if nobody_else_has_it else None
+        return self
+
+    def to_sentence_transformers(self) -> Any:
+        """A `SentenceTransformer` that shares this encoder's model, for libraries that ask for one.
+
+        Whatever trains it trains this encoder. See `as_sentence_transformer`.
+        """
+        return as_sentence_transformer(self.bert, self.tokenizer, self.settings)
+
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds."""
         return vars(self) | {"_bert": self.bert, "_fast": None}
-
-    def encode(
-        self,
-        texts: Iterable[str],
-        *,
-        normalize: bool | None = None,
-        batch_tokens: int = BATCH_TOKENS,
-        progress: bool = False,
-        truncation: Truncation = "warn",
-        prompt: str | None = None,
-        prompt_name: str | None = None,
-        truncate_dim: int | None = None,
-    ) -> NDArray[np.float32]:
-        """One vector for each text: (n, D) float32, in the order given; (D,) for a single string.
-
-        With float32 weights, on a CPU with AVX2 or AVX-512, a text's vector is the same to the last
-        bit whatever other texts are encoded with it.
-        normalize: scale to length 1; left out, as the model's files say. batch_tokens: how many
-        tokens a thread computes at once; it changes speed and memory only. progress: a bar on
-        stderr. truncation: what happens to a text over the limit, "warn", "error" or "silent".
-        prompt: put before each text; or prompt_name, one of the model's own; "" for none, where the
-        model has a default. truncate_dim: keep that many numbers of a vector, in place of what the
-        files say. As in sentence-transformers, these have length 1 only with normalize=True.
-        Raises InputError for what is not text.
-        """
-        if not isinstance(texts, Iterable) or isinstance(texts, bytes):
-            raise InputError(f"texts must be a list of str, or one str, not {type(texts).__name__}")
-        several = [texts] if isinstance(texts, str) else list(texts)
-        check_texts(several)
-        before, dim = self.settings.prompt(prompt, prompt_name), self.dim(truncate_dim)
-        call = Call(normalize, batch_tokens, progress, truncation, before, dim)
-        vectors = np.empty((len(several), dim), dtype=np.float32)
-        done = 0
-        for window, computed in self._stream(several, call, first=0, total=len(several)):
-            vectors[done : done + len(window)] = computed
-            done += len(window)
-        return vectors[0] if isinstance(texts, str) else vectors
 
     def stream(
         self,
@@ -250,6 +216,14 @@ class SentenceEncoder:
         about = describe(settings, config.num_hidden_layers, self.dim())
         write_card(folder / "README.md", CARD_FACTS | dict(facts or {}), about + training)
 
+    def _encode(self, texts: Sequence[str], call: Call) -> NDArray[np.float32]:
+        vectors = np.empty((len(texts), call.dim), dtype=np.float32)
+        done = 0
+        for window, computed in self._stream(texts, call, first=0, total=len(texts)):
+            vectors[done : done + len(window)] = computed
+            done += len(window)
+        return vectors
+
     def _stream(
         self, texts: Iterable[str], call: Call, first: int, total: int | None
     ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
@@ -272,7 +246,7 @@ class SentenceEncoder:
                 row_of: dict[tuple[int, ...], int] = {}
                 rows = [row_of.setdefault(tuple(one.ids), len(row_of)) for one in tokens]
                 distinct = list(row_of)
-                model, bfloat16 = self._fast or self._fast_copy()
+                model, bfloat16 = self._model()
                 results = compute_vectors(
                     model, distinct, wanted, call.batch_tokens, threads, apart=bfloat16
                 )
@@ -289,10 +263,13 @@ class SentenceEncoder:
         if truncated.texts:
             truncated.warn(texts_done)
 
+    def _model(self) -> tuple[nn.Module, bool]:
+        return self._fast or self._fast_copy()
+
     def _fast_copy(self) -> tuple[nn.Module, bool]:
         """A fast copy of the model, and whether its products are in bfloat16."""
         bfloat16 = self.bfloat16
-        return inference_copy(self._bert, bfloat16), bfloat16
+        return inference_copy(self._bert, bfloat16).eval(), bfloat16
 
     def _wanted(self, call: Call) -> Wanted:
         """How states become the vectors that a call asks for."""

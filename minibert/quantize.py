@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from minibert.files import InputError
 
-KINDS = ("float32", "int8", "binary", "ubinary")
+KINDS = ("float32", "int8", "uint8", "binary", "ubinary")
+CALIBRATED = ("int8", "uint8")  # which need ranges
 
 
 def quantize(
@@ -18,24 +19,27 @@ def quantize(
 
     "float32": unchanged. "int8": each number becomes one of 256 steps from the lowest to the
     highest value of its dimension; values outside are clipped. These ranges, (2, D), come from a
-    calibration: taken from the vectors themselves, they would change from call to call. "ubinary":
-    1 for a number above 0, packed into uint8, the first number in the highest bit. "binary": the
-    same minus 128, as int8.
-    Raises InputError for another kind, and for int8 without ranges of D numbers.
+    calibration: taken from the vectors themselves, they would change from call to call. "uint8":
+    the same plus 128. "ubinary": 1 for a number above 0, packed into uint8, the first number in the
+    highest bit. "binary": the same minus 128, as int8.
+    Raises InputError for another kind, and for int8 and uint8 without ranges of D numbers.
     """
     if kind == "float32":
         return vectors
     if kind in ("binary", "ubinary"):
         bits = np.packbits(vectors > 0, axis=-1)
         return bits if kind == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
-    if kind != "int8":
+    if kind not in CALIBRATED:
         raise InputError(f"quantize {kind!r} is not one of {', '.join(KINDS)}")
     if ranges is None or ranges.shape != (2, vectors.shape[-1]):
-        raise InputError(f"int8 needs ranges of (2, {vectors.shape[-1]}) numbers: calibrate first")
+        raise InputError(
+            f"{kind} needs ranges of (2, {vectors.shape[-1]}) numbers: calibrate first"
+        )
     lowest, highest = ranges.astype(np.float32)
     steps = (highest - lowest) / 255
     steps[steps == 0] = 1  # a dimension that never changes
-    return (np.clip(np.floor((vectors - lowest) / steps), 0, 255) - 128).astype(np.int8)
+    numbers = np.clip(np.floor((vectors - lowest) / steps), 0, 255)
+    return numbers.astype(np.uint8) if kind == "uint8" else (numbers - 128).astype(np.int8)
 
 
 def find_ranges(blocks: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:

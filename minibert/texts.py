@@ -1,7 +1,7 @@
 """Texts to work on: checked, or read a line at a time from a file or standard input."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,6 +60,30 @@ def count_lines(file: Path) -> int:
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
     return count + (not block.endswith(b"\n"))
+
+
+def list_of_texts(texts: object) -> list[str]:
+    """Texts that a caller gives, as a list: one str, or what holds several in an order.
+
+    Raises InputError, saying what to pass, for a table, a dict, a set, bytes and what is no text.
+    """
+    advice = None
+    if getattr(texts, "ndim", 1) != 1:  # an array, or a DataFrame, which would give its columns
+        advice = "an array must have one dimension; of a table, pass one column: table['text']"
+    elif isinstance(texts, Mapping):
+        advice = "pass its values: list(texts.values())"
+    elif isinstance(texts, set | frozenset):
+        advice = "it has no order, so pass a list of it"
+    elif isinstance(texts, bytes | bytearray):
+        advice = "decode it: texts.decode()"
+    elif not isinstance(texts, Iterable):
+        advice = "wrap what you have in a list"
+    if advice is not None:
+        kind = type(texts).__name__
+        raise InputError(f"texts must be a list of str, or one str, not {kind}: {advice}")
+    several = [texts] if isinstance(texts, str) else list(texts)  # type: ignore[call-overload]
+    check_texts(several)
+    return several
 
 
 def check_texts(texts: Sequence[str], where: str = "") -> None:

@@ -53,6 +53,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from minibert.bridge import Transformer
 from minibert.config import BertConfig
 from minibert.encoder import SentenceEncoder
 from minibert.fast import arrange, change_classes, inference_copy, speed_up, twin
@@ -64,6 +65,7 @@ from minibert.heads import POOLINGS, SentenceHead, SpanHead, TokenHead, pool
 from minibert.layout import Packed, Padded
 from minibert.model import Attention, Bert, attention
 from minibert.pretraining import BertForPreTraining, fill_masks
+from minibert.similarity import pair_similarities, similarities
 from minibert.tokenizer import Tokenizer, Tokens
 from train.batches import Item, collate
 from train.cache import PrefixCache
@@ -171,8 +173,16 @@ def exercise_minibert() -> None:
         Path(folder, "vocab.txt").write_text("\n".join(vocabulary[: SIZES["V"]]))
         tokenizer = Tokenizer.from_folder(Path(folder))
     texts = [" ".join(words[: length - 2]) for length in (11, 9, 7, 5)]  # and [CLS] and [SEP]
-    SentenceEncoder(Bert(CONFIG), tokenizer).encode(texts)
+    encoder = SentenceEncoder(Bert(CONFIG), tokenizer)
+    encoder.encode(texts)
     SentenceEncoder(Bert(CONFIG), tokenizer, pooling="cls").encode(texts)
+    encoder.encode(texts, output_value="token_embeddings")
+    bridge = Transformer(encoder.bert, tokenizer, None)
+    bridge(bridge.preprocess(texts))
+    for measure in ("dot", "euclidean"):
+        first = torch.randn(SIZES["B"], SIZES["D"])
+        similarities(measure, first, torch.randn(6, SIZES["D"]))
+        pair_similarities(measure, first, first)
     with patch.dict(SIZES, B=1):
         text = " ".join(["[MASK]", "[MASK]", *words[: SIZES["S"] - 4]])
         fill_masks(BertForPreTraining(CONFIG), tokenizer, text, top=1)

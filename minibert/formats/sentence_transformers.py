@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from minibert.after import AfterPooling
 from minibert.files import InputError, read_json, read_object, write_json
@@ -32,6 +32,9 @@ POOLINGS = {
     "lasttoken": "lasttoken",
 }
 
+Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
+ALWAYS_PROMPTS = ("query", "document")  # empty in a model that has none of that name
+
 
 @dataclass(frozen=True)
 class EncoderSettings:
@@ -48,7 +51,7 @@ class EncoderSettings:
     default_prompt_name: str | None = None  # the prompt of a call that asks for none
     include_prompt: bool = True  # pool the prompt's tokens too
     truncate_dim: int | None = None  # how many numbers of a vector are kept
-    similarity_fn_name: str = "cosine"  # how sentence-transformers compares vectors
+    similarity: Similarity = "cosine"  # how vectors are compared
     # What else config_sentence_transformers.json says. It is not used here, and saved again.
     others: Mapping[str, Any] = field(default_factory=dict)
 
@@ -79,6 +82,8 @@ class EncoderSettings:
                 raise InputError("give a prompt or the name of one, not both")
             return check_text(prompt, "the prompt")
         name = self.default_prompt_name if name is None else name
+        if name in ALWAYS_PROMPTS:
+            return self.prompts.get(name, "")
         if name is not None and name not in self.prompts:
             names = ", ".join(self.prompts) or "none"
             raise InputError(f"this model has no prompt {name!r}: its prompts are {names}")
@@ -161,19 +166,24 @@ def write_encoder_settings(
     pooling["include_prompt"] = settings.include_prompt
     if words != [name for name in POOLINGS if name in words]:
         pooling["pooling_mode"] = words  # an order that only version 6 has
-    transformer = {"max_seq_length": settings.max_length, "do_lower_case": False}
     prompts = {
         "model_type": "SentenceTransformer",
         **settings.others,
         "prompts": dict(settings.prompts),
         "default_prompt_name": settings.default_prompt_name,
         "truncate_dim": settings.truncate_dim,
-        "similarity_fn_name": settings.similarity_fn_name,
+        "similarity_fn_name": settings.similarity,
     }
     write_json(folder / "modules.json", entries)
     write_json(folder / "1_Pooling" / "config.json", pooling)
-    write_json(folder / "sentence_bert_config.json", transformer)
+    write_transformer_settings(settings.max_length, folder)
     write_json(folder / "config_sentence_transformers.json", prompts)
+
+
+def write_transformer_settings(max_length: int | None, folder: Path) -> None:
+    """Write what the first module says of itself. Raises InputError if the disk refuses."""
+    content = {"max_seq_length": max_length, "do_lower_case": False}
+    write_json(folder / "sentence_bert_config.json", content)
 
 
 def describe(settings: EncoderSettings, num_layers: int, dim: int) -> str:
@@ -183,7 +193,7 @@ def describe(settings: EncoderSettings, num_layers: int, dim: int) -> str:
 
 A BERT of {num_layers} layers that turns a text of up to {settings.max_length} tokens into a \
 vector of {dim} numbers: its tokens' vectors, pooled by \
-{settings.pooling}, {scaled} to length 1. Vectors are compared by their cosine.
+{settings.pooling}, {scaled} to length 1. Vectors are compared by {settings.similarity}.
 
 ```python
 from sentence_transformers import SentenceTransformer
@@ -242,8 +252,8 @@ def read_pooling(file: Path) -> tuple[str, bool]:
 def _read_prompts(file: Path) -> dict[str, Any]:
     """What a config_sentence_transformers.json says, as fields of `EncoderSettings`.
 
-    Raises InputError, naming the key, for a prompt that is no text, and for a default that is not
-    among them.
+    Raises InputError, naming the key, for a prompt that is no text, for a default that is not
+    among them, and for a comparison that there is none of.
     """
     content = read_object(file) if file.exists() else {}
     prompts, default = content.get("prompts") or {}, content.get("default_prompt_name")
@@ -261,14 +271,18 @@ def _read_prompts(file: Path) -> dict[str, Any]:
     dim = content.get("truncate_dim")
     if dim is not None and (type(dim) is not int or dim < 1):
         raise InputError(f"{file}: truncate_dim must be a positive whole number, not {dim!r}")
-    fields = {
+    similarity = content.get("similarity_fn_name") or "cosine"
+    if similarity not in get_args(Similarity):
+        names = ", ".join(get_args(Similarity))
+        raise InputError(f"{file}: similarity_fn_name {similarity!r} is not one of {names}")
+    used = ("model_type", "prompts", "default_prompt_name", "truncate_dim", "similarity_fn_name")
+    return {
         "prompts": {name: prompt or "" for name, prompt in prompts.items()},
         "default_prompt_name": default,
         "truncate_dim": dim,
-        "similarity_fn_name": content.get("similarity_fn_name") or "cosine",
+        "similarity": similarity,
+        "others": {key: value for key, value in content.items() if key not in used},
     }
-    others = {key: content[key] for key in content if key not in (*fields, "model_type")}
-    return {**fields, "others": others}
 
 
 def _inside(folder: Path, path: str, file: Path) -> Path:
