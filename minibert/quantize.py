@@ -30,7 +30,7 @@ def quantize(
         bits = np.packbits(vectors > 0, axis=-1)
         return bits if kind == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
     if kind not in CALIBRATED:
-        raise InputError(f"quantize {kind!r} is not one of {', '.join(KINDS)}")
+        raise InputError(f"the kind of vectors {kind!r} is not one of {', '.join(KINDS)}")
     if ranges is None or ranges.shape != (2, vectors.shape[-1]):
         raise InputError(
             f"{kind} needs ranges of (2, {vectors.shape[-1]}) numbers: calibrate first"

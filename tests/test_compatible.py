@@ -143,7 +143,7 @@ def test_two_words_for_one_thing_are_an_error(words: dict[str, Any], ours: Sente
     ("words", "message"),
     [
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
-        ({"precision": "int4"}, "precision 'int4' is not one of float32, int8"),
+        ({"precision": "int4"}, "the kind of vectors 'int4' is not one of float32, int8"),
         ({"output_value": "tokens"}, "output_value is .* not 'tokens'"),
         (
             {"output_value": "token_embeddings", "precision": "binary"},
