@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import minibert
 from minibert import BertForPreTraining, SentenceEncoder
 from minibert.__main__ import main
 from minibert.bulk import json_lines
@@ -508,3 +510,20 @@ def test_a_file_that_fails_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     """And not standard output."""
     assert run_program(lambda: (tmp_path / "none").read_bytes()) == 2
     assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: No such file or directory\n"
+
+
+# About it
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """The facts that a report of a problem should have, one a line."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    facts = dict(line.split(" ", 1) for line in lines)
+    assert facts["minibert"] == minibert.__version__
+    assert facts["torch"] == torch.__version__
+    assert facts["threads"] == "1"
+    assert facts["device"] in ("cpu", "cuda", "mps")
+    assert "PyTorch uses " in facts["processor"]

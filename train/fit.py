@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from minibert.files import InputError, signals, write_text
-from minibert.program import Interrupted
+from minibert.program import Interrupted, called_as
 from train.cache import PrefixCache
 from train.checkpoint import Progress, fill, load_checkpoint, save_checkpoint
 from train.evaluation import evaluate, monitored_value
@@ -50,8 +50,9 @@ def fit(
     def stop_if_asked() -> None:
         if stop_asked():
             save()
+            again = called_as("minibert-train", "train.run")
             raise Interrupted(
-                f"stopped after step {progress.step}; to go on: python -m train.run --resume {run}"
+                f"stopped after step {progress.step}; to go on: {again} --resume {run}"
             )
 
     sizes = [len(source) for source in sources]

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from minibert.files import write_json
-from minibert.program import run_program
+from minibert.program import called_as, run_program
 from train.analysis import analyse
 from train.checkpoint import Progress, check_data, read_progress
 from train.command_line import command_line, run_folder
@@ -103,7 +103,8 @@ def main(
     """Train. Returns the exit status, as `run_program`."""
 
     def program() -> None:
-        settings, resumed, limits = command_line(arguments, "python -m train.run", __doc__ or "")
+        name = called_as("minibert-train", "train.run")
+        settings, resumed, limits = command_line(arguments, name, __doc__ or "")
         with run_folder(settings, resumed) as run:
             if limits:
                 settings = prolong(run, settings, limits)
