@@ -346,6 +346,7 @@ def test_what_is_wrong_with_the_arguments(
         ["encode", *use, "--max-length", "2", "a"], capsys, "a limit of 2 tokens leaves no room"
     )
     assert_refused(["encode", *use, "--revision", "main", "a"], capsys, "a folder has no revision")
+    assert_refused(["encode", *use, "--pooling", "sum", "a"], capsys, "pooling 'sum' is not one of")
     assert_refused(["encode", "--model", "", "a"], capsys, "no folder ''")
     assert_refused(["encode", "--model", "./nope", "a"], capsys, "no folder './nope'")
     assert_refused(["similarity", "--model", str(tmp_path), "a", "b"], capsys, "config.json")
@@ -422,7 +423,6 @@ def test_no_texts_anywhere(
     [
         [],
         ["dance"],
-        ["encode", "--pooling", "sum"],
         ["encode", "--max-length", "many"],
         ["inspect"],
         ["encode", "--what"],

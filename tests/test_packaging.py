@@ -17,8 +17,9 @@ import pytest
 
 import minibert
 from tests.documents import ROOT
+from tools.lowest import lowest
 
-NAME = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def call(*command: str | Path, folder: Path, status: int = 0) -> str:
@@ -85,7 +86,7 @@ def test_the_wheel_has_the_packages_and_their_data(built: Built) -> None:
         names = set(content.namelist())
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
         said = content.read(metadata).decode()
-    assert f"\nName: {NAME}\nVersion: {minibert.__version__}\n" in said
+    assert f"\nName: {PROJECT['name']}\nVersion: {minibert.__version__}\n" in said
     ours = {name for name in names if ".dist-info/" not in name}
     assert ours == {name for name in built.files if name.startswith(("minibert/", "train/"))}
 
@@ -142,3 +143,9 @@ def test_nobody_is_told_to_install_anothers_package(built: Built) -> None:
         if name.endswith((".py", ".md", ".toml")):
             text = (ROOT / name).read_text(encoding="utf-8")
             assert not re.search(r"pip install\b.*\bminibert\b(?!-torch)", text), name
+
+
+def test_every_package_has_a_lowest_version() -> None:
+    """Which tools/lowest.py installs."""
+    for pinned in lowest(PROJECT["dependencies"]):
+        assert re.fullmatch(r"[a-z-]+==\d+(\.\d+)+", pinned), pinned
