@@ -9,9 +9,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from minibert.files import InputError, signals, write_text
-from minibert.program import Interrupted, called_as
+from minibert.program import Interrupted
 from train.cache import PrefixCache
 from train.checkpoint import Progress, fill, load_checkpoint, save_checkpoint
+from train.command_line import train_command
 from train.evaluation import evaluate, monitored_value
 from train.journal import Journal, cut_log
 from train.model import Forward
@@ -50,9 +51,8 @@ def fit(
     def stop_if_asked() -> None:
         if stop_asked():
             save()
-            again = called_as("minibert-train", "train.run")
             raise Interrupted(
-                f"stopped after step {progress.step}; to go on: {again} --resume {run}"
+                f"stopped after step {progress.step}; to go on: {train_command()} --resume {run}"
             )
 
     sizes = [len(source) for source in sources]
