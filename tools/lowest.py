@@ -16,7 +16,15 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTERS = ("hypothesis", "pytest", "pytest-xdist", "scikit-learn", "scipy", "seqeval")
+TESTERS = (
+    "hypothesis",
+    "pytest",
+    "pytest-xdist",
+    "scikit-learn",
+    "scipy",
+    "seqeval",
+    "setuptools>=77",
+)
 PEERS = re.compile(r"^(from|import) (transformers|sentence_transformers|datasets)\b", re.MULTILINE)
 
 
