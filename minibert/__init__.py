@@ -8,6 +8,8 @@ from minibert.layout import Packed, Padded
 from minibert.model import Bert
 from minibert.pretraining import BertForPreTraining
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Bert",
     "BertConfig",

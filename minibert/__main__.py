@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from minibert.about import ShowAbout
 from minibert.bulk import RowSettings, calibrate_ranges, json_lines, read_ranges, write_vectors
 from minibert.encoder import SentenceEncoder
 from minibert.export import export_onnx
@@ -20,7 +21,7 @@ from minibert.formats.hub import BERT_BASE, KNOWN_WEIGHTS, find_model
 from minibert.heads import POOLINGS
 from minibert.precision import PRECISIONS, processor, uses_bfloat16
 from minibert.pretraining import BertForPreTraining, fill_masks
-from minibert.program import run_program
+from minibert.program import called_as, run_program
 from minibert.quantize import CALIBRATED, KINDS, quantize
 from minibert.texts import count_lines, lazy_texts, read_texts
 from minibert.tokenizer import Tokenizer, TruncationWarning
@@ -194,7 +195,8 @@ def load_encoder(options: argparse.Namespace) -> SentenceEncoder:
 
 
 def parser() -> argparse.ArgumentParser:
-    whole = argparse.ArgumentParser(prog="python -m minibert", description=__doc__)
+    whole = argparse.ArgumentParser(prog=called_as("minibert", "minibert"), description=__doc__)
+    whole.add_argument("--version", action=ShowAbout, help="versions, device and processor")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
     for function in (encode, calibrate, similarity, fill_mask, inspect, export):
         name = function.__name__.replace("_", "-")

@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from io import TextIOWrapper
+from pathlib import Path
 
 from minibert.files import InputError
 
@@ -45,3 +46,9 @@ def run_program(work: Callable[[], object]) -> int:
             print(f"error: cannot write to standard output: {error.strerror}", file=sys.stderr)
             return 2
     return 0
+
+
+def called_as(command: str, module: str) -> str:
+    """How a user calls this program, to be shown in its messages: by the console command, if it was
+    started so, or by `python -m module`."""
+    return command if Path(sys.argv[0]).stem == command else f"python -m {module}"

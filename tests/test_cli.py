@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import minibert
 from minibert import BertForPreTraining, SentenceEncoder
 from minibert.__main__ import main
 from minibert.bulk import json_lines
@@ -344,6 +346,7 @@ def test_what_is_wrong_with_the_arguments(
         ["encode", *use, "--max-length", "2", "a"], capsys, "a limit of 2 tokens leaves no room"
     )
     assert_refused(["encode", *use, "--revision", "main", "a"], capsys, "a folder has no revision")
+    assert_refused(["encode", *use, "--pooling", "sum", "a"], capsys, "pooling 'sum' is not one of")
     assert_refused(["encode", "--model", "", "a"], capsys, "no folder ''")
     assert_refused(["encode", "--model", "./nope", "a"], capsys, "no folder './nope'")
     assert_refused(["similarity", "--model", str(tmp_path), "a", "b"], capsys, "config.json")
@@ -420,7 +423,6 @@ def test_no_texts_anywhere(
     [
         [],
         ["dance"],
-        ["encode", "--pooling", "sum"],
         ["encode", "--max-length", "many"],
         ["inspect"],
         ["encode", "--what"],
@@ -508,3 +510,20 @@ def test_a_file_that_fails_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     """And not standard output."""
     assert run_program(lambda: (tmp_path / "none").read_bytes()) == 2
     assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: No such file or directory\n"
+
+
+# About it
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """The facts that a report of a problem should have, one a line."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    facts = dict(line.split(" ", 1) for line in lines)
+    assert facts["minibert"] == minibert.__version__
+    assert facts["torch"] == torch.__version__
+    assert facts["threads"] == "1"
+    assert facts["device"] in ("cpu", "cuda", "mps")
+    assert "PyTorch uses " in facts["processor"]

@@ -983,7 +983,7 @@ def test_pairs_of_the_hub(hub: Any, tmp_path: Path) -> None:
 def test_without_the_datasets_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)  # as if it were not installed
     assert error_of(lambda: load("hub:owner/name")) == (
-        "hub:owner/name needs the datasets library: pip install 'minibert[hub]'"
+        "hub:owner/name needs the datasets library: pip install datasets"
     )
 
 

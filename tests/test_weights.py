@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -346,7 +347,11 @@ def test_weights_that_are_no_floats_are_refused(
 ) -> None:
     name = "encoder.layer.1.output.dense.weight"
     tensors[name] = tensors[name].to(dtype)
-    message = refusal(write_model(tmp_path, tensors))
+    try:
+        write_model(tmp_path, tensors)
+    except KeyError:
+        pytest.skip(f"safetensors {safetensors.__version__} writes no {dtype}")
+    message = refusal(tmp_path)
     assert f"unexpected: {name} [24, 40] (of dtype " in message
     assert "missing" not in message  # it is there, only it is no weight
 

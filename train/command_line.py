@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from minibert.files import InputError, locked
+from minibert.program import called_as
 from train.data.read import name_of
 from train.prolong import LIMITS
 from train.settings import Settings, read_settings
@@ -73,6 +74,11 @@ def recipe_file(name: str) -> Path:
     raise InputError(
         f"there is no recipe {name!r}; there are {', '.join(names)}, or name a .toml file"
     )
+
+
+def train_command() -> str:
+    """The command that trains, as the user called it, to be shown in messages."""
+    return called_as("minibert-train", "train.run")
 
 
 @contextmanager

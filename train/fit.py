@@ -12,6 +12,7 @@ from minibert.files import InputError, signals, write_text
 from minibert.program import Interrupted
 from train.cache import PrefixCache
 from train.checkpoint import Progress, fill, load_checkpoint, save_checkpoint
+from train.command_line import train_command
 from train.evaluation import evaluate, monitored_value
 from train.journal import Journal, cut_log
 from train.model import Forward
@@ -51,7 +52,7 @@ def fit(
         if stop_asked():
             save()
             raise Interrupted(
-                f"stopped after step {progress.step}; to go on: python -m train.run --resume {run}"
+                f"stopped after step {progress.step}; to go on: {train_command()} --resume {run}"
             )
 
     sizes = [len(source) for source in sources]

@@ -10,7 +10,7 @@ from minibert.files import write_json
 from minibert.program import run_program
 from train.analysis import analyse
 from train.checkpoint import Progress, check_data, read_progress
-from train.command_line import command_line, run_folder
+from train.command_line import command_line, run_folder, train_command
 from train.compare import compare_single
 from train.evaluation import Metrics, evaluate
 from train.fit import fit
@@ -103,7 +103,7 @@ def main(
     """Train. Returns the exit status, as `run_program`."""
 
     def program() -> None:
-        settings, resumed, limits = command_line(arguments, "python -m train.run", __doc__ or "")
+        settings, resumed, limits = command_line(arguments, train_command(), __doc__ or "")
         with run_folder(settings, resumed) as run:
             if limits:
                 settings = prolong(run, settings, limits)

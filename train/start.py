@@ -25,6 +25,7 @@ from minibert.model import Bert
 from minibert.pretraining import BertForPreTraining
 from minibert.tokenizer import Tokenizer
 from train.checkpoint import fill
+from train.command_line import train_command
 from train.model import Heads, JointModel
 from train.settings import Settings, read_settings
 from train.tasks import KINDS, Kinds, task_from
@@ -106,7 +107,7 @@ def open_run_folder(run: Path, kinds: Kinds = KINDS, **more: Any) -> Start:
     InputError if the folder is no finished run, or is damaged."""
     if not os.path.exists(run / "tasks.json"):
         is_begun = os.path.exists(run / "settings.toml")
-        hint = f". To finish it: python -m train.run --resume {run}" if is_begun else ""
+        hint = f". To finish it: {train_command()} --resume {run}" if is_begun else ""
         raise InputError(f"{run} is no finished run: it has no tasks.json{hint}")
     content = read_json(run / "tasks.json")
     try:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 import time
 from contextlib import suppress
 from fnmatch import fnmatch
@@ -100,7 +101,7 @@ def check_download(folder: Path) -> None:
     huggingface_hub itself compares sizes alone. A large file's hash is its SHA-256; a small one's
     is git's SHA-1, of "blob", the size and the content. Where the cache has copies in place of
     links, no hash is known, and nothing is checked. Raises InputError, naming the file, which is
-    removed.
+    removed; and so are the links of its snapshot, which could be taken for the whole model.
     """
     for link in folder.rglob("*"):
         blob = link.resolve()
@@ -112,8 +113,8 @@ def check_download(folder: Path) -> None:
             content = blob.read_bytes()
             digest = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
         if digest != blob.name:
-            link.unlink()
             blob.unlink()
+            shutil.rmtree(folder)
             raise InputError(
                 f"{link.name} came damaged from the Hub: its hash is {digest}, and {blob.name} was "
                 "announced. It is removed; run this again to fetch it again"

@@ -21,9 +21,7 @@ def read_hub(name: str, reading: Reading) -> dict[str, list[Example]]:
     try:
         from datasets import ClassLabel, load_dataset
     except ImportError as error:
-        raise InputError(
-            f"hub:{name} needs the datasets library: pip install 'minibert[hub]'"
-        ) from error
+        raise InputError(f"hub:{name} needs the datasets library: pip install datasets") from error
     has_config = name.count("/") >= 2 and not Path(name).is_dir()
     path, config = name.rsplit("/", 1) if has_config else (name, None)
     try:
