@@ -987,7 +987,7 @@ def pooled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world = make_world(tmp_path_factory.mktemp("pooled"))
     write_model(world.model, pooler=True)
     settings = world.settings(
-        world.sentences, world.pairs, world.scores, pooling="pooler, cosine=mean", lr=5e-3
+        world.sentences, world.pairs, world.scores, pooling="pooler, cosine=mean", epochs=4
     )
     train(settings, world.model.parent / "run")
     return world.model.parent / "run"

@@ -115,6 +115,7 @@ def test_padding_and_truncation_of_the_file_are_switched_off(
     assert [len(i) for i in ids(again, ["a", "a b c d e f"])] == [3, 8]
 
 
+@pytest.mark.filterwarnings("ignore:.*has words with capital letters")
 @pytest.mark.parametrize(
     ("tokens", "settings", "lowered"),
     [

@@ -99,6 +99,13 @@ def named(role: str, settings: Mapping[str, Any]) -> str | None:
     return token if isinstance(token, str) else None
 
 
+def readable(token: str, backend: tokenizers.Tokenizer) -> str:
+    """A token as text: a byte-level tokenizer's "Ġnew" is "new". A token that is only a part of a
+    character stays as it is."""
+    text = backend.decoder.decode([token]).strip() if backend.decoder else token
+    return token if not text or "\ufffd" in text else text
+
+
 def for_words(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     """The tokenizer that reads words which are split already. RoBERTa's words have their space
     before them, and the splitting took it."""
