@@ -49,7 +49,7 @@ from minibert.tokenizer import Tokenizer
 from tests.parity.test_tokenizer import HARD
 from tests.parity.test_transformers import BOUND, plain, sped_up
 from tests.test_tokenizer import UNCASED
-from tests.training import World, make_world
+from tests.training import World, differing, make_world, trained
 from tools.parity import (
     masked_word_differences,
     random_batch,
@@ -339,6 +339,18 @@ def test_a_run_and_its_head_of_tokens(model_type: str, tmp_path: Path, world: Wo
             torch.testing.assert_close(found, expected, rtol=0, atol=BOUND)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run/transformers/slots")
     assert ("token_type_ids" in tokenizer(["a"])) == (model_type == "electra")
+
+
+def test_the_cache_holds_states_that_are_wider_than_the_embeddings(
+    tmp_path: Path, world: World
+) -> None:
+    """ELECTRA's: the run is the same bit for bit as without a cache."""
+    model = write_relative(tmp_path / "model", "electra", world)
+    for name, cache in (("cached", True), ("computed", False)):
+        settings = world.settings(model=str(model), freeze="embeddings, layers.0", cache=cache)
+        train(settings, tmp_path / name)
+    first, second = (trained(tmp_path / name) for name in ("cached", "computed"))
+    assert not differing(first, second)
 
 
 @pytest.mark.parametrize("model_type", ["roberta", "distilbert"])
