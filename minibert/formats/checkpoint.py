@@ -221,8 +221,8 @@ def read_head(folder: Path) -> dict[str, Tensor]:
     """The tensors of the fine-tuned head in a model's folder, in float32; none if there is no head.
     Raises InputError if a file is no safetensors file."""
     head: dict[str, Tensor] = {}
-    family = family_of(folder / "config.json")
-    for file in weight_files(folder):
+    files, family = weight_files(folder), family_of(folder / "config.json")
+    for file in files:
         with open_safetensors(file) as tensors:
             for name in tensors.keys():  # noqa: SIM118, it is no dict
                 if is_of_head(name, family):
