@@ -18,6 +18,7 @@ from minibert.encoder import SentenceEncoder
 from minibert.export import export_onnx
 from minibert.files import InputError, sha256
 from minibert.formats.hub import BERT_BASE, KNOWN_WEIGHTS, find_model
+from minibert.formats.tokenizer import readable
 from minibert.heads import POOLINGS
 from minibert.precision import PRECISIONS, processor, uses_bfloat16
 from minibert.pretraining import BertForPreTraining, fill_masks
@@ -106,7 +107,7 @@ def similarity(options: argparse.Namespace) -> None:
 
 
 def fill_mask(options: argparse.Namespace) -> None:
-    """Print the likeliest words for each [MASK] in texts."""
+    """Print the likeliest words for each masked token, such as [MASK], in texts."""
     texts = read_texts(options.texts, options.input)
     folder = find_model(options.model, options.revision).path
     model, _ = BertForPreTraining.from_folder(folder)
@@ -117,7 +118,10 @@ def fill_mask(options: argparse.Namespace) -> None:
     for text, masks in zip(texts, filled, strict=True):
         if options.json:
             words = [
-                [{"word": word, "probability": probability} for word, probability in mask]
+                [
+                    {"word": readable(token, tokenizer.backend), "probability": probability}
+                    for token, probability in mask
+                ]
                 for mask in masks
             ]
             print(json.dumps({"text": text, "masks": words}, ensure_ascii=False))
@@ -126,8 +130,8 @@ def fill_mask(options: argparse.Namespace) -> None:
         for number, mask in enumerate(masks, start=1):
             if len(masks) > 1:
                 print(f"  mask {number}")
-            for word, probability in mask:
-                print(f"{probability:9.4f}  {word}")
+            for token, probability in mask:
+                print(f"{probability:9.4f}  {readable(token, tokenizer.backend)}")
 
 
 def inspect(options: argparse.Namespace) -> None:

@@ -51,7 +51,8 @@ class BertConfig:
         padding on.
 
         transformers counts RoBERTa's positions over ids that are no padding. That is the same
-        where padding follows a text, and another count where it stands before or inside one.
+        where padding follows a text. Padding before a text is refused; a literal "<pad>" within one
+        counts here as any token.
         """
         counts = FAMILIES[self.model_type].counts_from_padding
         return self.pad_token_id + 1 if counts else 0

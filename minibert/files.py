@@ -219,3 +219,18 @@ def signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def inside(folder: Path, path: str, file: Path) -> Path:
+    """The folder at a path that `file` names. Raises InputError if there is none, or if it is
+    outside of `folder`."""
+    try:
+        inner = Path(os.path.realpath(folder / path))
+        outside = not inner.is_relative_to(os.path.realpath(folder))
+    except ValueError:  # a NUL or a lone surrogate, which no path can have
+        outside = True
+    if outside:
+        raise InputError(f"{file}: the path {path!r:.200} leads out of the folder")
+    if not os.path.isdir(inner):  # answers False to odd paths, for which Path.is_dir raises
+        raise InputError(f"{file}: the path {path!r:.200} is no folder")
+    return inner

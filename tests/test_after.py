@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from minibert import InputError, SentenceEncoder
@@ -163,6 +164,15 @@ def test_another_dense_is_refused_by_its_key(
     file = labse / "2_Dense" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changed))
     with pytest.raises(InputError, match=message):
+        SentenceEncoder.from_pretrained(labse)
+
+
+def test_a_dense_with_an_infinite_weight_is_named(labse: Path) -> None:
+    file = labse / "2_Dense" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["linear.bias"][3] = float("inf")
+    save_file(tensors, file)
+    with pytest.raises(InputError, match=r"2_Dense: linear\.bias of the weights holds NaN or inf"):
         SentenceEncoder.from_pretrained(labse)
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from minibert.fast import speed_up
-from minibert.fast.linear import FEW, has_fast_convolutions
+from minibert.fast.linear import FEW, has_avx512
 from minibert.files import InputError, write_text
 from minibert.layout import Packed
 from minibert.model import Bert, Layer
@@ -383,7 +383,7 @@ def test_real_rows_do_not_depend_on_the_batch(minilm: Path, fast: bool) -> None:
     bert = Bert.from_pretrained(minilm)
     if fast:
         speed_up(bert)
-    tolerance = 0.0 if fast and has_fast_convolutions() else 2e-5
+    tolerance = 0.0 if fast and has_avx512() else 2e-5
     torch.set_num_threads(os.cpu_count() or 1)  # the fixture one_thread puts back what was before
     sentences = [
         torch.randint(1000, 20000, (length,))

@@ -987,7 +987,7 @@ def pooled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world = make_world(tmp_path_factory.mktemp("pooled"))
     write_model(world.model, pooler=True)
     settings = world.settings(
-        world.sentences, world.pairs, world.scores, pooling="pooler, cosine=mean", lr=5e-3
+        world.sentences, world.pairs, world.scores, pooling="pooler, cosine=mean", epochs=4
     )
     train(settings, world.model.parent / "run")
     return world.model.parent / "run"
@@ -1115,7 +1115,7 @@ def test_model_cards_name_base_data_metrics_and_no_path(pooled: Path) -> None:
         assert "from tiny-bert on sentences, pairs, scores" in text
         accuracy = metrics_of(pooled)["test"]["intent"]["accuracy"]
         assert f"{100 * accuracy:.2f}" in text
-        assert "lr = 0.005" in text
+        assert "epochs = 4" in text
         assert str(pooled.parent) not in card
 
 

@@ -452,10 +452,10 @@ def test_an_unfinished_run_is_nothing_to_start_from(world: World, tmp_path: Path
 def test_a_prediction_that_is_no_number_is_refused(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of a damaged head, of a damaged encoder, and in training: the text is named, and no JSON with
-    NaN is written."""
+    """Weights that are finite, and whose products are not: in predicting and in training the text
+    is named, and no JSON with NaN is written."""
     folder = with_head(tmp_path / "model", INTENTS)
-    change(folder, tensors={"classifier.bias": torch.tensor([0.0, math.nan, 0.0])})
+    change(folder, tensors={"classifier.weight": torch.full((3, 24), 3e38)})
     assert predict_main(["--model", str(folder), "--json", "play now"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""

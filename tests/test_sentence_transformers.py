@@ -12,6 +12,7 @@ import pytest
 
 from minibert import InputError
 from minibert.after import AfterPooling
+from minibert.files import write_json
 from minibert.formats.sentence_transformers import (
     POOLINGS,
     EncoderSettings,
@@ -31,7 +32,7 @@ def test_the_format_names_every_pooling_that_is_computed() -> None:
         EncoderSettings(),
         EncoderSettings("cls", True, 256, {"query": "search: ", "none": ""}, "query", False, 5),
         EncoderSettings(pooling="max", truncate_dim=1),
-        EncoderSettings("weightedmean", similarity_fn_name="dot", others={"a key": [1]}),
+        EncoderSettings("weightedmean", similarity="dot", others={"a key": [1]}),
         EncoderSettings("cls+mean+lasttoken"),
         EncoderSettings("mean+cls+mean"),  # an order that only version 6 can write
     ],
@@ -45,6 +46,28 @@ def test_what_is_written_is_read(settings: EncoderSettings, tmp_path: Path) -> N
 def test_a_folder_without_modules_is_a_plain_bert(tmp_path: Path) -> None:
     read = read_encoder_folder(tmp_path)
     assert (read.transformer, read.settings) == (tmp_path, EncoderSettings("mean", False))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("transformer_task", "text-generation"),
+        ("model_args", {"attn_implementation": "eager"}),
+        ("processing_kwargs", {"text": {"padding": "max_length"}}),
+        ("query_length", 32),
+    ],
+)
+def test_an_entry_that_could_change_vectors_is_refused(
+    key: str, value: Any, tmp_path: Path
+) -> None:
+    write_encoder_settings(EncoderSettings(), 24, AfterPooling(), tmp_path)
+    file = tmp_path / "sentence_bert_config.json"
+    content = {"transformer_task": "feature-extraction", "modality_config": {}, "model_args": {}}
+    write_json(file, content)
+    read_encoder_folder(tmp_path)
+    write_json(file, content | {key: value})
+    with pytest.raises(InputError, match=rf"sentence_bert_config\.json: {key} is "):
+        read_encoder_folder(tmp_path)
 
 
 @pytest.mark.parametrize("number", [0, 1])

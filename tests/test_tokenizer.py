@@ -115,6 +115,7 @@ def test_padding_and_truncation_of_the_file_are_switched_off(
     assert [len(i) for i in ids(again, ["a", "a b c d e f"])] == [3, 8]
 
 
+@pytest.mark.filterwarnings("ignore:.*has words with capital letters")
 @pytest.mark.parametrize(
     ("tokens", "settings", "lowered"),
     [
@@ -137,6 +138,100 @@ def test_lower_case(
     # accents go with the capitals, where nothing else is said
     e = "e" if lowered else "\u00e9" if "\u00e9" in tokens else "[UNK]"
     assert pieces(tokenizer, "\u00e9") == ["[CLS]", e, "[SEP]"]
+
+
+def test_a_stray_capital_makes_no_cased_vocabulary(tmp_path: Path) -> None:
+    """Somebody added a marker, or there is a Roman numeral."""
+    words = [f"w{i}" for i in range(300)]
+    tokenizer = Tokenizer.from_folder(write_vocabulary(tmp_path, [*UNCASED, *words, "VII"]))
+    assert pieces(tokenizer, "H hello") == ["[CLS]", "h", "hello", "[SEP]"]
+
+
+def test_a_vocabulary_that_is_taken_for_a_cased_one_is_told(tmp_path: Path) -> None:
+    with pytest.warns(
+        UserWarning, match=r"vocab\.txt has words with capital letters, so texts are"
+    ):
+        Tokenizer.from_folder(write_vocabulary(tmp_path, CASED))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Tokenizer.from_folder(write_vocabulary(tmp_path, CASED, do_lower_case=False))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_token(tmp_path: Path) -> None:
+    write_vocabulary(tmp_path, ["\ufeff[PAD]", *UNCASED[1:]])
+    assert Tokenizer.from_folder(tmp_path).backend.token_to_id("[PAD]") == 0
+
+
+def test_special_tokens_of_other_names(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    tokens = ["<pad>", "<unk>", "<s>", "</s>", "<mask>", *UNCASED[5:]]
+    settings = dict(
+        zip(
+            (f"{role}_token" for role in ("pad", "unk", "cls", "sep", "mask")), tokens, strict=False
+        )
+    )
+    write_vocabulary(tmp_path, tokens, do_lower_case=True, **settings)
+    tokenizer = Tokenizer.from_folder(tmp_path)
+    assert pieces(tokenizer, "hello \u5000 <mask>") == ["<s>", "hello", "<unk>", "<mask>", "</s>"]
+    assert tokenizer.special_id("mask") == 4
+    theirs = transformers.AutoTokenizer.from_pretrained(write_bert_config(tmp_path))
+    assert theirs(TEXTS)["input_ids"] == ids(tokenizer)
+    tokenizer.save(tmp_path / "saved")
+    assert ids(Tokenizer.from_folder(tmp_path / "saved")) == ids(tokenizer)
+    (tmp_path / "tokenizer_config.json").unlink()
+    with pytest.raises(InputError, match=r"is not a BERT vocabulary: \[PAD\]"):
+        Tokenizer.from_folder(tmp_path)
+
+
+def test_added_tokens_beside_a_vocabulary(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    size = len(UNCASED)
+    write_vocabulary(tmp_path, UNCASED, do_lower_case=True)
+    added = tmp_path / "added_tokens.json"
+    added.write_text(json.dumps({"<user>": size + 1, "[URL]": size}))
+    tokenizer = Tokenizer.from_folder(tmp_path, vocab_size=size + 2)
+    theirs = transformers.AutoTokenizer.from_pretrained(write_bert_config(tmp_path))
+    texts = ["hello [URL]", "hello<user>a", "[url] <USER>"]
+    assert theirs(texts)["input_ids"] == ids(tokenizer, texts)
+    assert ids(tokenizer, texts)[0][2] == size
+    tokenizer.save(tmp_path / "saved")
+    assert ids(Tokenizer.from_folder(tmp_path / "saved"), texts) == ids(tokenizer, texts)
+    with pytest.raises(InputError, match="gives ids up to"):
+        Tokenizer.from_folder(tmp_path, vocab_size=size + 1)
+    for wrong, message in (
+        ({"[URL]": size + 7}, rf"'\[URL\]' has the id {size + 7}, and after .* it is {size}"),
+        ({"[URL]": "x"}, "must give each token its id"),
+    ):
+        added.write_text(json.dumps(wrong))
+        with pytest.raises(InputError, match=rf"added_tokens\.json: {message}"):
+            Tokenizer.from_folder(tmp_path)
+
+
+def test_a_tokenizer_that_splits_words_otherwise_is_refused(tmp_path: Path) -> None:
+    write_vocabulary(tmp_path, tokenizer_class="BertJapaneseTokenizer")
+    with pytest.raises(InputError, match=r"tokenizer_config\.json: .*'BertJapaneseTokenizer'"):
+        Tokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"do_lower_case": False},
+        {"do_lower_case": False, "strip_accents": True},
+        {"do_lower_case": True, "strip_accents": False},
+        {"do_lower_case": True, "tokenize_chinese_chars": False},
+    ],
+)
+@pytest.mark.parametrize("lowered", [False, True])
+def test_the_settings_win_over_tokenizer_json(
+    settings: dict[str, Any], lowered: bool, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    Tokenizer.from_folder(write_vocabulary(tmp_path, CASED, do_lower_case=lowered)).save(tmp_path)
+    settings |= {"tokenizer_class": "BertTokenizer"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    theirs = transformers.AutoTokenizer.from_pretrained(write_bert_config(tmp_path))
+    assert theirs(TEXTS)["input_ids"] == ids(Tokenizer.from_folder(tmp_path))
 
 
 def test_accents_and_chinese_characters_have_their_own_settings(tmp_path: Path) -> None:

@@ -368,6 +368,31 @@ def test_a_missing_tensor_is_named_with_its_file(tensors: Tensors, tmp_path: Pat
     ]
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_weight_that_is_no_number_is_named_with_its_file(
+    number: float, tensors: Tensors, tmp_path: Path
+) -> None:
+    """One of them makes all vectors NaN."""
+    tensors["encoder.layer.1.output.dense.weight"][3, 2] = number
+    message = refusal(write_model(tmp_path, tensors))
+    assert str(tmp_path / "model.safetensors") in message
+    assert message.splitlines()[1:] == [
+        "  not finite: encoder.layer.1.output.dense.weight [24, 40] "
+        "(as torch.float32 it holds NaN or infinite numbers)"
+    ]
+
+
+def test_a_weight_that_half_precision_cannot_hold_is_named(
+    tensors: Tensors, tmp_path: Path
+) -> None:
+    tensors["encoder.layer.1.output.dense.bias"][0] = 1e5
+    folder = write_model(tmp_path, tensors)
+    Bert.from_pretrained(folder)
+    Bert.from_pretrained(folder, dtype=torch.bfloat16)
+    with pytest.raises(InputError, match=r"not finite: .*output.dense.bias .*torch.float16"):
+        Bert.from_pretrained(folder, dtype=torch.float16)
+
+
 def test_a_wrong_shape_is_named_with_both_shapes_and_the_file(
     tensors: Tensors, tmp_path: Path
 ) -> None:

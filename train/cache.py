@@ -6,6 +6,7 @@ linear layers are convolutions (minibert/fast/linear.py), in batches of 128 toke
 Elsewhere the matrix kernel may depend on the number of tokens, and losses agree but for rounding.
 """
 
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -41,15 +42,13 @@ class PrefixCache:
                 self.offsets[item.number, part] = size
                 size += len(tokens.ids)
         self.filled: set[tuple[int, int]] = set()
-        weight = model.bert.embeddings.word.weight
-        shape = (size, weight.size(1))
-        num_bytes = size * weight.size(1) * weight.element_size()
+        dtype = model.bert.dtype
+        shape = (size, model.bert.config.hidden_size)
+        num_bytes = math.prod(shape) * dtype.itemsize
         if num_bytes <= memory:
-            self.states = torch.empty(shape, dtype=weight.dtype)
+            self.states = torch.empty(shape, dtype=dtype)
         else:
-            self.states = (
-                torch.from_numpy(nameless_file(folder, num_bytes)).view(weight.dtype).view(shape)
-            )
+            self.states = torch.from_numpy(nameless_file(folder, num_bytes)).view(dtype).view(shape)
 
     def forward(self, batch: Batch) -> Tensor:
         """The last hidden state of a batch, (*, D), as `JointModel.forward` gives it."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from minibert.files import InputError, read_object, write_json
-from minibert.formats.tensors import read_tensors, save_tensors
+from minibert.formats.tensors import is_finite, read_tensors, save_tensors
 from train.settings import Settings, as_now
 
 
@@ -251,7 +251,7 @@ def load_checkpoint(
 
 def fill(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], file: str) -> None:
     """Copy tensors into the parameters of the same names. Raises InputError, naming one that does
-    not fit."""
+    not fit, or that holds NaN or infinite numbers."""
     for name in parameters.keys() ^ tensors.keys():
         raise InputError(f"{file} belongs to another model: {name} is in only one of them")
     with torch.no_grad():
@@ -261,4 +261,6 @@ def fill(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], 
                     f"{file}: {name} has {list(tensors[name].shape)}, and here "
                     f"{list(parameter.shape)}"
                 )
+            if not is_finite(tensors[name]):
+                raise InputError(f"{file}: {name} holds NaN or infinite numbers")
             parameter.copy_(tensors[name])

@@ -136,8 +136,8 @@ class Settings:
 
     pooling: str = option(
         "",
-        f'how sentence heads pool, {"|".join(POOLINGS)}|pooler, or by task: "mean, emotion=cls". '
-        "If absent, as the head that the run starts from, or else by the mean",
+        f"how sentence heads pool, {', '.join(POOLINGS)} or pooler; or by task: "
+        '"mean, emotion=cls". If absent, as the head that the run starts from, or else by the mean',
     )
     pairs: str = option(
         "",

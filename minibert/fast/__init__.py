@@ -2,7 +2,7 @@
 
 | what                        | faster where                        | saves                      |
 | --------------------------- | ----------------------------------- | -------------------------- |
-| linear.FastLinear           | float32 training, AMD with AVX-512  | up to half of a product    |
+| linear.FastLinear           | float32 training, AVX-512           | up to half of a product    |
 | arranged.ArrangedLinear     | inference, AVX2 and AVX-512         | up to half of a product    |
 | arranged.ArrangedAttention  | the same                            | two calls of three         |
 | arranged.ArrangedFeedForward| the same                            | two passes over F numbers  |
@@ -38,7 +38,7 @@ from minibert.fast.arranged import (
 from minibert.fast.attention import FastAttention, GroupedAttention
 from minibert.fast.autocast import InBfloat16
 from minibert.fast.dropout import FastDropout
-from minibert.fast.linear import FastLinear, can_be_joined, has_fast_convolutions
+from minibert.fast.linear import FastLinear, can_be_joined, has_avx512
 from minibert.fast.rows import InRows
 from minibert.model import Attention, Bert, FeedForward
 
@@ -52,7 +52,7 @@ def speed_up(module: nn.Module) -> None:
     `torch.ao.quantization.quantize_dynamic` looks for nn.Linear itself: `slow_down` comes before.
     """
     classes: Classes = {Attention: GroupedAttention, nn.Dropout: FastDropout}
-    if has_fast_convolutions():
+    if has_avx512():
         classes = {**classes, nn.Linear: FastLinear}
     change_classes(module, classes)
 

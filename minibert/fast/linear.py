@@ -21,11 +21,9 @@ from torch.nn import functional as F
 FEW = 128  # tokens; for fewer, arranging the weights in each call takes longer than oneDNN saves
 
 
-def has_fast_convolutions() -> bool:
-    """Whether oneDNN is faster than MKL in training: with AVX-512, but not where MKL uses it too.
-    With AMX, which Intel's processors alone have, a convolution takes a tenth longer."""
-    has_avx512 = torch.backends.mkldnn.is_available() and capability() == "AVX512"
-    return has_avx512 and not torch.cpu._is_amx_tile_supported()
+def has_avx512() -> bool:
+    """Whether PyTorch computes with AVX-512 and oneDNN here. With less, MKL is as fast."""
+    return torch.backends.mkldnn.is_available() and capability() == "AVX512"
 
 
 def capability() -> str:

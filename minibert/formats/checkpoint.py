@@ -16,6 +16,7 @@ from minibert.formats.config import AnyConfig, Config, config_content, family_of
 from minibert.formats.families import BERT, FAMILIES, Family
 from minibert.formats.names import checkpoint_name, model_name
 from minibert.formats.tensors import (
+    is_finite,
     open_safetensors,
     save_tensors,
     tensor_names,
@@ -32,6 +33,8 @@ HEADS = (
     "BertForMultipleChoice",
 )
 
+PROBLEMS = ("missing", "unexpected", "wrong shape", "not finite")  # of a tensor
+
 
 class HeadWarning(UserWarning):
     """A folder holds a trained head beside its encoder, and only the encoder is used."""
@@ -42,7 +45,7 @@ class TensorEntry:
     """What became of one tensor of a checkpoint, or of one parameter of the model."""
 
     name: str  # in the file; the parameter's checkpoint name if the file lacks it
-    status: str  # "loaded", "renamed", "tied", "ignored", "missing", "unexpected" or "wrong shape"
+    status: str  # "loaded", "renamed", "tied", "ignored", or one of PROBLEMS
     shape: tuple[int, ...]
     dtype: str
     note: str = ""  # the parameter that was filled, or why not
@@ -65,9 +68,8 @@ class LoadReport:
         return [entry.name for entry in self.entries if is_of_head(entry.name, self.family)]
 
     def raise_for_problems(self) -> None:
-        """Raise InputError, naming each tensor, if something is missing, unexpected or of a wrong
-        shape."""
-        problems = [e for e in self.entries if e.status in ("missing", "unexpected", "wrong shape")]
+        """Raise InputError, naming each tensor, if there is one of PROBLEMS."""
+        problems = [e for e in self.entries if e.status in PROBLEMS]
         if problems:
             lines = [
                 f"  {e.status}: {e.name} {list(e.shape)}" + (f" ({e.note})" if e.note else "")
@@ -101,24 +103,30 @@ def load_state(
     files = tuple(files)
     state: dict[str, Tensor] = {}
     entries: list[TensorEntry] = []
+    given = {model_name(name, family) for file in files for name in tensor_names(file)}
+    # What the files hold by its second name only fills the parameter.
+    alone = {name: ours for name, ours in family.ties.items() if ours not in given}
     twice: list[tuple[Path, str]] = []
     for file in files:
         with open_safetensors(file) as tensors:
             for name in sorted(tensors.keys()):
-                if name in family.ties and "masked_words.bias" in parameters:
+                if name in family.ties.keys() - alone and "masked_words.bias" in parameters:
                     twice.append((file, name))
                     continue
+                target = alone.get(name) or model_name(name, family)
+                given.add(target)
                 view = tensors.get_slice(name)
                 shape, stored = tuple(view.get_shape()), view.get_dtype()
-                status, note = _classify(name, shape, stored, parameters, state, family)
+                status, note = _classify(name, target, shape, stored, parameters, state, family)
                 if status in ("loaded", "renamed"):
                     state[note] = tensors.get_tensor(name).to(dtype, copy=True)
+                    if not is_finite(state[note]):
+                        status, note = "not finite", f"as {dtype} it holds NaN or infinite numbers"
                 entries.append(TensorEntry(name, status, shape, stored, note))
     # checked last: by now, what they must equal has been read
     entries += [_tie(file, name, state, family) for file, name in twice]
-    present = {model_name(entry.name, family) for entry in entries}
     for name, parameter in parameters.items():
-        if name not in present:
+        if name not in given:
             spelled, shape = checkpoint_name(name, family), tuple(parameter.shape)
             entries.append(TensorEntry(spelled, "missing", shape, "", name))
     return state, LoadReport(files, tuple(entries), family)
@@ -126,6 +134,7 @@ def load_state(
 
 def _classify(
     name: str,
+    target: str | None,
     shape: tuple[int, ...],
     stored: str,
     parameters: Mapping[str, Tensor],
@@ -133,8 +142,7 @@ def _classify(
     family: Family,
 ) -> tuple[str, str]:
     """The status of one tensor of a file, and the parameter that it fills or the reason why it
-    fills none."""
-    target = model_name(name, family)
+    fills none. target: the parameter of its name."""
     if name.endswith("position_ids"):
         return "ignored", "the numbers 0, 1, 2 ..., which old versions saved"
     if target is None or target not in parameters:
@@ -178,8 +186,7 @@ def load_model(
 
     config_class: what `read_config` makes of config.json. build: makes the model, given its config
     and the names of the parameters that the files can fill. Raises InputError, naming file, tensor
-    and shapes, if the config or the weights cannot be used, or a tensor of the model is missing,
-    unexpected or of a wrong shape.
+    and shapes, if the config or the weights cannot be used, or a tensor has one of PROBLEMS.
     """
     config, files = read_config(folder / "config.json", config_class), weight_files(folder)
     family = FAMILIES[config.model_type]
@@ -214,8 +221,8 @@ def read_head(folder: Path) -> dict[str, Tensor]:
     """The tensors of the fine-tuned head in a model's folder, in float32; none if there is no head.
     Raises InputError if a file is no safetensors file."""
     head: dict[str, Tensor] = {}
-    family = family_of(folder / "config.json")
-    for file in weight_files(folder):
+    files, family = weight_files(folder), family_of(folder / "config.json")
+    for file in files:
         with open_safetensors(file) as tensors:
             for name in tensors.keys():  # noqa: SIM118, it is no dict
                 if is_of_head(name, family):

@@ -9,7 +9,7 @@ from torch import nn
 
 from minibert.after import AfterPooling, Dense
 from minibert.files import InputError, read_object, write_json
-from minibert.formats.tensors import read_tensors, save_tensors, weight_files
+from minibert.formats.tensors import is_finite, read_tensors, save_tensors, weight_files
 
 LAYERS = ("Dense", "LayerNorm")  # the kinds that are read
 ACTIVATIONS = (nn.Identity, nn.Tanh, nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid)
@@ -78,6 +78,8 @@ def _read(kind: str, folder: Path) -> nn.Module:
             f"{folder}: the weights are {found}, and config.json describes floats of {wanted}"
         )
     state = {name.removeprefix(prefix): tensor.float() for name, tensor in weights.items()}
+    if odd := [name for name, tensor in state.items() if not is_finite(tensor)]:
+        raise InputError(f"{folder}: {', '.join(odd)} of the weights holds NaN or infinite numbers")
     layer.load_state_dict(state, assign=True)
     return layer
 

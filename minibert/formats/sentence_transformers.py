@@ -5,14 +5,13 @@ after it (Dense, LayerNorm: see layers.py), and maybe a Normalize. Each has a fo
 settings. sentence_bert_config.json and config_sentence_transformers.json hold the rest.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from minibert.after import AfterPooling
-from minibert.files import InputError, read_json, read_object, write_json
+from minibert.files import InputError, inside, read_json, read_object, write_json
 from minibert.formats.layers import LAYERS, read_layers, write_layers
 from minibert.texts import check_text
 
@@ -32,6 +31,15 @@ POOLINGS = {
     "lasttoken": "lasttoken",
 }
 
+# What sentence_bert_config.json may say only in this way, or leave empty: all else could give other
+# vectors.
+ARGUMENTS = ("model_args", "tokenizer_args", "config_args", "model_kwargs", "processor_kwargs")
+ONLY: dict[str, Any] = {
+    "transformer_task": "feature-extraction",
+    "module_output_name": "token_embeddings",
+    **{key: {} for key in (*ARGUMENTS, "config_kwargs", "processing_kwargs")},
+    **dict.fromkeys(("query_length", "document_length", "query_expansion")),
+}
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 ALWAYS_PROMPTS = ("query", "document")  # empty in a model that has none of that name
 
@@ -129,7 +137,7 @@ def read_encoder_folder(folder: Path) -> EncoderFolder:
             f"maybe some of {', '.join(LAYERS)}, and maybe Normalize at the end"
         )
     transformer, pooling, *rest = (
-        _inside(folder, str(entry["path"]), file) for entry in entries[: len(plain)]
+        inside(folder, str(entry["path"]), file) for entry in entries[: len(plain)]
     )
     max_length, lower_first = _read_transformer(transformer / "sentence_bert_config.json")
     mode, include_prompt = read_pooling(pooling / "config.json")
@@ -216,6 +224,12 @@ def _kind(type_name: str) -> str:
 def _read_transformer(file: Path) -> tuple[int | None, bool]:
     """The max_seq_length and the do_lower_case of a sentence_bert_config.json."""
     content = read_object(file) if file.exists() else {}
+    for key, value in ONLY.items():
+        if (found := content.get(key)) and found != value:
+            raise InputError(
+                f"{file}: {key} is {found!r:.200}; read here: {value!r}. Take the entry out if the "
+                "vectors do not depend on it"
+            )
     max_length = content.get("max_seq_length")
     if max_length is not None and (type(max_length) is not int or max_length < 1):
         raise InputError(
@@ -283,18 +297,3 @@ def _read_prompts(file: Path) -> dict[str, Any]:
         "similarity": similarity,
         "others": {key: value for key, value in content.items() if key not in used},
     }
-
-
-def _inside(folder: Path, path: str, file: Path) -> Path:
-    """The folder at a path that `file` names. Raises InputError if there is none, or if it is
-    outside of `folder`."""
-    try:
-        inner = Path(os.path.realpath(folder / path))
-        outside = not inner.is_relative_to(os.path.realpath(folder))
-    except ValueError:  # a NUL or a lone surrogate, which no path can have
-        outside = True
-    if outside:
-        raise InputError(f"{file}: the path {path!r:.200} leads out of the folder")
-    if not os.path.isdir(inner):  # answers False to odd paths, for which Path.is_dir raises
-        raise InputError(f"{file}: the path {path!r:.200} is no folder")
-    return inner

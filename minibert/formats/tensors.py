@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -89,6 +90,13 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file by their names, as copies: the file may change later."""
     with open_safetensors(file) as tensors:
         return {name: tensors.get_tensor(name).clone() for name in list(tensors.keys())}
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no number of a float tensor is NaN or infinite: one such weight makes every vector
+    NaN."""
+    least, most = tensor.aminmax()  # one pass, without a mask as large as the tensor
+    return bool(torch.isfinite(least) & torch.isfinite(most))
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:

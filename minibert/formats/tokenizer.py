@@ -1,6 +1,8 @@
 """tokenizer.json, vocab.txt and tokenizer_config.json <-> a tokenizer of the tokenizers library."""
 
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,17 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel
 from tokenizers.processors import TemplateProcessing
 
-from minibert.files import InputError, read_object, read_text, split_lines, write_json, write_text
+from minibert.files import InputError, read_lines, read_object, read_text, write_json, write_text
 
 ROLES = ("pad", "unk", "cls", "sep", "mask")  # of special tokens
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # BERT's, in this order
 ROBERTAS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+# Switches of tokenizer_config.json, and what the tokenizers library calls them.
+SWITCHES = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
 
 
 def read_tokenizer(
@@ -23,8 +31,9 @@ def read_tokenizer(
     """The tokenizer of a model folder, the most tokens that it allows a text, and its special
     tokens by their roles.
 
-    It is that of tokenizer.json, or else BERT's WordPiece over vocab.txt. vocab_size: how many word
-    embeddings the model has.
+    It is that of tokenizer.json, or else BERT's WordPiece over vocab.txt and added_tokens.json. The
+    switches of tokenizer_config.json win over those of tokenizer.json, as in transformers.
+    vocab_size: how many word embeddings the model has.
     Raises InputError if there is no tokenizer, if a file is damaged, or if the tokenizer gives ids
     that the model has no embedding for.
     """
@@ -37,6 +46,8 @@ def read_tokenizer(
             backend = tokenizers.Tokenizer.from_str(read_text(file))
         except Exception as error:  # the library raises nothing narrower
             raise InputError(f"{file} is not a tokenizer: {error}") from error
+        if isinstance(backend.normalizer, BertNormalizer) and is_word_piece(settings):
+            backend.normalizer = switched(backend.normalizer, settings, settings_file)
     elif vocabulary.exists():
         file, backend = vocabulary, word_piece(vocabulary, settings)
     else:
@@ -74,13 +85,25 @@ def special_tokens(
     """
     found: dict[str, str] = {}
     for role, *usual in zip(ROLES, SPECIAL_TOKENS, ROBERTAS, strict=True):
-        named = (settings or {}).get(f"{role}_token")
-        named = named.get("content") if isinstance(named, dict) else named  # with or without flags
-        names = [named, *usual] if isinstance(named, str) else usual
-        known = (name for name in names if backend.token_to_id(name) is not None)
+        names = (named(role, settings or {}), *usual)
+        known = (name for name in names if name and backend.token_to_id(name) is not None)
         if (token := next(known, None)) is not None:
             found[role] = token
     return found
+
+
+def named(role: str, settings: Mapping[str, Any]) -> str | None:
+    """The special token that tokenizer_config.json names for a role."""
+    token = settings.get(f"{role}_token")
+    token = token.get("content") if isinstance(token, dict) else token  # with or without flags
+    return token if isinstance(token, str) else None
+
+
+def readable(token: str, backend: tokenizers.Tokenizer) -> str:
+    """A token as text: a byte-level tokenizer's "Ġnew" is "new". A token that is only a part of a
+    character stays as it is."""
+    text = backend.decoder.decode([token]).strip() if backend.decoder else token
+    return token if not text or "\ufffd" in text else text
 
 
 def for_words(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
@@ -93,49 +116,89 @@ def for_words(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     return with_space
 
 
-def word_piece(vocabulary: Path, settings: dict) -> tokenizers.Tokenizer:
-    """BERT's tokenizer, from a vocabulary of one token a line and tokenizer_config.json's settings.
+def is_word_piece(settings: Mapping[str, Any]) -> bool:
+    """Whether the class of transformers that tokenizer_config.json names splits texts into words as
+    BERT does. BertJapaneseTokenizer, say, does not."""
+    name = str(settings.get("tokenizer_class") or "BertTokenizer")
+    return re.fullmatch(r"(\w*Bert|Electra|PreTrained)Tokenizer(Fast)?", name) is not None
 
-    If these have no `do_lower_case`, a vocabulary with capital letters is taken for a cased one.
+
+def switched(normalizer: BertNormalizer, settings: Mapping[str, Any], file: Path) -> BertNormalizer:
+    """A normalizer as tokenizer_config.json switches it; null switches nothing. Raises InputError
+    for what is neither true nor false."""
+    for key, ours in SWITCHES.items():
+        if (value := settings.get(key)) is not None:
+            if type(value) is not bool:
+                raise InputError(f"{file}: {key} must be true or false, not {value!r}")
+            setattr(normalizer, ours, value)
+    return normalizer
+
+
+def word_piece(vocabulary: Path, settings: dict) -> tokenizers.Tokenizer:
+    """BERT's tokenizer, from a vocabulary of one token a line, added_tokens.json beside it, and
+    tokenizer_config.json's settings.
+
+    If these have no `do_lower_case`, a vocabulary is taken for a cased one if more than a hundredth
+    of its tokens have capital letters. Warns of that, since transformers would lower texts.
     """
-    lines = split_lines(read_text(vocabulary))
+    file = vocabulary.with_name("tokenizer_config.json")
+    if not is_word_piece(settings):
+        raise InputError(
+            f"{file}: tokenizer_class is {settings['tokenizer_class']!r:.200}, which splits texts "
+            "into words as BERT does not. Without a tokenizer.json it is not read here"
+        )
+    lines = read_lines(vocabulary)
     while lines and not lines[-1]:
         lines.pop()
     ids = {token: i for i, token in enumerate(lines)}
-    if missing := [token for token in SPECIAL_TOKENS if token not in ids]:
+    special = [
+        named(role, settings) or usual for role, usual in zip(ROLES, SPECIAL_TOKENS, strict=True)
+    ]
+    if missing := [token for token in special if token not in ids]:
         raise InputError(f"{vocabulary} is not a BERT vocabulary: {', '.join(missing)} missing")
-    has_capitals = any(token != token.lower() for token in ids if not token.startswith("["))
-    switches: dict[str, Any] = {
-        "do_lower_case": not has_capitals,
-        "strip_accents": None,  # as do_lower_case
-        "tokenize_chinese_chars": True,
-    }
-    for key in switches:
-        if (value := settings.get(key)) is not None:
-            if type(value) is not bool:
-                file = vocabulary.with_name("tokenizer_config.json")
-                raise InputError(f"{file}: {key} must be true or false, not {value!r}")
-            switches[key] = value
-    return bert_tokenizer(
-        ids,
-        BertNormalizer(
-            lowercase=switches["do_lower_case"],
-            strip_accents=switches["strip_accents"],
-            handle_chinese_chars=switches["tokenize_chinese_chars"],
-        ),
-    )
+    words = [token for token in ids if not token.startswith("[") and token not in special]
+    is_cased = sum(word != word.lower() for word in words) > len(words) / 100
+    if is_cased and settings.get("do_lower_case") is None:
+        warnings.warn(
+            f"{vocabulary} has words with capital letters, so texts are not lowered. To say it, or "
+            f"the opposite, give {file.name} a do_lower_case",
+            stacklevel=2,
+        )
+    normalizer = switched(BertNormalizer(lowercase=not is_cased), settings, file)
+    backend = bert_tokenizer(ids, normalizer, special)
+    if (added := vocabulary.with_name("added_tokens.json")).exists():
+        add_tokens(backend, added)
+    return backend
 
 
-def bert_tokenizer(ids: dict[str, int], normalizer: BertNormalizer) -> tokenizers.Tokenizer:
-    """BERT's tokenizer with a vocabulary, which must hold SPECIAL_TOKENS."""
-    backend = tokenizers.Tokenizer(WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
-    backend.add_special_tokens(list(SPECIAL_TOKENS))  # in a text, "[MASK]" means the token
+def add_tokens(backend: tokenizers.Tokenizer, file: Path) -> None:
+    """Add the tokens of an added_tokens.json, each of which has an id. Raises InputError if the ids
+    do not follow those of the vocabulary."""
+    wanted = read_object(file)
+    if not all(type(token_id) is int for token_id in wanted.values()):
+        raise InputError(f"{file}: must give each token its id, a whole number")
+    backend.add_tokens(sorted(wanted, key=wanted.__getitem__))
+    for token, token_id in wanted.items():
+        if (ours := backend.token_to_id(token)) != token_id:
+            raise InputError(
+                f"{file}: {token!r:.80} has the id {token_id}, and after the vocabulary's it is "
+                f"{ours}"
+            )
+
+
+def bert_tokenizer(
+    ids: dict[str, int], normalizer: BertNormalizer, special: Sequence[str] = SPECIAL_TOKENS
+) -> tokenizers.Tokenizer:
+    """BERT's tokenizer with a vocabulary. special: its tokens for ROLES."""
+    _, unknown, cls, sep, _ = special
+    backend = tokenizers.Tokenizer(WordPiece(ids, unk_token=unknown, max_input_chars_per_word=100))
+    backend.add_special_tokens(list(special))  # in a text, "[MASK]" means the token
     backend.normalizer = normalizer
     backend.pre_tokenizer = BertPreTokenizer()
     backend.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, ids[token]) for token in ("[CLS]", "[SEP]")],
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[(token, ids[token]) for token in (cls, sep)],
     )
     backend.decoder = tokenizers.decoders.WordPiece()
     return backend

@@ -14,6 +14,7 @@ import torch
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from torch import Tensor
 
+from minibert import InputError
 from tests.training import VOCABULARY, write_model
 from train.batches import collate, prepare
 from train.data.examples import Example
@@ -196,3 +197,11 @@ def test_raw_text_is_split_as_their_tokenizer_splits_it() -> None:
         pieces = "".join(f" {c} " if "\u3400" <= c <= "\u9fff" or c == "𠀀" else c for c in text)
         theirs = [word for word, _ in BertPreTokenizer().pre_tokenize_str(pieces)]
         assert list(split_text(text, "as BERT")) == theirs
+
+
+def test_a_head_with_an_infinite_weight_is_refused(tmp_path: Path) -> None:
+    theirs = written(tmp_path, "BertForSequenceClassification", num_labels=3)
+    theirs.classifier.bias.data[1] = float("inf")
+    theirs.save_pretrained(tmp_path / "model")
+    with pytest.raises(InputError, match=r"model: classifier\.bias holds NaN or infinite numbers"):
+        open_run(str(tmp_path / "model"))

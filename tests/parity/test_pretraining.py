@@ -229,6 +229,25 @@ def test_a_decoder_in_the_file_is_held_against_what_it_is_tied_to(
     Bert.from_folder(tmp_path)  # the encoder alone does not need the decoder
 
 
+def test_a_decoder_alone_fills_what_it_is_tied_to(tmp_path: Path) -> None:
+    """A checkpoint that was tied the other way round: transformers opens it too."""
+    theirs = made_by_transformers("BertForMaskedLM", tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    tensors["cls.predictions.decoder.weight"] = tensors.pop(
+        "bert.embeddings.word_embeddings.weight"
+    )
+    tensors["cls.predictions.decoder.bias"] = tensors.pop("cls.predictions.bias")
+    save_file(tensors, file, {"format": "pt"})
+    model = BertForPreTraining.from_pretrained(tmp_path)
+    words = model.bert.embeddings.word.weight
+    assert words.equal(theirs.bert.embeddings.word_embeddings.weight)
+    assert model.get_parameter("masked_words.bias").equal(theirs.cls.predictions.bias)
+    assert Bert.from_pretrained(tmp_path).embeddings.word.weight.equal(words)
+    again = transformers.BertForMaskedLM.from_pretrained(tmp_path)
+    assert words.equal(again.bert.embeddings.word_embeddings.weight)
+
+
 def test_a_decoder_of_its_own_is_refused(tmp_path: Path) -> None:
     """What transformers saves where config.json asks for an untied one."""
     untied = transformers.BertConfig(**vars(config()), tie_word_embeddings=False)
