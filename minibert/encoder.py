@@ -146,7 +146,9 @@ class SentenceEncoder(Compatible):
 
         Whatever trains it trains this encoder. See `as_sentence_transformer`.
         """
-        return as_sentence_transformer(self.bert, self.tokenizer, self.settings)
+        return as_sentence_transformer(
+            self.bert, self.tokenizer, self.settings, self.after, self.bfloat16
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds."""

@@ -48,7 +48,8 @@ def test_what_is_refused(vectors: np.ndarray) -> None:
         ):
             quantize(vectors, "int8", ranges)
     with pytest.raises(
-        InputError, match="the kind of vectors 'int4' is not one of float32, int8, uint8, binary, ubinary"
+        InputError,
+        match="the kind of vectors 'int4' is not one of float32, int8, uint8, binary, ubinary",
     ):
         quantize(vectors, "int4")
     with pytest.raises(InputError, match="a calibration needs texts, and there are none"):
