@@ -9,7 +9,7 @@ All names mean what they mean there. Two arguments are better said in another wa
 
 And two stay different: a text that is cut off gives a warning, and no texts give a (0, D) array.
 
-Shapes: B texts, K pairs of vectors, L tokens of a text, N tokens of a batch, D hidden.
+Shapes: B texts, K pairs of vectors, L tokens of a text, D hidden.
 """
 
 from abc import ABC, abstractmethod
@@ -22,15 +22,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from minibert.batching import batches
 from minibert.files import InputError
 from minibert.formats.sentence_transformers import EncoderSettings
-from minibert.layout import Packed
 from minibert.model import Bert
 from minibert.quantize import CALIBRATED, find_ranges, quantize
 from minibert.similarity import Vectors, pair_similarities, similarities
 from minibert.texts import list_of_texts
 from minibert.tokenizer import Tokenizer, Truncation
+from minibert.vectors import compute_batches, compute_states
 
 BATCH_TOKENS = 1024  # keeps a batch in a CPU's caches; measured by tools/benchmark
 BATCH_SIZE = 32  # the default in sentence-transformers
@@ -41,7 +40,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Call:
-    """What a call of `encode` or `stream` asks for."""
+    """What a call of `encode` or `stream` asks for. Raises InputError for a budget of no token."""
 
     normalize: bool | None
     batch_tokens: int
@@ -49,6 +48,10 @@ class Call:
     truncation: Truncation
     prompt: str  # put before each text
     dim: int  # how many numbers of a vector are kept
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.batch_tokens, int) or self.batch_tokens < 1:
+            raise InputError(f"batch_tokens must be at least 1, not {self.batch_tokens!r}")
 
 
 class Options(TypedDict, total=False):
@@ -243,18 +246,16 @@ class Compatible(ABC):
         """The model as it computes, without dropout, over packed tokens; and whether its products
         are in bfloat16."""
 
-    @torch.inference_mode()
     def _token_states(self, texts: Sequence[str], call: Call) -> list[Tensor]:
         """The last hidden state of each text, (L, D)."""
         tokens = self.tokenizer.encode([call.prompt + text for text in texts], call.truncation)
-        model, _ = self._model()
+        ids = [tuple(one.ids) for one in tokens]
+        model, bfloat16 = self._model()
         states: dict[int, Tensor] = {}
-        for batch in batches([len(one.ids) for one in tokens], call.batch_tokens):
-            layout = Packed([len(tokens[i].ids) for i in batch], self.device)
-            ids = [token for i in batch for token in tokens[i].ids]
-            input_ids = torch.tensor(ids, device=self.device)  # (N)
-            hidden = model(input_ids, layout=layout)  # (N, D)
-            states.update(zip(batch, hidden.split(layout.lengths), strict=True))
+        for batch, found in compute_batches(
+            model, ids, compute_states, call.batch_tokens, bfloat16
+        ):
+            states.update(zip(batch, found, strict=True))
         return [states[i] for i in range(len(texts))]
 
 

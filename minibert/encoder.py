@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +21,6 @@ from minibert.compatible import BATCH_TOKENS, Call, Compatible
 from minibert.devices import as_device, as_dtype, check_has_numbers
 from minibert.fast import inference_copy
 from minibert.fast.memory import keep_freed_memory
-from minibert.fast.threads import starting
 from minibert.files import InputError
 from minibert.formats.cards import write_card
 from minibert.formats.checkpoint import warn_of_head
@@ -36,7 +36,7 @@ from minibert.model import Bert
 from minibert.precision import uses_bfloat16
 from minibert.texts import check_text
 from minibert.tokenizer import Tokenizer, Truncated, Truncation
-from minibert.vectors import Wanted, compute_vectors
+from minibert.vectors import Wanted, compute_batches, compute_vectors
 
 
 class SentenceEncoder(Compatible):
@@ -230,16 +230,12 @@ class SentenceEncoder(Compatible):
         self, texts: Iterable[str], call: Call, first: int, total: int | None
     ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
         """`stream` for texts that have been checked."""
-        if not isinstance(call.batch_tokens, int) or call.batch_tokens < 1:
-            raise InputError(f"batch_tokens must be at least 1, not {call.batch_tokens!r}")
-        wanted = self._wanted(call)
+        compute = partial(compute_vectors, self._wanted(call))
         truncated = Truncated(self.tokenizer.max_length, call.truncation, first)
         started, tokens_done, texts_done = time.perf_counter(), 0, first
         disable = None if call.progress else True  # None: where stderr is no terminal
         with tqdm(initial=first, total=total, unit="text", disable=disable) as bar:
             for window in windows(texts):
-                with starting:  # see `start_pool`: this thread may be new
-                    threads = torch.get_num_threads()
                 tokens = self.tokenizer.tokenize([call.prompt + text for text in window])
                 if any(one.lost for one in tokens):
                     truncated.add(tokens, texts_done)
@@ -249,9 +245,7 @@ class SentenceEncoder(Compatible):
                 rows = [row_of.setdefault(tuple(one.ids), len(row_of)) for one in tokens]
                 distinct = list(row_of)
                 model, bfloat16 = self._model()
-                results = compute_vectors(
-                    model, distinct, wanted, call.batch_tokens, threads, apart=bfloat16
-                )
+                results = compute_batches(model, distinct, compute, call.batch_tokens, bfloat16)
                 vectors = np.empty((len(distinct), call.dim), dtype=np.float32)
                 for batch, computed in results:
                     vectors[batch] = computed
@@ -266,6 +260,7 @@ class SentenceEncoder(Compatible):
             truncated.warn(texts_done)
 
     def _model(self) -> tuple[nn.Module, bool]:
+        check_has_numbers(self._bert.device)
         return self._fast or self._fast_copy()
 
     def _fast_copy(self) -> tuple[nn.Module, bool]:
@@ -275,7 +270,6 @@ class SentenceEncoder(Compatible):
 
     def _wanted(self, call: Call) -> Wanted:
         """How states become the vectors that a call asks for."""
-        check_has_numbers(self._bert.device)
         skip = 0
         if call.prompt and not self.settings.include_prompt:
             skip = len(self.tokenizer.tokenize([call.prompt])[0].ids) - 1  # all but [SEP]
