@@ -9,10 +9,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from minibert.bulk import RowSettings, calibrate_ranges, json_lines, read_ranges, write_vectors
+from minibert.devices import as_device
 from minibert.encoder import SentenceEncoder
 from minibert.export import export_onnx
 from minibert.files import InputError, sha256
@@ -166,8 +166,7 @@ def inspect(options: argparse.Namespace) -> None:
 
 def chosen_by_auto() -> str:
     """The precision that --precision auto chooses on this machine."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return "bfloat16" if uses_bfloat16("auto", device) else "float32"
+    return "bfloat16" if uses_bfloat16("auto", as_device(None)) else "float32"
 
 
 def export(options: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ Shapes: B texts, K pairs of vectors, L tokens of a text, D hidden.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from minibert.files import InputError
 from minibert.formats.sentence_transformers import EncoderSettings
 from minibert.model import Bert
-from minibert.quantize import CALIBRATED, find_ranges, quantize
+from minibert.quantize import CALIBRATED, KINDS, find_ranges, quantize
 from minibert.similarity import Vectors, pair_similarities, similarities
 from minibert.texts import list_of_texts
 from minibert.tokenizer import Tokenizer, Truncation
@@ -50,7 +51,7 @@ class Call:
     dim: int  # how many numbers of a vector are kept
 
     def __post_init__(self) -> None:
-        if not isinstance(self.batch_tokens, int) or self.batch_tokens < 1:
+        if not isinstance(self.batch_tokens, Integral) or self.batch_tokens < 1:
             raise InputError(f"batch_tokens must be at least 1, not {self.batch_tokens!r}")
 
 
@@ -155,8 +156,8 @@ class Compatible(ABC):
         one_of(normalize=normalize, normalize_embeddings=normalize_embeddings)
         one_of(batch_tokens=batch_tokens, batch_size=batch_size)
         if batch_size is not None:
-            if batch_size < 1:
-                raise InputError(f"batch_size must be at least 1, not {batch_size}")
+            if not isinstance(batch_size, Integral) or batch_size < 1:
+                raise InputError(f"batch_size must be at least 1, not {batch_size!r}")
             batch_tokens = batch_size * BATCH_TOKENS // BATCH_SIZE
         call = Call(
             normalize_embeddings or normalize,
@@ -214,7 +215,7 @@ class Compatible(ABC):
     @max_seq_length.setter
     def max_seq_length(self, limit: int) -> None:
         most = self._bert.config.most_tokens
-        if not 1 <= limit <= most:
+        if type(limit) is not int or not 1 <= limit <= most:
             raise InputError(f"max_seq_length must be from 1 to {most} tokens, not {limit!r}")
         self.tokenizer.max_length = limit
 
@@ -276,6 +277,11 @@ def with_prompt(name: str, options: dict[str, Any]) -> dict[str, Any]:
 
 def in_precision(vectors: NDArray[np.float32], precision: Precision) -> NDArray[Any]:
     """Vectors in a precision, with their own ranges where it needs some."""
+    if precision in ("bfloat16", "auto"):
+        raise InputError(
+            f"encode's precision is that of the vectors: {', '.join(KINDS)}. {precision!r} is one "
+            "of the model's products, an argument of from_pretrained"
+        )
     if precision not in CALIBRATED:
         return quantize(vectors, precision)
     if len(vectors) < 2:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +19,7 @@ from minibert.after import AfterPooling
 from minibert.batching import windows
 from minibert.bridge import as_sentence_transformer
 from minibert.compatible import BATCH_TOKENS, Call, Compatible
-from minibert.devices import as_device, as_dtype, check_has_numbers
+from minibert.devices import as_device, as_dtype
 from minibert.fast import inference_copy
 from minibert.fast.memory import keep_freed_memory
 from minibert.files import InputError
@@ -135,7 +136,10 @@ class SentenceEncoder(Compatible):
         return uses_bfloat16(self.precision, self._bert.device, self._bert.dtype)
 
     def to(self, device: str | torch.device) -> Self:
-        """Move the model to a device, in place. Returns the encoder."""
+        """Move the model to a device, in place. Returns the encoder. Raises InputError for a device
+        that is not there, or that cannot compute in `precision`."""
+        device = as_device(device)
+        uses_bfloat16(self.precision, device, self._bert.dtype)
         nobody_else_has_it = self._fast is not None
         self._bert.to(device)
         self._fast = self._fast_copy() if nobody_else_has_it else None
@@ -177,7 +181,9 @@ class SentenceEncoder(Compatible):
         before, dim = self.settings.prompt(prompt, prompt_name), self.dim(truncate_dim)
         call = Call(normalize, batch_tokens, progress, truncation, before, dim)
         numbered = enumerate(texts, start=first)
-        checked = (check_text(text, f"text number {number}") for number, text in numbered)
+        checked = (
+            check_text(text, f"text number {number} (counted from 0)") for number, text in numbered
+        )
         return self._stream(checked, call, first, total)
 
     def dim(self, truncate_dim: int | None = None) -> int:
@@ -190,10 +196,10 @@ class SentenceEncoder(Compatible):
         whole = self.after.width(poolings * self._bert.config.hidden_size)
         dims = (truncate_dim, self.settings.truncate_dim, whole)
         wanted = next(dim for dim in dims if dim is not None)
-        if not 1 <= wanted <= whole:
+        if not isinstance(wanted, Integral) or not 1 <= wanted <= whole:
             raise InputError(
                 f"truncate_dim must be from 1 to {whole}, the size of the model's vectors, "
-                f"not {wanted}"
+                f"not {wanted!r}"
             )
         return wanted
 
@@ -260,7 +266,11 @@ class SentenceEncoder(Compatible):
             truncated.warn(texts_done)
 
     def _model(self) -> tuple[nn.Module, bool]:
-        check_has_numbers(self._bert.device)
+        if self._bert.device.type == "meta":
+            raise InputError(
+                "the model is on the device meta, where tensors have shapes and no numbers: "
+                "load it with from_pretrained, which puts it on a device that computes"
+            )
         return self._fast or self._fast_copy()
 
     def _fast_copy(self) -> tuple[nn.Module, bool]:

@@ -123,7 +123,8 @@ class GroupedAttention(FastAttention):
             heads = group.permute(2, 0, 3, 1, 4).contiguous()  # (G, L, 3, H, W) -> (3, G, H, L, W)
             query, key, value = heads.transpose(2, 3)  # (G, L, H, W)
             contexts.append(self.attend(query, key, value, mask))  # (G, L, H, W)
-        return layout.join(contexts).flatten(-2)  # (N, H, W) -> (N, D)
+        context = layout.join(contexts)  # (N, H, W)
+        return context.flatten(-2)  # (N, H, W) -> (N, D)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value = self.stacked(x).unbind(-3)  # (*, H, W)
