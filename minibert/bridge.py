@@ -110,14 +110,15 @@ def theirs_of(layer: nn.Module, modules: Any) -> Any:
 class Transformer(nn.Module):
     """Texts to the last hidden state of each token, as the first module of a SentenceTransformer.
 
-    tokenizer: theirs, for those who count tokens with it; the texts pass through ours.
+    tokenizer: theirs, for those who count tokens with it; the texts pass through ours. autocast:
+    multiply in bfloat16.
     """
 
     save_in_root = True
 
-    def __init__(self, bert: Bert, ours: Tokenizer, tokenizer: Any, bfloat16: bool) -> None:
+    def __init__(self, bert: Bert, ours: Tokenizer, tokenizer: Any, autocast: bool) -> None:
         super().__init__()
-        self.bert, self.ours, self.tokenizer, self.bfloat16 = bert, ours, tokenizer, bfloat16
+        self.bert, self.ours, self.tokenizer, self.autocast = bert, ours, tokenizer, autocast
 
     @property
     def max_seq_length(self) -> int | None:
@@ -148,7 +149,7 @@ class Transformer(nn.Module):
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
         mask: Tensor = features["attention_mask"].bool()  # (B, S)
         layout = Packed(mask.sum(1).tolist(), mask.device)
-        model = InBfloat16(self.bert) if self.bfloat16 else self.bert
+        model = InBfloat16(self.bert) if self.autocast else self.bert
         hidden = in_float32(model(features["input_ids"][mask], layout=layout))  # (N, D)
         padded = hidden.new_zeros(*mask.shape, hidden.size(-1))  # (B, S, D)
         padded[mask] = hidden

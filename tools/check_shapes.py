@@ -178,7 +178,7 @@ def exercise_minibert() -> None:
     with patch.dict(SIZES, B=1, N=11, S=10):  # whose first token is computed as two rows
         SentenceEncoder(Bert(CONFIG), tokenizer, pooling="cls").encode(texts[:1])
     encoder.encode(texts, output_value="token_embeddings")
-    bridge = Transformer(encoder.bert, tokenizer, None, bfloat16=False)
+    bridge = Transformer(encoder.bert, tokenizer, None, autocast=False)
     bridge(bridge.preprocess(texts))
     for measure in ("dot", "euclidean"):
         first = torch.randn(SIZES["B"], SIZES["D"])
