@@ -45,8 +45,8 @@ def encode(options: argparse.Namespace) -> None:
         raise InputError("--resume continues a file: name it with --output")
     if (options.quantize in CALIBRATED) is (options.calibration is None):
         raise InputError(
-            "--quantize int8 and --calibration FILE go together: python -m minibert calibrate "
-            "makes it"
+            "--quantize int8 or uint8 and --calibration FILE go together: python -m minibert "
+            "calibrate makes it"
         )
     encoder = load_encoder(options)
     ranges = read_ranges(options.calibration, encoder) if options.calibration is not None else None
@@ -250,9 +250,11 @@ def add_vector_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--pooling",
         metavar="WORD",
-        help=f"in place of what the model's files say: {', '.join(POOLINGS)}, or two joined by +",
+        help=f"in place of what the files say: {', '.join(POOLINGS)}, or several joined by +",
     )
-    command.add_argument("--max-length", type=int, help="the most tokens of a text that are read")
+    command.add_argument(
+        "--max-length", type=int, metavar="N", help="the most tokens of a text that are read"
+    )
     command.add_argument(
         "--truncate-dim", type=int, metavar="N", help="keep the first N numbers of a vector"
     )
@@ -277,7 +279,7 @@ def add_file_options(command: argparse.ArgumentParser) -> None:
         help="vectors in eight bits a number, or in one",
     )
     command.add_argument(
-        "--calibration", type=Path, metavar="FILE", help="for int8: what calibrate wrote"
+        "--calibration", type=Path, metavar="FILE", help="for int8 and uint8: what calibrate wrote"
     )
 
 
