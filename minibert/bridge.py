@@ -3,6 +3,7 @@
 Shapes: B texts, S positions, N packed tokens, D hidden.
 """
 
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from minibert.after import AfterPooling, Dense
-from minibert.fast.autocast import InBfloat16
 from minibert.files import InputError
 from minibert.formats.sentence_transformers import EncoderSettings, write_transformer_settings
 from minibert.formats.tokenizer import common_settings
@@ -149,8 +149,9 @@ class Transformer(nn.Module):
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
         mask: Tensor = features["attention_mask"].bool()  # (B, S)
         layout = Packed(mask.sum(1).tolist(), mask.device)
-        model = InBfloat16(self.bert) if self.autocast else self.bert
-        hidden = in_float32(model(features["input_ids"][mask], layout=layout))  # (N, D)
+        products = torch.autocast(mask.device.type, torch.bfloat16)
+        with products if self.autocast else nullcontext():  # which leaves a caller's own autocast
+            hidden = in_float32(self.bert(features["input_ids"][mask], layout=layout))  # (N, D)
         padded = hidden.new_zeros(*mask.shape, hidden.size(-1))  # (B, S, D)
         padded[mask] = hidden
         return features | {"token_embeddings": padded}
