@@ -9,11 +9,11 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from minibert.about import ShowAbout
 from minibert.bulk import RowSettings, calibrate_ranges, json_lines, read_ranges, write_vectors
+from minibert.devices import as_device
 from minibert.encoder import SentenceEncoder
 from minibert.export import export_onnx
 from minibert.files import InputError, sha256
@@ -47,8 +47,8 @@ def encode(options: argparse.Namespace) -> None:
         raise InputError("--resume continues a file: name it with --output")
     if (options.quantize in CALIBRATED) is (options.calibration is None):
         raise InputError(
-            "--quantize int8 and --calibration FILE go together: python -m minibert calibrate "
-            "makes it"
+            "--quantize int8 or uint8 and --calibration FILE go together: python -m minibert "
+            "calibrate makes it"
         )
     encoder = load_encoder(options)
     ranges = read_ranges(options.calibration, encoder) if options.calibration is not None else None
@@ -171,8 +171,7 @@ def inspect(options: argparse.Namespace) -> None:
 
 def chosen_by_auto() -> str:
     """The precision that --precision auto chooses on this machine."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return "bfloat16" if uses_bfloat16("auto", device) else "float32"
+    return "bfloat16" if uses_bfloat16("auto", as_device(None)) else "float32"
 
 
 def export(options: argparse.Namespace) -> None:
@@ -257,9 +256,11 @@ def add_vector_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--pooling",
         metavar="WORD",
-        help=f"in place of what the model's files say: {', '.join(POOLINGS)}, or two joined by +",
+        help=f"in place of what the files say: {', '.join(POOLINGS)}, or several joined by +",
     )
-    command.add_argument("--max-length", type=int, help="the most tokens of a text that are read")
+    command.add_argument(
+        "--max-length", type=int, metavar="N", help="the most tokens of a text that are read"
+    )
     command.add_argument(
         "--truncate-dim", type=int, metavar="N", help="keep the first N numbers of a vector"
     )
@@ -284,7 +285,7 @@ def add_file_options(command: argparse.ArgumentParser) -> None:
         help="vectors in eight bits a number, or in one",
     )
     command.add_argument(
-        "--calibration", type=Path, metavar="FILE", help="for int8: what calibrate wrote"
+        "--calibration", type=Path, metavar="FILE", help="for int8 and uint8: what calibrate wrote"
     )
 
 

@@ -3,28 +3,41 @@
 Shapes: B texts, S positions, N packed tokens, D hidden.
 """
 
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
+from minibert.after import AfterPooling, Dense
 from minibert.files import InputError
 from minibert.formats.sentence_transformers import EncoderSettings, write_transformer_settings
+from minibert.formats.tokenizer import common_settings
 from minibert.layout import Packed
 from minibert.model import Bert
+from minibert.texts import check_texts
 from minibert.tokenizer import Tokenizer
+from minibert.vectors import in_float32
 
 
-def as_sentence_transformer(bert: Bert, tokenizer: Tokenizer, settings: EncoderSettings) -> Any:
+def as_sentence_transformer(
+    bert: Bert,
+    tokenizer: Tokenizer,
+    settings: EncoderSettings,
+    after: AfterPooling,
+    bfloat16: bool = False,
+) -> Any:
     """A `sentence_transformers.SentenceTransformer` (version 5 or 6) of our model and settings.
 
-    It shares `bert`: whatever trains the one trains the other. What it saves is the folder that
-    both libraries open. Raises InputError if sentence-transformers is not installed.
+    It shares the weights of `bert` and `after`: whatever trains the one trains the other. What it
+    saves is the folder that both libraries open. bfloat16: multiply in bfloat16, by autocast.
+    Raises InputError if sentence-transformers is not installed, and for what it cannot compute.
     """
     try:
-        from sentence_transformers import SentenceTransformer
+        from sentence_transformers import SentenceTransformer, __version__
         from transformers import PreTrainedTokenizerFast
 
         try:
@@ -36,20 +49,28 @@ def as_sentence_transformer(bert: Bert, tokenizer: Tokenizer, settings: EncoderS
             f"to_sentence_transformers needs a package that cannot be imported ({error}): "
             "pip install 'sentence-transformers>=5'"
         ) from error
-    size = bert.config.hidden_size
-    pooling = modules.Pooling(
-        size, pooling_mode=settings.pooling, include_prompt=settings.include_prompt
-    )
+    poolings = settings.pooling.split("+")
+    if int(__version__.partition(".")[0]) < 6:
+        check_version_5(poolings, settings.include_prompt)
+    if len(after) and bert.dtype != torch.float32:
+        raise InputError(
+            f"a SentenceTransformer has one dtype, and this model has {bert.dtype} with layers in "
+            "float32 after its pooling: load it with dtype float32"
+        )
     own = tokenizer.limited()  # whose limit can be set without changing that of others
-    first, *_, last = own.backend.encode("").tokens  # [CLS] [SEP]
     theirs = PreTrainedTokenizerFast(
         tokenizer_object=own.backend,
-        model_max_length=own.max_length,
-        cls_token=first,
-        sep_token=last,
-        pad_token=own.token(bert.config.pad_token_id),
+        **common_settings(own.max_length, own.special, bert.config.type_vocab_size > 1),
     )
-    parts = [Transformer(bert, own, theirs), pooling]
+    parts = [
+        Transformer(bert, own, theirs, bfloat16),
+        modules.Pooling(
+            bert.config.hidden_size,
+            pooling_mode=poolings if len(poolings) > 1 else poolings[0],
+            include_prompt=settings.include_prompt,
+        ),
+        *(theirs_of(layer, modules) for layer in after),
+    ]
     return SentenceTransformer(
         modules=[*parts, modules.Normalize()] if settings.normalize else parts,
         device=str(bert.device),
@@ -60,17 +81,44 @@ def as_sentence_transformer(bert: Bert, tokenizer: Tokenizer, settings: EncoderS
     )
 
 
+def check_version_5(poolings: list[str], include_prompt: bool) -> None:
+    """Raise InputError for poolings that sentence-transformers computes since version 6 only."""
+    reason = None
+    if len(poolings) > 1:
+        reason = f"poolings joined in this way ({'+'.join(poolings)})"
+    elif poolings == ["cls"] and not include_prompt:
+        reason = "pooling cls with include_prompt false, for which version 5 takes [CLS]"
+    if reason is not None:
+        raise InputError(f"a SentenceTransformer needs sentence-transformers 6 for {reason}")
+
+
+def theirs_of(layer: nn.Module, modules: Any) -> Any:
+    """Their module of a layer after the pooling, with the layer's own weights."""
+    theirs: Any
+    if isinstance(layer, Dense):
+        linear = layer.linear
+        sizes = linear.in_features, linear.out_features, linear.bias is not None
+        theirs = modules.Dense(*sizes, activation_function=layer.activation)
+        theirs.linear = linear
+    else:
+        assert isinstance(layer, nn.LayerNorm)
+        theirs = modules.LayerNorm(layer.normalized_shape[0])
+        theirs.norm = layer
+    return theirs
+
+
 class Transformer(nn.Module):
     """Texts to the last hidden state of each token, as the first module of a SentenceTransformer.
 
-    tokenizer: theirs, for those who count tokens with it; the texts pass through ours.
+    tokenizer: theirs, for those who count tokens with it; the texts pass through ours. autocast:
+    multiply in bfloat16.
     """
 
     save_in_root = True
 
-    def __init__(self, bert: Bert, ours: Tokenizer, tokenizer: Any) -> None:
+    def __init__(self, bert: Bert, ours: Tokenizer, tokenizer: Any, autocast: bool) -> None:
         super().__init__()
-        self.bert, self.ours, self.tokenizer = bert, ours, tokenizer
+        self.bert, self.ours, self.tokenizer, self.autocast = bert, ours, tokenizer, autocast
 
     @property
     def max_seq_length(self) -> int | None:
@@ -82,13 +130,15 @@ class Transformer(nn.Module):
 
     def preprocess(self, inputs: list[str], prompt: str | None = None, **_: Any) -> dict[str, Any]:
         """Padded ids and mask, (B, S), and how many tokens the prompt has."""
+        check_texts(inputs)
         prompt = prompt or ""
         tokens = self.ours.encode([prompt + text for text in inputs], "silent")
         ids = [torch.tensor(one.ids) for one in tokens]
         ones = [torch.ones_like(row) for row in ids]
+        padding = self.bert.config.pad_token_id
         features: dict[str, Any] = {
-            "input_ids": nn.utils.rnn.pad_sequence(ids, batch_first=True),
-            "attention_mask": nn.utils.rnn.pad_sequence(ones, batch_first=True),
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=padding),
+            "attention_mask": pad_sequence(ones, batch_first=True),
         }
         if prompt:
             features["prompt_length"] = len(self.ours.tokenize([prompt])[0].ids) - 1  # no [SEP]
@@ -99,7 +149,9 @@ class Transformer(nn.Module):
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
         mask: Tensor = features["attention_mask"].bool()  # (B, S)
         layout = Packed(mask.sum(1).tolist(), mask.device)
-        hidden = self.bert(features["input_ids"][mask], layout=layout)  # (N, D)
+        products = torch.autocast(mask.device.type, torch.bfloat16)
+        with products if self.autocast else nullcontext():  # which leaves a caller's own autocast
+            hidden = in_float32(self.bert(features["input_ids"][mask], layout=layout))  # (N, D)
         padded = hidden.new_zeros(*mask.shape, hidden.size(-1))  # (B, S, D)
         padded[mask] = hidden
         return features | {"token_embeddings": padded}
@@ -107,7 +159,7 @@ class Transformer(nn.Module):
     def save(self, folder: str | PathLike[str], *_: Any, **__: Any) -> None:
         """Write the model's own files."""
         self.bert.save_pretrained(folder)
-        self.ours.save(Path(folder))
+        self.ours.save(Path(folder), self.bert.config.type_vocab_size > 1)
         write_transformer_settings(self.ours.max_length, Path(folder))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -9,12 +9,13 @@ All names mean what they mean there. Two arguments are better said in another wa
 
 And two stay different: a text that is cut off gives a warning, and no texts give a (0, D) array.
 
-Shapes: B texts, K pairs of vectors, L tokens of a text, N tokens of a batch, D hidden.
+Shapes: B texts, K pairs of vectors, L tokens of a text, D hidden.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
@@ -22,15 +23,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from minibert.batching import batches
 from minibert.files import InputError
 from minibert.formats.sentence_transformers import EncoderSettings
-from minibert.layout import Packed
 from minibert.model import Bert
-from minibert.quantize import CALIBRATED, find_ranges, quantize
+from minibert.quantize import CALIBRATED, KINDS, find_ranges, quantize
 from minibert.similarity import Vectors, pair_similarities, similarities
 from minibert.texts import list_of_texts
 from minibert.tokenizer import Tokenizer, Truncation
+from minibert.vectors import compute_batches, compute_states
 
 BATCH_TOKENS = 1024  # keeps a batch in a CPU's caches; measured by tools/benchmark
 BATCH_SIZE = 32  # the default in sentence-transformers
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Call:
-    """What a call of `encode` or `stream` asks for."""
+    """What a call of `encode` or `stream` asks for. Raises InputError for a budget of no token."""
 
     normalize: bool | None
     batch_tokens: int
@@ -49,6 +49,10 @@ class Call:
     truncation: Truncation
     prompt: str  # put before each text
     dim: int  # how many numbers of a vector are kept
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.batch_tokens, Integral) or self.batch_tokens < 1:
+            raise InputError(f"batch_tokens must be at least 1, not {self.batch_tokens!r}")
 
 
 class Options(TypedDict, total=False):
@@ -152,8 +156,8 @@ class Compatible(ABC):
         one_of(normalize=normalize, normalize_embeddings=normalize_embeddings)
         one_of(batch_tokens=batch_tokens, batch_size=batch_size)
         if batch_size is not None:
-            if batch_size < 1:
-                raise InputError(f"batch_size must be at least 1, not {batch_size}")
+            if not isinstance(batch_size, Integral) or batch_size < 1:
+                raise InputError(f"batch_size must be at least 1, not {batch_size!r}")
             batch_tokens = batch_size * BATCH_TOKENS // BATCH_SIZE
         call = Call(
             normalize_embeddings or normalize,
@@ -211,7 +215,7 @@ class Compatible(ABC):
     @max_seq_length.setter
     def max_seq_length(self, limit: int) -> None:
         most = self._bert.config.most_tokens
-        if not 1 <= limit <= most:
+        if type(limit) is not int or not 1 <= limit <= most:
             raise InputError(f"max_seq_length must be from 1 to {most} tokens, not {limit!r}")
         self.tokenizer.max_length = limit
 
@@ -243,18 +247,16 @@ class Compatible(ABC):
         """The model as it computes, without dropout, over packed tokens; and whether its products
         are in bfloat16."""
 
-    @torch.inference_mode()
     def _token_states(self, texts: Sequence[str], call: Call) -> list[Tensor]:
         """The last hidden state of each text, (L, D)."""
         tokens = self.tokenizer.encode([call.prompt + text for text in texts], call.truncation)
-        model, _ = self._model()
+        ids = [tuple(one.ids) for one in tokens]
+        model, bfloat16 = self._model()
         states: dict[int, Tensor] = {}
-        for batch in batches([len(one.ids) for one in tokens], call.batch_tokens):
-            layout = Packed([len(tokens[i].ids) for i in batch], self.device)
-            ids = [token for i in batch for token in tokens[i].ids]
-            input_ids = torch.tensor(ids, device=self.device)  # (N)
-            hidden = model(input_ids, layout=layout)  # (N, D)
-            states.update(zip(batch, hidden.split(layout.lengths), strict=True))
+        for batch, found in compute_batches(
+            model, ids, compute_states, call.batch_tokens, bfloat16
+        ):
+            states.update(zip(batch, found, strict=True))
         return [states[i] for i in range(len(texts))]
 
 
@@ -275,6 +277,11 @@ def with_prompt(name: str, options: dict[str, Any]) -> dict[str, Any]:
 
 def in_precision(vectors: NDArray[np.float32], precision: Precision) -> NDArray[Any]:
     """Vectors in a precision, with their own ranges where it needs some."""
+    if precision in ("bfloat16", "auto"):
+        raise InputError(
+            f"encode's precision is that of the vectors: {', '.join(KINDS)}. {precision!r} is one "
+            "of the model's products, an argument of from_pretrained"
+        )
     if precision not in CALIBRATED:
         return quantize(vectors, precision)
     if len(vectors) < 2:

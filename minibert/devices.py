@@ -39,12 +39,3 @@ def as_device(device: str | torch.device | None) -> torch.device:
             "out, or name one that this machine has, such as cpu"
         ) from error
     return found
-
-
-def check_has_numbers(device: torch.device) -> None:
-    """Raise InputError if what is on a device has shapes only."""
-    if device.type == "meta":
-        raise InputError(
-            "the model is on the device meta, where tensors have shapes and no numbers: "
-            "load it with from_pretrained, which puts it on a device that computes"
-        )

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -17,10 +19,9 @@ from minibert.after import AfterPooling
 from minibert.batching import windows
 from minibert.bridge import as_sentence_transformer
 from minibert.compatible import BATCH_TOKENS, Call, Compatible
-from minibert.devices import as_device, as_dtype, check_has_numbers
+from minibert.devices import as_device, as_dtype
 from minibert.fast import inference_copy
 from minibert.fast.memory import keep_freed_memory
-from minibert.fast.threads import starting
 from minibert.files import InputError
 from minibert.formats.cards import write_card
 from minibert.formats.checkpoint import warn_of_head
@@ -36,7 +37,7 @@ from minibert.model import Bert
 from minibert.precision import uses_bfloat16
 from minibert.texts import check_text
 from minibert.tokenizer import Tokenizer, Truncated, Truncation
-from minibert.vectors import Wanted, compute_vectors
+from minibert.vectors import Wanted, compute_batches, compute_vectors
 
 
 class SentenceEncoder(Compatible):
@@ -135,7 +136,10 @@ class SentenceEncoder(Compatible):
         return uses_bfloat16(self.precision, self._bert.device, self._bert.dtype)
 
     def to(self, device: str | torch.device) -> Self:
-        """Move the model to a device, in place. Returns the encoder."""
+        """Move the model to a device, in place. Returns the encoder. Raises InputError for a device
+        that is not there, or that cannot compute in `precision`."""
+        device = as_device(device)
+        uses_bfloat16(self.precision, device, self._bert.dtype)
         nobody_else_has_it = self._fast is not None
         self._bert.to(device)
         self._fast = self._fast_copy() if nobody_else_has_it else None
@@ -146,7 +150,9 @@ class SentenceEncoder(Compatible):
 
         Whatever trains it trains this encoder. See `as_sentence_transformer`.
         """
-        return as_sentence_transformer(self.bert, self.tokenizer, self.settings)
+        return as_sentence_transformer(
+            self.bert, self.tokenizer, self.settings, self.after, self.bfloat16
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds."""
@@ -175,7 +181,9 @@ class SentenceEncoder(Compatible):
         before, dim = self.settings.prompt(prompt, prompt_name), self.dim(truncate_dim)
         call = Call(normalize, batch_tokens, progress, truncation, before, dim)
         numbered = enumerate(texts, start=first)
-        checked = (check_text(text, f"text number {number}") for number, text in numbered)
+        checked = (
+            check_text(text, f"text number {number} (counted from 0)") for number, text in numbered
+        )
         return self._stream(checked, call, first, total)
 
     def dim(self, truncate_dim: int | None = None) -> int:
@@ -188,10 +196,10 @@ class SentenceEncoder(Compatible):
         whole = self.after.width(poolings * self._bert.config.hidden_size)
         dims = (truncate_dim, self.settings.truncate_dim, whole)
         wanted = next(dim for dim in dims if dim is not None)
-        if not 1 <= wanted <= whole:
+        if not isinstance(wanted, Integral) or not 1 <= wanted <= whole:
             raise InputError(
                 f"truncate_dim must be from 1 to {whole}, the size of the model's vectors, "
-                f"not {wanted}"
+                f"not {wanted!r}"
             )
         return wanted
 
@@ -228,16 +236,12 @@ class SentenceEncoder(Compatible):
         self, texts: Iterable[str], call: Call, first: int, total: int | None
     ) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
         """`stream` for texts that have been checked."""
-        if not isinstance(call.batch_tokens, int) or call.batch_tokens < 1:
-            raise InputError(f"batch_tokens must be at least 1, not {call.batch_tokens!r}")
-        wanted = self._wanted(call)
+        compute = partial(compute_vectors, self._wanted(call))
         truncated = Truncated(self.tokenizer.max_length, call.truncation, first)
         started, tokens_done, texts_done = time.perf_counter(), 0, first
         disable = None if call.progress else True  # None: where stderr is no terminal
         with tqdm(initial=first, total=total, unit="text", disable=disable) as bar:
             for window in windows(texts):
-                with starting:  # see `start_pool`: this thread may be new
-                    threads = torch.get_num_threads()
                 tokens = self.tokenizer.tokenize([call.prompt + text for text in window])
                 if any(one.lost for one in tokens):
                     truncated.add(tokens, texts_done)
@@ -247,9 +251,7 @@ class SentenceEncoder(Compatible):
                 rows = [row_of.setdefault(tuple(one.ids), len(row_of)) for one in tokens]
                 distinct = list(row_of)
                 model, bfloat16 = self._model()
-                results = compute_vectors(
-                    model, distinct, wanted, call.batch_tokens, threads, apart=bfloat16
-                )
+                results = compute_batches(model, distinct, compute, call.batch_tokens, bfloat16)
                 vectors = np.empty((len(distinct), call.dim), dtype=np.float32)
                 for batch, computed in results:
                     vectors[batch] = computed
@@ -264,6 +266,11 @@ class SentenceEncoder(Compatible):
             truncated.warn(texts_done)
 
     def _model(self) -> tuple[nn.Module, bool]:
+        if self._bert.device.type == "meta":
+            raise InputError(
+                "the model is on the device meta, where tensors have shapes and no numbers: "
+                "load it with from_pretrained, which puts it on a device that computes"
+            )
         return self._fast or self._fast_copy()
 
     def _fast_copy(self) -> tuple[nn.Module, bool]:
@@ -273,7 +280,6 @@ class SentenceEncoder(Compatible):
 
     def _wanted(self, call: Call) -> Wanted:
         """How states become the vectors that a call asks for."""
-        check_has_numbers(self._bert.device)
         skip = 0
         if call.prompt and not self.settings.include_prompt:
             skip = len(self.tokenizer.tokenize([call.prompt])[0].ids) - 1  # all but [SEP]

@@ -5,6 +5,7 @@ Shapes: B texts, S positions, E numbers of a vector.
 
 import copy
 import warnings
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,14 @@ def fused_attention(
     return F.scaled_dot_product_attention(query, key, value, mask[:, None, None, :])
 
 
+def in_float32(encoder: SentenceEncoder) -> SentenceEncoder:
+    """The encoder with weights and products in float32, which onnxruntime has all operators for."""
+    bert = encoder.bert
+    if bert.dtype != torch.float32:
+        bert = copy.deepcopy(bert).float()
+    return SentenceEncoder(bert, encoder.tokenizer, encoder.settings, after=encoder.after)
+
+
 class Graph(nn.Module):
     """Token ids in, sentence vectors out: what `encode` computes after the tokenizer."""
 
@@ -60,12 +69,13 @@ class Graph(nn.Module):
         return vectors[:, : self.dim]
 
 
-def export_onnx(encoder: SentenceEncoder, target: Path) -> float:
+def export_onnx(encoder: SentenceEncoder, target: str | PathLike[str]) -> float:
     """Write an encoder, its pooling, the layers after it and its normalisation as one ONNX graph.
 
     The graph's inputs are input_ids, attention_mask and, where the model has several token types,
-    token_type_ids: (B, S) int64 each, of any B and S. Its output sentence_embedding is (B, E)
-    in the weights' dtype. The tokenizer and the prompts are not in it.
+    token_type_ids: (B, S) int64 each, of any B and S. Its output sentence_embedding is (B, E). It
+    computes in float32, whatever the encoder's dtype and precision. The tokenizer and the prompts
+    are not in it.
     Returns the largest difference between its vectors, computed by onnxruntime for texts of several
     lengths, and those of `encode`. Raises InputError if onnxruntime is missing, if that difference
     is more than rounding, or if the disk refuses; the target is then unchanged.
@@ -78,6 +88,7 @@ def export_onnx(encoder: SentenceEncoder, target: Path) -> float:
             f"{error.name} is not installed, which an export needs: pip install onnx onnxruntime "
             "(the extra `onnx` of this package)"
         ) from error
+    encoder, target = in_float32(encoder), Path(target)
     if target.suffix != ".onnx":
         raise InputError(f"{target}: the name of an ONNX file must end in .onnx")
     graph, inputs = Graph(encoder).eval(), inputs_for(encoder, [["a"], list(WORDS)])

@@ -54,8 +54,8 @@ def weighted_mean(states: Tensor, mask: Tensor | None) -> Tensor:
     """The mean of each sentence's real tokens, the first weighing 1, the second 2, and so on:
     -> (G, D) (Muennighoff 2022, section 4.1.1, arXiv:2202.08904)."""
     if mask is None:
-        mask = torch.ones_like(states[..., 0], dtype=torch.bool)  # (G, L)
-    weights = mask.long().cumsum(1) * mask  # (G, L)
+        mask = torch.ones_like(states[..., 0], dtype=torch.bool)  # (G, L, D) -> (G, L)
+    weights = mask.long().cumsum(1) * mask  # (G, L) -> (G, L)
     weights = weights.unsqueeze(-1).to(states.dtype)  # (G, L) -> (G, L, 1)
     return (states * weights).sum(1) / weights.sum(1).clamp(min=1)  # (G, L, D) -> (G, D)
 

@@ -117,7 +117,8 @@ class Attention(nn.Module):
         """What each token gathers from its sentence by all heads: (*, D) -> (*, D)."""
         groups = layout.groups(*self.project(x))
         contexts = [self.attend(q, k, v, mask) for (q, k, v), mask in groups]
-        return layout.join(contexts).flatten(-2)  # (*, H, W) -> (*, D)
+        context = layout.join(contexts)  # (*, H, W)
+        return context.flatten(-2)  # (*, H, W) -> (*, D)
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
         """Query, key and value of each head: (*, D) -> three (*, H, W)."""

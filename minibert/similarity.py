@@ -23,8 +23,8 @@ def similarities(measure: str, first: Vectors, second: Vectors) -> Tensor:
     """
     a, b = (torch.atleast_2d(comparable(measure, vectors)) for vectors in (first, second))
     if measure in DISTANCES:
-        return -torch.cdist(a, b, DISTANCES[measure])  # (B, D), (K, D) -> (B, K)
-    return a @ b.T  # (B, D), (K, D) -> (B, K)
+        return -torch.cdist(a, b, DISTANCES[measure])  # (B, K)
+    return a @ b.T  # (B, K)
 
 
 def pair_similarities(measure: str, first: Vectors, second: Vectors) -> Tensor:

@@ -67,6 +67,8 @@ def list_of_texts(texts: object) -> list[str]:
 
     Raises InputError, saying what to pass, for a table, a dict, a set, bytes and what is no text.
     """
+    if isinstance(texts, str):
+        return [check_text(texts, "the text")]
     advice = None
     if getattr(texts, "ndim", 1) != 1:  # an array, or a DataFrame, which would give its columns
         advice = "an array must have one dimension; of a table, pass one column: table['text']"
@@ -81,7 +83,7 @@ def list_of_texts(texts: object) -> list[str]:
     if advice is not None:
         kind = type(texts).__name__
         raise InputError(f"texts must be a list of str, or one str, not {kind}: {advice}")
-    several = [texts] if isinstance(texts, str) else list(texts)  # type: ignore[call-overload]
+    several = list(texts)  # type: ignore[call-overload]
     check_texts(several)
     return several
 
@@ -92,19 +94,15 @@ def check_texts(texts: Sequence[str], where: str = "") -> None:
         raise InputError(f"a list of texts is read here, not one text: {texts!r:.80}")
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.isascii():
-            check_text(text, f"{where}text number {i}")
+            check_text(text, f"{where}text number {i} (counted from 0)")
 
 
 def check_text(text: str, name: str) -> str:
-    """The text. Raises InputError, with the text's name or number, for what is no text."""
+    """The text. Raises InputError, with the text's name, for what is no text."""
     if not isinstance(text, str):
-        raise InputError(
-            f"{name} (counted from 0) is of type {type(text).__name__}, not str: {text!r:.80}"
-        )
+        raise InputError(f"{name} is of type {type(text).__name__}, not str: {text!r:.80}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(
-            f"{name} (counted from 0) holds half a surrogate pair, which is no character"
-        ) from error
+        raise InputError(f"{name} holds half a surrogate pair, which is no character") from error
     return text

@@ -1,11 +1,12 @@
 """Batches of token ids in, sentence vectors out: the part of `encode` that computes.
 
-Shapes: B texts of a batch, N packed tokens, D hidden.
+Shapes: B texts of a batch, L tokens of a text, N packed tokens, D hidden.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,11 +16,12 @@ from torch.nn.functional import normalize as to_unit_length
 
 from minibert.batching import batches
 from minibert.fast.first import first_states, has_plain_last_layer
-from minibert.fast.threads import side_by_side
+from minibert.fast.threads import side_by_side, starting
 from minibert.files import InputError
 from minibert.heads import pool
 from minibert.layout import Packed
 
+Result = TypeVar("Result")
 Batch = Sequence[tuple[int, ...]]  # the token ids of each of its texts
 
 
@@ -35,38 +37,48 @@ class Wanted:
     cut_to_unit_length: bool  # scaled to length 1 after that
 
 
-def compute_vectors(
+def compute_batches(
     model: nn.Module,
     texts: Batch,
-    wanted: Wanted,
+    compute: Callable[[nn.Module, torch.device, Batch], Result],
     batch_tokens: int,
-    threads: int,
-    apart: bool = False,
-) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-    """Texts' numbers and their vectors, (B, dim), a batch at a time; the longest texts come first.
+    apart: bool,
+) -> Iterator[tuple[list[int], Result]]:
+    """Texts' numbers and what is computed of them, a batch at a time; the longest texts come first.
 
-    model: what `inference_copy` returns. threads: how many of PyTorch's may be used. On a CPU each
-    batch has one, as long as there are batches for all; the few that are left share them. apart:
-    each batch has only one in any case.
+    model: what `inference_copy` returns. compute: `compute_states`, or `compute_vectors` with what
+    is wanted. On a CPU each batch has one thread, as long as there are batches for all of PyTorch's
+    threads; the few that are left share them. apart: each batch has only one in any case.
     """
+    with starting:  # see `start_pool`: this thread may be new
+        threads = torch.get_num_threads()
     device = next(model.parameters()).device
     # Autocast holds for the thread that has set it, so nothing runs elsewhere then.
     alone = device.type != "cpu" or torch.is_autocast_enabled("cpu")
     workers = 1 if alone else threads
     cut = list(batches([len(ids) for ids in texts], batch_tokens, workers))
     inputs = [[texts[i] for i in batch] for batch in cut]
-    compute = partial(compute_batch, model, device, wanted)
-    results: Iterator[NDArray[np.float32]]
+    work = partial(compute, model, device)
+    results: Iterator[Result]
     if workers == 1 or (len(cut) == 1 and not apart):
-        results = map(compute, inputs)  # all threads share each batch
+        results = map(work, inputs)  # all threads share each batch
     else:
-        results = side_by_side(compute, inputs, min(workers, len(cut)) if apart else workers)
+        results = side_by_side(work, inputs, min(workers, len(cut)) if apart else workers)
     return zip(cut, results, strict=True)
 
 
 @torch.inference_mode()
-def compute_batch(
-    model: nn.Module, device: torch.device, wanted: Wanted, batch: Batch
+def compute_states(model: nn.Module, device: torch.device, batch: Batch) -> Sequence[Tensor]:
+    """The last hidden state of each text of a batch, (L, D)."""
+    layout = Packed([len(ids) for ids in batch], device)
+    input_ids = torch.tensor([i for ids in batch for i in ids], device=device)  # (N)
+    hidden = model(input_ids, layout=layout)  # (N, D)
+    return hidden.split(layout.lengths)
+
+
+@torch.inference_mode()
+def compute_vectors(
+    wanted: Wanted, model: nn.Module, device: torch.device, batch: Batch
 ) -> NDArray[np.float32]:
     """The vectors of a batch: (B, dim)."""
     layout = Packed([len(ids) for ids in batch], device)

@@ -182,6 +182,14 @@ def test_a_dense_without_safetensors_is_named(labse: Path) -> None:
         SentenceEncoder.from_pretrained(labse)
 
 
+def test_a_norm_with_an_eps_of_its_own_is_not_saved(labse: Path, tmp_path: Path) -> None:
+    """sentence-transformers would open it with another."""
+    encoder = SentenceEncoder.from_pretrained(labse)
+    encoder.after[1].eps = 1e-12  # type: ignore[union-attr, assignment]
+    with pytest.raises(InputError, match=r"layer 2 after the pooling \(LayerNorm\) has eps 1e-12"):
+        encoder.save_pretrained(tmp_path / "again")
+
+
 def test_weighting_by_positions_after_a_prompt_is_refused(labse: Path) -> None:
     """sentence-transformers counts the prompt's positions, and ours begin after it."""
     with pytest.raises(InputError, match="weightedmean with include_prompt false"):

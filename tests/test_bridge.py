@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from minibert import InputError, SentenceEncoder
+from minibert import InputError, SentenceEncoder, precision
+from minibert.after import AfterPooling, Dense
 from minibert.heads import POOLINGS
-from tests.test_encoder import LIMIT, TEXTS, small_encoder
+from tests.test_encoder import LIMIT, TEXTS, D, small_encoder
 
 peers = pytest.importorskip("sentence_transformers")
 VERSION = int(peers.__version__.partition(".")[0])
@@ -43,6 +45,8 @@ def test_the_vectors_are_ours(
 ) -> None:
     if VERSION < 6 and pooling == "cls" and not include_prompt:
         pytest.skip("version 5 takes [CLS], though it comes before the prompt")
+    if pooling == "weightedmean" and not include_prompt:
+        pytest.skip("refused by EncoderSettings")
     ours = small_encoder(
         tmp_path, pooling=pooling, include_prompt=include_prompt, normalize=normalize, **SETTINGS
     )
@@ -67,6 +71,89 @@ def test_both_libraries_open_what_it_saves(normalize: bool, tmp_path: Path) -> N
     opened = peers.SentenceTransformer(str(tmp_path / "saved"))
     assert opened.max_seq_length == 9
     assert near(opened.encode(TEXTS, truncate_dim=dim), ours.encode(TEXTS))
+
+
+def with_layers(folder: Path, pooling: str) -> SentenceEncoder:
+    """An encoder with layers after its pooling."""
+    base, width = small_encoder(folder), D * len(pooling.split("+"))
+    after = AfterPooling(Dense(width, 30, False, nn.GELU()), nn.LayerNorm(30))
+    encoder = SentenceEncoder(
+        base.bert, base.tokenizer, after=after, pooling=pooling, normalize=True
+    )
+    nn.init.normal_(after[1].weight)  # type: ignore[union-attr, arg-type]
+    return encoder
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean+max", "weightedmean+cls", "lasttoken+mean"])
+def test_layers_after_the_pooling(pooling: str, tmp_path: Path) -> None:
+    if VERSION < 6 and "+" in pooling:
+        pytest.skip("version 5 has no tuples of poolings")
+    ours = with_layers(tmp_path, pooling)
+    theirs = ours.to_sentence_transformers()
+    expected = ours.encode(TEXTS)
+    assert near(theirs.encode(TEXTS), expected)
+    assert ours.dim() == 30
+    theirs.save_pretrained(str(tmp_path / "saved"))
+    again = SentenceEncoder.from_pretrained(tmp_path / "saved")
+    assert again.settings.pooling == pooling
+    assert np.array_equal(again.encode(TEXTS), expected)
+    assert near(peers.SentenceTransformer(str(tmp_path / "saved")).encode(TEXTS), expected)
+    with torch.no_grad():
+        ours.after[0].linear.weight.neg_()  # type: ignore[union-attr, operator]
+    assert not near(ours.encode(TEXTS), expected)
+    assert near(theirs.encode(TEXTS), ours.encode(TEXTS))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_layers_in_another_dtype_than_the_model_are_refused(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    ours = with_layers(tmp_path, "mean")
+    ours.bert.to(dtype)
+    with pytest.raises(InputError, match=f"has one dtype, and this model has {dtype} with layers"):
+        ours.to_sentence_transformers()
+
+
+def test_weights_in_half_precision_are_pooled_in_float32(tmp_path: Path) -> None:
+    ours = small_encoder(tmp_path)
+    ours.bert.to(torch.bfloat16)
+    found = ours.to_sentence_transformers().encode(TEXTS)
+    assert np.abs(found - ours.encode(TEXTS)).max() <= 0.05  # other kernels round otherwise
+    assert not np.array_equal(found, torch.tensor(found).bfloat16().float().numpy())
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"pooling": "max+mean"}, r"poolings joined in this way \(max\+mean\)"),
+        ({"pooling": "cls", "include_prompt": False}, "pooling cls with include_prompt false"),
+    ],
+)
+def test_what_version_5_computes_otherwise_is_refused(
+    settings: dict[str, Any], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "__version__", "5.1.0")
+    with pytest.raises(InputError, match=f"needs sentence-transformers 6 for {named}"):
+        small_encoder(tmp_path, **settings).to_sentence_transformers()
+
+
+def test_products_in_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "computes_bfloat16", lambda: True)
+    base = small_encoder(tmp_path)
+    theirs, exact = (
+        SentenceEncoder(base.bert, base.tokenizer, precision=word).to_sentence_transformers()
+        for word in ("bfloat16", "float32")
+    )
+    found, expected = theirs.encode(TEXTS), exact.encode(TEXTS)
+    assert found.dtype == np.float32
+    cosines = (found * expected).sum(1) / np.linalg.norm(found, axis=1)
+    assert 0.99 < (cosines / np.linalg.norm(expected, axis=1)).min() < 1 - 1e-6
+
+
+def test_what_is_no_text_is_named(tmp_path: Path) -> None:
+    theirs = small_encoder(tmp_path).to_sentence_transformers()
+    with pytest.raises(InputError, match=r"text number 0 .* is of type tuple"):
+        theirs.tokenize([("a", "b")])
 
 
 def test_it_shares_the_weights_and_nothing_else(tmp_path: Path) -> None:

@@ -236,6 +236,7 @@ def test_int8_from_the_command_line(
     )
     for wrong, named in (
         (["--quantize", "int8"], "go together"),
+        (["--quantize", "uint8"], "--quantize int8 or uint8 and --calibration FILE go together"),
         (["--calibration", ranges], "go together"),
         (["--resume"], "name it with --output"),
         (["--truncate-dim", "25"], "truncate_dim must be from 1 to 24"),

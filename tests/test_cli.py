@@ -418,11 +418,18 @@ def test_no_texts_anywhere(
         assert_refused(["encode", "--model", model], capsys, "no texts: give them as arguments")
 
 
+def test_a_pooling_that_is_unknown(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("sum", "mean+sum"):
+        wrong = ["encode", "a", "--model", model, "--pooling", word]
+        assert_refused(wrong, capsys, f"pooling '{word}' is not one of cls, max, mean, ")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         [],
         ["dance"],
+        ["encode", "--precision", "half"],
         ["encode", "--max-length", "many"],
         ["inspect"],
         ["encode", "--what"],

@@ -144,6 +144,13 @@ def test_two_words_for_one_thing_are_an_error(words: dict[str, Any], ours: Sente
     [
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"precision": "int4"}, "the kind of vectors 'int4' is not one of float32, int8"),
+        (
+            {"precision": "bfloat16"},
+            "'bfloat16' is one of the model's products, an argument of from",
+        ),
+        ({"batch_size": "8"}, "batch_size must be at least 1, not '8'"),
+        ({"truncate_dim": 5.0}, "truncate_dim must be from 1 to .* not 5.0"),
+        ({"prompt": 3}, "^the prompt is of type int, not str: 3$"),
         ({"output_value": "tokens"}, "output_value is .* not 'tokens'"),
         (
             {"output_value": "token_embeddings", "precision": "binary"},
@@ -234,9 +241,9 @@ def test_the_limit_can_be_set(ours: SentenceEncoder, folder: Path) -> None:
     theirs = peers.SentenceTransformer(str(folder), device="cpu")
     ours.max_seq_length = theirs.max_seq_length = 5
     assert same(ours.encode(TEXTS), theirs.encode(TEXTS))
-    for wrong in (0, LIMIT + 1):
+    for wrong in (0, LIMIT + 1, None, "9", 9.5):
         with pytest.raises(InputError, match=f"max_seq_length must be from 1 to {LIMIT} tokens"):
-            ours.max_seq_length = wrong
+            ours.max_seq_length = wrong  # type: ignore[assignment]
 
 
 def test_moving_keeps_the_fast_copy_of_a_model_that_nobody_else_has(ours: SentenceEncoder) -> None:

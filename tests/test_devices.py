@@ -37,6 +37,11 @@ def test_another_dtype_is_refused(dtype: Any, folder: Path) -> None:
 def test_a_device_that_is_not_there_is_one_sentence(device: str, folder: Path) -> None:
     with pytest.raises(InputError, match=f"^device = '{device}' cannot be used: ") as caught:
         SentenceEncoder.from_pretrained(folder, device=device)
+    encoder = SentenceEncoder.from_pretrained(folder, device="cpu")
+    for move in (encoder.to, lambda device: encoder.encode("a", device=device)):
+        with pytest.raises(InputError, match=f"^device = '{device}' cannot be used: "):
+            move(device)
+    assert encoder.device.type == "cpu"
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
 

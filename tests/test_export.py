@@ -1,5 +1,6 @@
 """export.py: onnxruntime computes our vectors from the file, for texts of any number and length."""
 
+import copy
 import sys
 from pathlib import Path
 
@@ -82,6 +83,25 @@ def test_a_model_without_token_types_has_no_input_for_them(
     export_onnx(roberta, tmp_path / "model.onnx")
     found = run(tmp_path / "model.onnx", roberta, TEXTS)
     assert np.abs(found - roberta.encode(TEXTS, truncation="silent")).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "options", [{"dtype": "bfloat16"}, {"dtype": "float64"}, {"precision": "auto"}]
+)
+def test_a_graph_computes_in_float32(
+    options: dict[str, str], encoder: SentenceEncoder, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    encoder.save_pretrained(tmp_path / "model")
+    other = SentenceEncoder.from_pretrained(tmp_path / "model", device="cpu", **options)  # type: ignore[arg-type]
+    assert export_onnx(other, str(tmp_path / "model.onnx")) < 1e-5
+    found = run(tmp_path / "model.onnx", encoder, TEXTS)
+    assert found.dtype == np.float32
+    exact = encoder
+    if "dtype" in options:  # whose weights are rounded
+        exact = SentenceEncoder(copy.deepcopy(other.bert).float(), encoder.tokenizer)
+    assert np.abs(found - exact.encode(TEXTS, truncation="silent")).max() < 1e-5
 
 
 def test_a_graph_that_computes_something_else_is_not_written(

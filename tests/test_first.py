@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from minibert import SentenceEncoder
 from minibert.config import BertConfig
-from minibert.fast import inference_copy
+from minibert.fast import inference_copy, speed_up
 from minibert.fast.first import first_states, has_plain_last_layer
 from minibert.heads import pool
 from minibert.layout import Packed
@@ -69,8 +69,9 @@ def test_what_follows_attention_sees_first_tokens_only(tiny_config: BertConfig) 
         seen.append(tuple(input.shape))
         return input
 
-    last(bert).feed_forward_norm.forward = norm  # type: ignore[method-assign]
     with torch.inference_mode():
+        assert has_plain_last_layer(bert)
+        last(bert).feed_forward_norm.forward = norm  # type: ignore[method-assign]
         first_states(bert, torch.arange(1, 13), Packed([5, 4, 3]))
     assert seen == [(3, tiny_config.hidden_size)]
 
@@ -91,11 +92,22 @@ def hooked_model(bert: Bert) -> None:
     bert.register_forward_pre_hook(lambda *_: None)
 
 
+def patched_attention(bert: Bert) -> None:
+    last(bert).attention.forward = lambda x, layout: x  # type: ignore[method-assign, assignment]
+
+
+def patched_norm(bert: Bert) -> None:
+    last(bert).attention_norm.forward = lambda x: x.mean(0)  # type: ignore[method-assign]
+
+
 def without_layers(bert: Bert) -> None:
     bert.layers = nn.ModuleList()
 
 
-@pytest.mark.parametrize("change", [replaced, hooked, hooked_model, without_layers])
+CHANGES = [replaced, hooked, hooked_model, patched_attention, patched_norm, without_layers]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_model_that_was_changed_is_computed_in_whole(
     tiny_config: BertConfig, change: Callable[[Bert], None]
 ) -> None:
@@ -103,3 +115,23 @@ def test_a_model_that_was_changed_is_computed_in_whole(
     assert has_plain_last_layer(inference_copy(bert))
     change(bert)
     assert not has_plain_last_layer(inference_copy(bert))
+
+
+def test_attention_in_groups_has_the_context_that_its_forward_uses(
+    tiny_config: BertConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a card, where sentences of similar length share a call; here `drops` stands in for it."""
+    attention = last(Bert(tiny_config)).attention
+    speed_up(attention)
+    attention.dropout.p = 1e-9  # which drops nothing
+    attention.train()
+    shapes = []
+    attend = attention.attend
+    monkeypatch.setattr(
+        attention, "attend", lambda q, *more: shapes.append(q.shape[:2]) or attend(q, *more)
+    )
+    layout, x = Packed([3, 5, 9]), torch.randn(17, tiny_config.hidden_size)
+    context = attention.context(x, layout)
+    assert shapes == [(3, 16)]
+    torch.testing.assert_close(attention(x, layout), attention.output(context))
+    torch.testing.assert_close(context, attention.eval().context(x, layout))

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
-from minibert import Bert, InputError, Packed, SentenceEncoder
+from minibert import Bert, BertConfig, InputError, Packed, SentenceEncoder
 from minibert import precision as module
 from minibert.__main__ import main
 from minibert.bulk import RowSettings, calibrate_ranges, read_ranges, write_vectors
 from minibert.fast import inference_copy
 from minibert.model import Attention
 from minibert.precision import computes_bfloat16, uses_bfloat16
+from minibert.tokenizer import Tokenizer
 from tests.test_bits import texts
 from tests.test_encoder import TEXTS, small_encoder
 
@@ -376,3 +377,17 @@ def test_files_of_an_earlier_version_are_taken_for_float32(saved: Path, tmp_path
     notes.write_text(json.dumps(content))
     assert write_vectors(RowSettings(encoder), ["a", "b", "c"], file, resume=True) == 3
     assert np.array_equal(np.load(file), encoder.encode(["a", "b", "c"]))
+
+
+@needs_bfloat16
+def test_token_states_have_the_same_bits_whatever_the_threads(minilm: Path) -> None:
+    """With BERT-base's sizes, whose longer sums are added up in another order by two threads."""
+    torch.manual_seed(0)
+    bert = Bert(BertConfig(num_hidden_layers=1)).eval()
+    encoder = SentenceEncoder(bert, Tokenizer.from_folder(minilm), precision="bfloat16")
+    several = ["to be or not to be, " * count for count in (1, 4, 15)]
+    alone = [encoder.encode(text, output_value="token_embeddings") for text in several]
+    torch.set_num_threads(2)
+    for budget in (50, 1024):
+        found = encoder.encode(several, output_value="token_embeddings", batch_tokens=budget)
+        assert all(map(torch.equal, found, alone))

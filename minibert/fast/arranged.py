@@ -44,7 +44,7 @@ class Product:
     """
 
     def __init__(self, layers: Sequence[nn.Linear], dtype: torch.dtype, gelu: bool = False) -> None:
-        weight = torch.cat([layer.weight.detach() for layer in layers])  # (O, I)
+        weight = torch.cat([layer.weight.detach() for layer in layers])  # of all O outputs
         # The order that suits about a thousand tokens.
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), 1024)
         self.bias = torch.cat([layer.bias.detach() for layer in layers]).to(dtype)  # (O)

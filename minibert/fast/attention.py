@@ -112,10 +112,10 @@ class GroupedAttention(FastAttention):
     length is as fast, and nothing is padded.
     """
 
-    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+    def context(self, x: Tensor, layout: Layout) -> Tensor:
         drops = self.training and self.dropout.p > 0
         if not isinstance(layout, Packed) or not (drops or x.device.type != "cpu"):
-            return super().forward(x, layout)
+            return super().context(x, layout)
         layout = similar_lengths(tuple(layout.lengths), x.device)
         contexts = []
         for (group,), mask in layout.groups(self.stacked(x)):
@@ -124,7 +124,7 @@ class GroupedAttention(FastAttention):
             query, key, value = heads.transpose(2, 3)  # (G, L, H, W)
             contexts.append(self.attend(query, key, value, mask))  # (G, L, H, W)
         context = layout.join(contexts)  # (N, H, W)
-        return self.output(context.flatten(-2))  # (N, H, W) -> (N, D)
+        return context.flatten(-2)  # (N, H, W) -> (N, D)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value = self.stacked(x).unbind(-3)  # (*, H, W)

@@ -21,8 +21,9 @@ FEED_FORWARDS = (FeedForward, ArrangedFeedForward)
 
 
 def has_plain_last_layer(model: nn.Module) -> TypeGuard[Bert]:
-    """Whether a model is a Bert whose last layer is as model.py has it, and no hook would see that
-    tokens are left out."""
+    """Whether a model is a Bert whose last layer is as model.py has it: no part of it computes by a
+    `forward` that somebody has given to that one object, and no hook would see that tokens are left
+    out."""
     if type(model) is not Bert or not len(model.layers):
         return False
     last = model.layers[-1]
@@ -30,6 +31,7 @@ def has_plain_last_layer(model: nn.Module) -> TypeGuard[Bert]:
         type(last) is Layer
         and type(last.attention) in ATTENTIONS
         and type(last.feed_forward) in FEED_FORWARDS
+        and not any("forward" in vars(part) for part in (model, *last.modules()))
         and not any(
             part._forward_pre_hooks or part._forward_hooks for part in (model, *last.modules())
         )

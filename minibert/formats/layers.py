@@ -32,7 +32,7 @@ def read_layers(folders: Sequence[tuple[str, Path]]) -> AfterPooling:
 
 def write_layers(after: AfterPooling, folder: Path) -> list[str]:
     """Write each layer into a folder of its own below `folder`, and return their names. Raises
-    InputError if the disk refuses."""
+    InputError if the disk refuses, and for a LayerNorm with an eps of its own."""
     names = []
     for number, layer in enumerate(after, start=2):  # 0 is the Transformer, 1 the Pooling
         config: dict[str, Any]
@@ -47,6 +47,11 @@ def write_layers(after: AfterPooling, folder: Path) -> list[str]:
             kind, prefix = "Dense", ""
         else:
             assert isinstance(layer, nn.LayerNorm)
+            if layer.eps != nn.LayerNorm(1).eps:
+                raise InputError(
+                    f"layer {number - 1} after the pooling (LayerNorm) has eps {layer.eps}, which "
+                    "sentence-transformers' format cannot say: it has PyTorch's own"
+                )
             config = {"dimension": layer.normalized_shape[0]}
             kind, prefix = "LayerNorm", "norm."
         names.append(f"{number}_{kind}")

@@ -234,9 +234,17 @@ def write_tokenizer(
     else:
         # It takes tokenizer.json as it is.
         settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    settings |= common_settings(limit, special, token_types)
+    write_json(folder / "tokenizer_config.json", settings)
+
+
+def common_settings(
+    limit: int | None, special: Mapping[str, str], token_types: bool
+) -> dict[str, Any]:
+    """The settings that a tokenizer of transformers has, of whatever class. Arguments as of
+    `write_tokenizer`."""
     types = ["token_type_ids"] if token_types else []
-    settings["model_input_names"] = ["input_ids", *types, "attention_mask"]
+    settings: dict[str, Any] = {"model_input_names": ["input_ids", *types, "attention_mask"]}
     if limit is not None:
         settings["model_max_length"] = limit
-    settings |= {f"{role}_token": token for role, token in special.items()}
-    write_json(folder / "tokenizer_config.json", settings)
+    return settings | {f"{role}_token": token for role, token in special.items()}

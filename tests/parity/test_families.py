@@ -250,6 +250,17 @@ def test_sentence_transformers_opens_what_we_save(model_type: str, tmp_path: Pat
     expected = theirs.encode(texts)
     for ours in (encoder, SentenceEncoder.from_pretrained(tmp_path / "saved")):
         assert np.abs(ours.encode(texts, truncation="silent") - expected).max() <= 1e-6
+    bridge = encoder.to_sentence_transformers()
+    assert np.abs(bridge.encode(texts) - expected).max() <= 1e-6
+    for role in ROLES:
+        name = f"{role}_token"
+        assert getattr(bridge.tokenizer, name) == getattr(theirs.tokenizer, name)
+    found = bridge.tokenizer([f"a {text}" for text in texts], truncation=True)
+    assert dict(found) == dict(theirs.tokenizer([f"a {text}" for text in texts], truncation=True))
+    bridge.save_pretrained(str(tmp_path / "bridge"))
+    for file in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        saved = [(tmp_path / name / file).read_text() for name in ("saved", "bridge")]
+        assert saved[0] == saved[1]
 
 
 @pytest.mark.parametrize("model_type", RELATIVES)
