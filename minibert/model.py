@@ -231,10 +231,9 @@ class Bert(Pretrained):
     def layout(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Padded:
         """The layout of ids in rows, (B, S). Without a mask, all tokens are real."""
         layout = Padded(torch.ones_like(input_ids) if attention_mask is None else attention_mask)
-        if self.config.first_position and not torch.compiler.is_compiling():
-            mask = layout.mask  # (B, S)
-            if (mask[:, 1:] > mask[:, :-1]).any():
-                raise ValueError("a RoBERTa's padding must follow the text, not stand before it")
+        counts_from_padding = self.config.first_position and not torch.compiler.is_compiling()
+        if counts_from_padding and (layout.mask[:, 1:] > layout.mask[:, :-1]).any():
+            raise ValueError("a RoBERTa's padding must follow the text, not stand before it")
         return layout
 
     def run(self, x: Tensor, layout: Layout, first: int = 0, last: int | None = None) -> Tensor:

@@ -291,7 +291,7 @@ class _Scored:
         ({"matryoshka": "12, x"}, "matryoshka = '12, x': 'x' is no size of a vector"),
         ({"matryoshka": "0"}, "matryoshka = '0': '0' is no size of a vector"),
         ({"pairs": "positive=together"}, "pairs = 'positive=together': positive compares"),
-        ({"pooling": "pooler"}, "pooling of positive: 'pooler' is not one of mean, cls, max"),
+        ({"pooling": "pooler"}, "pooling of positive: 'pooler' is not one of cls, max, mean"),
     ],
 )
 def test_settings_that_cannot_be(

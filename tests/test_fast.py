@@ -594,20 +594,14 @@ def classes(module: nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("capability", "amx", "expected"),
-    [
-        ("AVX512", False, "FastLinear"),
-        ("AVX512", True, "Linear"),
-        ("AVX2", False, "Linear"),
-        ("DEFAULT", False, "Linear"),
-    ],
+    ("capability", "expected"),
+    [("AVX512", "FastLinear"), ("AVX2", "Linear"), ("DEFAULT", "Linear")],
 )
 def test_speed_up_changes_classes_and_slow_down_changes_them_back(
-    monkeypatch: pytest.MonkeyPatch, capability: str, amx: bool, expected: str
+    monkeypatch: pytest.MonkeyPatch, capability: str, expected: str
 ) -> None:
     """Parameters, their names, hooks and modes stay, and the repr says what the module is."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     bert = Bert(CONFIG).train()
     bert.layers[1].eval()
     hooks: list[nn.Module] = []

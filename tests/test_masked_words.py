@@ -175,6 +175,6 @@ def test_a_vocabulary_without_mask(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY))
     file = tmp_path / "tokenizer.json"
     Tokenizer.from_folder(tmp_path).backend.save(str(file))
-    file.write_text(file.read_text().replace("[MASK]", "<mask>"))
+    file.write_text(file.read_text().replace("[MASK]", "[GAP]"))
     with pytest.raises(InputError, match=r"has no \[MASK\]"):
         Masks.of(Settings(), Tokenizer.from_folder(tmp_path))

@@ -129,7 +129,7 @@ def test_a_users_program_sees_our_types(programs: Path, tmp_path: Path) -> None:
     mypy = (sys.executable, "-m", "mypy", "--python-executable", programs / "python")
     out = call(*mypy, "program.py", folder=tmp_path, status=1)
     notes, errors = (re.findall(rf": {kind}: (.*)", out) for kind in ("note", "error"))
-    assert re.match('Revealed type is "def .*texts', notes[0])
+    assert re.match(r'Revealed type is "Overload\(def .*texts', notes[0])
     assert re.match(
         'Revealed type is "def .*arguments.* -> int"', notes[1].replace("builtins.", "")
     )
