@@ -5,7 +5,7 @@
 | linear.FastLinear           | float32 training, AVX-512           | up to half of a product    |
 | arranged.ArrangedLinear     | inference, AVX2 and AVX-512         | up to half of a product    |
 | arranged.ArrangedAttention  | the same                            | two calls of three         |
-| arranged.ArrangedFeedForward| the same                            | two passes over F numbers  |
+| arranged.ArrangedFeedForward| the same                            | passes over F numbers      |
 | first.first_states          | everywhere, vectors of [CLS]        | most of the last layer     |
 | attention.FastAttention     | inference on a CPU                  | 6 % of short texts         |
 | attention.GroupedAttention  | training, and on a GPU              | 2 products of 3, 10 calls  |
@@ -92,7 +92,7 @@ def arrange(fast: Bert, dtype: torch.dtype) -> None:
         if type(part) is FastAttention:
             joinable, into = {part.query, part.key, part.value}, ArrangedAttention
         elif type(part) is FeedForward and part.activation is F.gelu:
-            joinable, into = {part.intermediate}, ArrangedFeedForward
+            joinable, into = {part.intermediate, part.output}, ArrangedFeedForward
         else:
             continue
         if all(map(can_be_joined, joinable)):

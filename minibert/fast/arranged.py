@@ -52,18 +52,32 @@ class Product:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(*, I) -> (*, O) in `dtype`."""
-        if self.dtype == torch.float32:
-            return self.multiply(x)
-        rows = x.flatten(0, -2)  # (*, I) -> (T, I)
-        padded = rows.new_zeros(-len(rows) % BLOCK + len(rows), x.size(-1), dtype=self.dtype)
-        padded[: len(rows)] = rows
-        products = torch.cat([self.multiply(block) for block in padded.split(BLOCK)])
-        return products[: len(rows)].unflatten(0, x.shape[:-1])  # (*, O)
+        multiply = torch.ops.mkldnn._linear_pointwise
+        products = [
+            multiply(block, self.weight, self.bias, self.activation, [], "none")
+            for block in blocks(x, self.dtype)
+        ]
+        return from_blocks(products, x)  # (*, O)
 
-    def multiply(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(
-            x, self.weight, self.bias, self.activation, [], "none"
-        )
+
+def blocks(x: Tensor, dtype: torch.dtype) -> Sequence[Tensor]:
+    """The tokens of x, (*, I), as products take them: in bfloat16 (BLOCK, I) at a time, the last
+    filled up with zeros; in float32 all at once."""
+    rows = x.flatten(0, -2)  # (*, I) -> (T, I)
+    if dtype == torch.float32:
+        return [rows]
+    count, missing = len(rows), -len(rows) % BLOCK
+    if missing or rows.dtype != dtype:
+        whole = rows.new_empty(count + missing, rows.size(-1), dtype=dtype)
+        whole[:count], whole[count:] = rows, 0
+        rows = whole
+    return rows.split(BLOCK)
+
+
+def from_blocks(products: list[Tensor], x: Tensor) -> Tensor:
+    """The products of the blocks of x, as one tensor: (BLOCK, O) each -> (*, O)."""
+    whole = products[0] if len(products) == 1 else torch.cat(products)
+    return whole[: x.shape[:-1].numel()].unflatten(0, x.shape[:-1])  # (*, O)
 
 
 class ArrangedLinear(nn.Linear):
@@ -98,15 +112,20 @@ class ArrangedAttention(FastAttention):
 
 
 class ArrangedFeedForward(FeedForward):
-    """Feed-forward with GELU inside its first product."""
+    """Feed-forward with GELU inside its first product. Each block passes both products while it is
+    in the caches."""
 
+    dtype: torch.dtype
     expansion: Product
+    contraction: Product
 
     def arrange(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
         self.expansion = Product([self.intermediate], dtype, gelu=True)
+        self.contraction = Product([self.output], dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_autocast_enabled("cpu"):
             return super().forward(x)
-        x = self.expansion(x)  # (*, D) -> (*, F)
-        return self.output(x)  # (*, F) -> (*, D)
+        products = [self.contraction(self.expansion(block)) for block in blocks(x, self.dtype)]
+        return from_blocks(products, x).float()  # (*, D)
