@@ -211,9 +211,9 @@ def test_a_budget_for_no_token_is_an_error(
         encoder.encode(texts, batch_tokens=batch_tokens)
 
 
-def test_a_text_passes_at_most_40_functions_on_its_way_to_a_vector(minilm: Path) -> None:
+def test_a_text_passes_at_most_41_functions_on_its_way_to_a_vector(minilm: Path) -> None:
     """In the first call, so that no cache hides one. Parts of a function, such as a comprehension,
-    count with it. Four are those of products with arranged weights. A dozen read and check what a
+    count with it. Five are those of products with arranged weights. A dozen read and check what a
     caller or a model's files may say."""
     encoder, passed = SentenceEncoder.from_pretrained(minilm, device="cpu"), set()
 
@@ -229,7 +229,7 @@ def test_a_text_passes_at_most_40_functions_on_its_way_to_a_vector(minilm: Path)
     finally:
         sys.settrace(before)
     assert any(name == "Attention.forward" for _, name in passed)
-    assert len(passed) <= 40, sorted(passed)
+    assert len(passed) <= 41, sorted(passed)
 
 
 def test_progress_is_quiet_where_there_is_no_terminal(
