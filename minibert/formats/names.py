@@ -38,7 +38,7 @@ def to_transformers(state: Mapping[str, Tensor], config: Config) -> dict[str, Te
 def from_transformers(state: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
     """The opposite of `to_transformers`: `bert.load_state_dict(from_transformers(theirs, config))`.
 
-    Raises InputError for a tensor that is no parameter here, such as a classifier's.
+    Raises InputError for a tensor that belongs to no parameter here. A classifier's is one.
     """
     family = FAMILIES[config.model_type]
     ours = {}
