@@ -22,7 +22,7 @@ from torch import Tensor
 
 from minibert import Bert, BertConfig, InputError
 from minibert.files import write_json
-from minibert.formats.checkpoint import LoadReport, load_state
+from minibert.formats.checkpoint import LoadReport, load_state, read_head
 from minibert.formats.config import read_config
 from minibert.formats.families import FAMILIES
 from minibert.formats.names import checkpoint_name, model_name
@@ -555,20 +555,33 @@ def test_no_weights_at_all_and_only_pickled_ones(tensors: Tensors, tmp_path: Pat
     assert "is a pickle" not in refusal(tmp_path)
 
 
-def test_the_two_lines_that_convert_a_pickle(
-    bert: Bert, tensors: Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a message names them, on tensors that share memory and are laid out in another order."""
-    write_model(tmp_path, tensors)
-    (tmp_path / "model.safetensors").unlink()
-    shared = {name: tensor.T.contiguous().T for name, tensor in tensors.items()}
-    shared["cls.predictions.decoder.weight"] = shared["embeddings.word_embeddings.weight"]
-    torch.save(shared, tmp_path / "pytorch_model.bin")
-    lines = [line.strip() for line in refusal(tmp_path).splitlines() if line.startswith("  ")]
+def run_the_two_lines(message: str) -> None:
+    lines = [line.strip() for line in message.splitlines() if line.startswith("  ")]
     assert len(lines) == 2
-    monkeypatch.chdir(tmp_path)
-    exec("\n".join(["import safetensors.torch, torch", *lines]), {})
+    exec("\n".join(lines), {})
+
+
+@pytest.mark.parametrize(
+    "architectures", [["BertForSequenceClassification"], ["BertModel"], ["x; y"], [], None, 3]
+)
+def test_the_two_lines_that_convert_a_pickle(
+    architectures: Any, bert: Bert, tensors: Tensors, tmp_path: Path
+) -> None:
+    """As a message says them, run by transformers. No tensor of the class in config.json is lost;
+    where it names none, the encoder is kept."""
+    pytest.importorskip("transformers")
+    has_head = architectures == ["BertForSequenceClassification"]
+    head = {"classifier.weight": torch.randn(2, 24), "classifier.bias": torch.randn(2)}
+    inside = {f"bert.{name}": tensor for name, tensor in tensors.items()} | head
+    write_model(tmp_path, {}, CONTENT | {"architectures": architectures})
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(inside if has_head else tensors, tmp_path / "pytorch_model.bin")
+    run_the_two_lines(refusal(tmp_path))
     assert_same(Bert.from_folder(tmp_path)[0], bert)
+    if has_head:
+        for name, tensor in load_file(tmp_path / "model.safetensors").items():
+            assert torch.equal(tensor, inside[name])
+        assert read_head(tmp_path).keys() == head.keys()
 
 
 # config.json
