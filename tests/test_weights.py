@@ -420,6 +420,28 @@ def test_a_layer_fewer_in_the_file_than_in_the_config_is_an_error(
     assert "missing: encoder.layer.2.attention.self.query.weight [24, 24]" in message
 
 
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "model.", "0.auto_model."])
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_names_from_inside_a_wrapper(
+    wrapper: str, prefix: str, bert: Bert, tensors: Tensors, tmp_path: Path
+) -> None:
+    """The message says what to strip, and then the model opens."""
+    wrapped = {wrapper + prefix + name: tensor for name, tensor in tensors.items()}
+    message = refusal(write_model(tmp_path, wrapped | {"loss.weight": torch.ones(2)}))
+    assert message.startswith(f"{tmp_path / 'model.safetensors'}: ")
+    assert f"{wrapper}{prefix}embeddings.LayerNorm.bias, " in message
+    found = re.search("put '(.*)' before them: strip it", message)
+    assert found is not None
+    stripped = {name.removeprefix(found[1]): tensor for name, tensor in wrapped.items()}
+    assert_same(Bert.from_folder(write_model(tmp_path, stripped))[0], bert)
+
+
+def test_names_of_another_model(tmp_path: Path) -> None:
+    message = refusal(write_model(tmp_path, {f"h.{i}.c": torch.ones(2) for i in range(9)}))
+    assert "h.0.c, h.1.c, h.2.c. " in message
+    assert message.endswith("such as embeddings.word_embeddings.weight")
+
+
 def test_the_report_says_what_became_of_every_tensor(
     bert: Bert, tensors: Tensors, tmp_path: Path
 ) -> None:
@@ -675,6 +697,33 @@ def test_what_no_model_of_a_family_has(
         replace(CONFIG, model_type=model_type, **changes)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "key", "value"),
+    [
+        ("bert", "embedding_size", 8),
+        ("roberta", "embedding_size", 8),
+        ("distilbert", "type_vocab_size", 2),
+        ("distilbert", "layer_norm_eps", 1e-5),
+    ],
+)
+def test_a_config_that_no_model_of_its_family_has(
+    model_type: str, key: str, value: Any, tmp_path: Path
+) -> None:
+    keys = FAMILIES[model_type].keys
+    content = {keys.get(name, name): CONTENT[name] for name in REQUIRED}
+    file = tmp_path / "config.json"
+    write_json(file, content | {"model_type": model_type, key: value})
+    with pytest.raises(InputError, match=f"{key} of a {model_type} is .*, and never {value}") as e:
+        read_config(file, BertConfig)
+    assert str(e.value).startswith(f"{file}: ")
+
+
+def test_what_changes_nothing_may_be_said(tmp_path: Path) -> None:
+    says = {"embedding_size": CONFIG.hidden_size, "pruned_heads": {}}
+    write_json(tmp_path / "config.json", CONTENT | says)
+    assert read_config(tmp_path / "config.json", BertConfig) == CONFIG
+
+
 def test_what_newer_versions_added_may_be_absent(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {key: CONTENT[key] for key in REQUIRED})
     assert read_config(tmp_path / "config.json", BertConfig) == CONFIG
@@ -727,6 +776,7 @@ def test_another_absurd_value(key: str, value: Any, tensors: Tensors, tmp_path: 
         ("position_embedding_type", "relative_key_query"),
         ("is_decoder", True),
         ("add_cross_attention", True),
+        ("pruned_heads", {"0": [1]}),
     ],
 )
 def test_another_model_than_bert(key: str, value: Any, tensors: Tensors, tmp_path: Path) -> None:

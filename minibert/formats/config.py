@@ -23,6 +23,7 @@ ONLY = {
     "position_embedding_type": "absolute",
     "is_decoder": False,
     "add_cross_attention": False,
+    "pruned_heads": {},
 }
 
 
@@ -63,7 +64,10 @@ def read_config(file: Path, config_class: type[AnyConfig]) -> AnyConfig:
         )
     spelled = {name: family.keys.get(name, name) for name in config_class.__dataclass_fields__}
     found = {name: content[key] for name, key in spelled.items() if key in content}
-    values = {**family.defaults, **found, **family.fixed, "model_type": model_type}
+    is_narrower = found.get("embedding_size") != found["hidden_size"]
+    if "embedding_size" in family.fixed and not is_narrower:
+        del found["embedding_size"]  # of the same size, as without it
+    values = {**family.fixed, **family.defaults, **found, "model_type": model_type}
     try:
         return config_class(**values)
     except ValueError as error:
