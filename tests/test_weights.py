@@ -359,27 +359,45 @@ def test_weights_that_are_no_floats_are_refused(
 # Problems
 
 
-def test_a_missing_tensor_is_named_with_its_file(tensors: Tensors, tmp_path: Path) -> None:
-    del tensors["encoder.layer.1.attention.self.key.bias"]
-    message = refusal(write_model(tmp_path, tensors))
-    assert str(tmp_path / "model.safetensors") in message
-    assert message.splitlines()[1:] == [
-        "  missing: encoder.layer.1.attention.self.key.bias [24] (layers.1.attention.key.bias)"
-    ]
+def with_number(number: float) -> Callable[[Tensor], Tensor]:
+    return lambda tensor: tensor.index_put((torch.tensor(3), torch.tensor(2)), torch.tensor(number))
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-def test_a_weight_that_is_no_number_is_named_with_its_file(
-    number: float, tensors: Tensors, tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "change", "line"),
+    [
+        (
+            "encoder.layer.1.attention.self.key.bias",
+            lambda _: None,
+            "missing: {} [24] (layers.1.attention.key.bias)",
+        ),
+        (
+            "encoder.layer.0.intermediate.dense.weight",
+            lambda tensor: tensor.T.contiguous(),
+            "wrong shape: {} [24, 40] (layers.0.feed_forward.intermediate.weight has [40, 24])",
+        ),
+        *(  # one of them makes all vectors NaN
+            (
+                "encoder.layer.1.output.dense.weight",
+                with_number(number),
+                "not finite: {} [24, 40] (as torch.float32 it holds NaN or infinite numbers)",
+            )
+            for number in (float("nan"), float("inf"), -float("inf"))
+        ),
+    ],
+)
+def test_a_problem_is_named_with_tensor_and_file(
+    name: str,
+    change: Callable[[Tensor], Tensor | None],
+    line: str,
+    tensors: Tensors,
+    tmp_path: Path,
 ) -> None:
-    """One of them makes all vectors NaN."""
-    tensors["encoder.layer.1.output.dense.weight"][3, 2] = number
+    if (changed := change(tensors.pop(name))) is not None:
+        tensors[name] = changed
     message = refusal(write_model(tmp_path, tensors))
-    assert str(tmp_path / "model.safetensors") in message
-    assert message.splitlines()[1:] == [
-        "  not finite: encoder.layer.1.output.dense.weight [24, 40] "
-        "(as torch.float32 it holds NaN or infinite numbers)"
-    ]
+    assert message.startswith(f"{tmp_path / 'model.safetensors'} ")
+    assert message.splitlines()[1:] == [f"  {line.format(name)}"]
 
 
 def test_a_weight_that_half_precision_cannot_hold_is_named(
@@ -391,18 +409,6 @@ def test_a_weight_that_half_precision_cannot_hold_is_named(
     Bert.from_pretrained(folder, dtype=torch.bfloat16)
     with pytest.raises(InputError, match=r"not finite: .*output.dense.bias .*torch.float16"):
         Bert.from_pretrained(folder, dtype=torch.float16)
-
-
-def test_a_wrong_shape_is_named_with_both_shapes_and_the_file(
-    tensors: Tensors, tmp_path: Path
-) -> None:
-    tensors["encoder.layer.0.intermediate.dense.weight"] = torch.zeros(24, 40)
-    message = refusal(write_model(tmp_path, tensors))
-    assert str(tmp_path / "model.safetensors") in message
-    assert message.splitlines()[1:] == [
-        "  wrong shape: encoder.layer.0.intermediate.dense.weight [24, 40] "
-        "(layers.0.feed_forward.intermediate.weight has [40, 24])"
-    ]
 
 
 def test_a_layer_more_in_the_file_than_in_the_config_is_an_error(
