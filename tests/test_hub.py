@@ -427,6 +427,7 @@ def assert_three_ways(answer: list[str]) -> None:
         first,
     )
     assert [way[:5] for way in ways] == ["  1. ", "  2. ", "  3. "]
+    assert all(name in ways[1] for name in ("modules.json", "1_Pooling/", "sentence_bert_config"))
     assert "pip install" in ways[2]
 
 
