@@ -54,20 +54,25 @@ def conversion(folder: Path, copy: str | None = None) -> str:
     The class that config.json names loses no head. What it writes stands beside the pickle. copy:
     what the user calls the folder, if it is a copy of this one.
     """
-    config, parent = folder / "config.json", folder.parent
-    names = read_object(config).get("architectures") if config.exists() else None
-    name = names[0] if isinstance(names, list) and names else None
-    known = isinstance(name, str) and name.isidentifier()
-    library, cls, given = "transformers", name if known else "AutoModel", copy or str(folder)
-    opened, target = f"{cls}.from_pretrained({given!r})", given
-    if (parent / "modules.json").exists():  # the folder of a module, such as 2_Dense
+    config, whole = folder / "config.json", folder.parent
+    if (whole / "modules.json").exists():  # the folder is that of a module, such as 2_Dense
         library, cls = "sentence_transformers", "SentenceTransformer"
-        opened, target = f"{cls}({str(parent)!r})", f"{parent}-safetensors"
+        opened, target = f"{cls}({str(whole)!r})", f"{whole}-safetensors"
+    else:
+        names = read_object(config).get("architectures") if config.exists() else None
+        name = names[0] if isinstance(names, list) and names else None
+        is_class = isinstance(name, str) and name.isidentifier()
+        library, cls, target = (
+            "transformers",
+            name if is_class else "AutoModel",
+            str(copy or folder),
+        )
+        opened = f"{cls}.from_pretrained({target!r})"
     return (
         f"{library} converts it:\n"
         f"  from {library} import {cls}\n"
         f"  {opened}.save_pretrained({target!r})\n"
-        f"Then name {target}"
+        f"Then name the folder {target}"
     )
 
 
