@@ -62,11 +62,8 @@ def conversion(folder: Path, copy: str | None = None) -> str:
         names = read_object(config).get("architectures") if config.exists() else None
         name = names[0] if isinstance(names, list) and names else None
         is_class = isinstance(name, str) and name.isidentifier()
-        library, cls, target = (
-            "transformers",
-            name if is_class else "AutoModel",
-            str(copy or folder),
-        )
+        library, target = "transformers", str(copy or folder)
+        cls = str(name) if is_class else "AutoModel"
         opened = f"{cls}.from_pretrained({target!r})"
     return (
         f"{library} converts it:\n"
