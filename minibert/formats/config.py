@@ -64,9 +64,8 @@ def read_config(file: Path, config_class: type[AnyConfig]) -> AnyConfig:
         )
     spelled = {name: family.keys.get(name, name) for name in config_class.__dataclass_fields__}
     found = {name: content[key] for name, key in spelled.items() if key in content}
-    is_narrower = found.get("embedding_size") != found["hidden_size"]
-    if "embedding_size" in family.fixed and not is_narrower:
-        del found["embedding_size"]  # of the same size, as without it
+    if "embedding_size" in family.fixed and found.get("embedding_size") == found["hidden_size"]:
+        del found["embedding_size"]  # as wide as the hidden states, which is what its absence means
     values = {**family.fixed, **family.defaults, **found, "model_type": model_type}
     try:
         return config_class(**values)
