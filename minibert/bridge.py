@@ -43,7 +43,7 @@ def as_sentence_transformer(
         try:
             from sentence_transformers.sentence_transformer import modules
         except ModuleNotFoundError:  # version 5
-            from sentence_transformers import models as modules  # type: ignore[attr-defined,no-redef]
+            import sentence_transformers.models as modules  # type: ignore[no-redef]
     except ImportError as error:
         raise InputError(
             f"to_sentence_transformers needs a package that cannot be imported ({error}): "

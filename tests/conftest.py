@@ -19,6 +19,7 @@ from hypothesis import settings
 
 from minibert import BertConfig
 from minibert.formats.hub import installed_package
+from tests.test_encoder import small_encoder
 
 # hypothesis draws the same examples in every run, and no test fails for being slow.
 settings.register_profile(
@@ -70,6 +71,14 @@ def sentences(shared: Path) -> list[str]:
         list(dict.fromkeys(file.read_text(encoding="utf-8").split("\n")))[:1000] for file in files
     ]
     return [text.strip() for pair in zip(*texts, strict=True) for text in pair]
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small encoder with random weights. A test may not change it."""
+    folder = tmp_path_factory.mktemp("model")
+    small_encoder(folder / "vocabulary").save_pretrained(folder / "model")
+    return folder / "model"
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from minibert.after import AfterPooling, Dense
 from minibert.bulk import model_facts
 from minibert.formats.sentence_transformers import EncoderSettings
 from tests.test_encoder import TEXTS, D, small_encoder
+from tests.test_weights import run_the_two_lines
 from train.start import open_start
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -112,6 +113,20 @@ def labse(tmp_path: Path) -> Path:
         tmp_path / "labse"
     )
     return tmp_path / "labse"
+
+
+def test_the_two_lines_that_convert_a_pickle(labse: Path) -> None:
+    """Of a layer after the pooling, as a message says them, run by sentence-transformers."""
+    pytest.importorskip("sentence_transformers")
+    wanted = SentenceEncoder.from_pretrained(labse, device="cpu").encode(TEXTS)
+    weights = labse / "2_Dense/model.safetensors"
+    torch.save(load_file(weights), weights.with_name("pytorch_model.bin"))
+    weights.unlink()
+    with pytest.raises(InputError, match="2_Dense has no model") as caught:
+        SentenceEncoder.from_pretrained(labse)
+    run_the_two_lines(str(caught.value))
+    converted = SentenceEncoder.from_pretrained(f"{labse}-safetensors", device="cpu")
+    assert_close(converted.encode(TEXTS), wanted)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 20, 10**6])

@@ -427,6 +427,7 @@ def assert_three_ways(answer: list[str]) -> None:
         first,
     )
     assert [way[:5] for way in ways] == ["  1. ", "  2. ", "  3. "]
+    assert all(name in ways[1] for name in ("modules.json", "1_Pooling/", "sentence_bert_config"))
     assert "pip install" in ways[2]
 
 
@@ -598,8 +599,8 @@ def test_a_pickle_alone_is_not_fetched_and_how_to_convert_it_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = [SimpleNamespace(rfilename=name) for name in ("config.json", "pytorch_model.bin")]
-    for name in ("config.json", "modules.json"):
-        (tmp_path / name).write_text("{}")
+    (tmp_path / "config.json").write_text('{"architectures": ["BertForMaskedLM"]}')
+    (tmp_path / "modules.json").write_text("[]")
     listed = SimpleNamespace(siblings=files)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: listed)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
@@ -608,7 +609,7 @@ def test_a_pickle_alone_is_not_fetched_and_how_to_convert_it_is_said(
     ) as caught:
         download("old/bert", None)
     assert "hf download old/bert --local-dir FOLDER" in str(caught.value)
-    assert "torch.load(" in str(caught.value)
+    assert "BertForMaskedLM.from_pretrained('FOLDER')" in str(caught.value)
 
 
 def test_what_goes_wrong_once_is_tried_again(tiny: Path, tmp_path: Path) -> None:

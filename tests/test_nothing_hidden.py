@@ -22,19 +22,12 @@ from torch.nn.utils import parametrizations, prune
 from minibert import Bert, SentenceEncoder
 from minibert.fast import slow_down, speed_up
 from minibert.model import Layer
-from tests.test_encoder import TEXTS, small_encoder
+from tests.test_encoder import TEXTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 # Of 1, 2 ... 15 lengths: each list of texts is a batch.
 MIXES = [["a " * i for i in range(count)] for count in range(1, 16)]
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    small_encoder(folder / "vocabulary").save_pretrained(folder / "model")
-    return folder / "model"
 
 
 @pytest.fixture

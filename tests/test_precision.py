@@ -25,7 +25,7 @@ from minibert.model import Attention
 from minibert.precision import computes_bfloat16, uses_bfloat16
 from minibert.tokenizer import Tokenizer
 from tests.test_bits import texts
-from tests.test_encoder import TEXTS, small_encoder
+from tests.test_encoder import TEXTS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -33,13 +33,6 @@ CPU = torch.device("cpu")
 needs_bfloat16 = pytest.mark.skipif(
     not computes_bfloat16(), reason="PyTorch computes no bfloat16 here"
 )
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    small_encoder(folder / "vocabulary").save_pretrained(folder / "model")
-    return folder / "model"
 
 
 @pytest.fixture

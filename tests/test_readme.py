@@ -267,6 +267,17 @@ def test_the_sizes_of_the_two_files() -> None:
         assert name in "".join(itertools.islice(README.splitlines(), 10))
 
 
+def test_the_table_of_libraries_is_made_of_the_tests() -> None:
+    """Each library has its test file there, which makes the same calls by the same words."""
+    section = README.split("## Use it from")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| [^|]+ \| (.+) \| \[.+\]\((.+)\) \|$", section, flags=re.MULTILINE)
+    files = [ROOT / "tests/test_sklearn.py", *(ROOT / "tests/ecosystem").glob("test_*.py")]
+    assert sorted(ROOT / file for _, file in rows) == sorted(files)
+    for passed, file in rows:
+        test = "".join((ROOT / file).read_text(encoding="utf-8").split())
+        assert all(call in test for call in re.findall(r"\w+\((?:\w+=)?", passed)), file
+
+
 def test_links_lead_somewhere() -> None:
     for document in ("README.md", "CONTRIBUTING.md", "RESULTS.md"):
         text = (ROOT / document).read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ Resuming is in test_checkpoint, what is frozen in test_freezing, gradients in te
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -268,6 +269,17 @@ def test_sentences_that_are_too_long_are_counted(world: World, tmp_path: Path) -
     metrics = metrics_of(tmp_path / "run")
     assert metrics["truncated_sentences"] == sum(too_long) > 0
     assert metrics["test"]["slots"]["entities_cut_off"] > 0
+
+
+def test_a_vocabulary_that_is_taken_for_a_cased_one_is_told(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, output = shutil.copytree(world.model, tmp_path / "model"), tmp_path / "run"
+    vocabulary = model / "vocab.txt"
+    vocabulary.write_text(vocabulary.read_text().replace("oslo", "Oslo"))
+    given = ["--data", world.sentences, "--model", model, "--output", output, "--epochs", 0]
+    assert main(["--device", "cpu", *map(str, given)]) == 0
+    assert f"warning: {vocabulary} has words with capital letters" in capsys.readouterr().err
 
 
 def test_zero_epochs_only_evaluate(world: World, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Batches are computed side by side, and PyTorch's number of threads stays the caller's in every
 case."""
 
+import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -189,6 +191,27 @@ def test_eight_new_threads_encode_at_once(encoder: SentenceEncoder) -> None:
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(work, range(8))) == [(True, 3)] * 8
     assert_still_three()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_child_encodes_on_one_thread(encoder: SentenceEncoder) -> None:
+    """As README says. On several threads, PyTorch itself hangs there."""
+    wanted = encoder.encode(MANY, **options)
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+
+    def work() -> None:
+        torch.set_num_threads(1)
+        results.put(encoder.encode(MANY, **options))
+
+    child = context.Process(target=work)
+    child.start()
+    try:
+        assert close(results.get(timeout=60), wanted)
+    finally:
+        child.kill()
+        child.join()
 
 
 def test_a_thread_that_begins_to_encode_while_another_starts_its_pool(

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from minibert import Bert, BertConfig, InputError
 from minibert.files import write_json
-from minibert.formats.checkpoint import LoadReport, load_state
+from minibert.formats.checkpoint import LoadReport, load_state, read_head
 from minibert.formats.config import read_config
 from minibert.formats.families import FAMILIES
 from minibert.formats.names import checkpoint_name, model_name
@@ -359,27 +359,45 @@ def test_weights_that_are_no_floats_are_refused(
 # Problems
 
 
-def test_a_missing_tensor_is_named_with_its_file(tensors: Tensors, tmp_path: Path) -> None:
-    del tensors["encoder.layer.1.attention.self.key.bias"]
-    message = refusal(write_model(tmp_path, tensors))
-    assert str(tmp_path / "model.safetensors") in message
-    assert message.splitlines()[1:] == [
-        "  missing: encoder.layer.1.attention.self.key.bias [24] (layers.1.attention.key.bias)"
-    ]
+def with_number(number: float) -> Callable[[Tensor], Tensor]:
+    return lambda tensor: tensor.index_put((torch.tensor(3), torch.tensor(2)), torch.tensor(number))
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-def test_a_weight_that_is_no_number_is_named_with_its_file(
-    number: float, tensors: Tensors, tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "change", "line"),
+    [
+        (
+            "encoder.layer.1.attention.self.key.bias",
+            lambda _: None,
+            "missing: {} [24] (layers.1.attention.key.bias)",
+        ),
+        (
+            "encoder.layer.0.intermediate.dense.weight",
+            lambda tensor: tensor.T.contiguous(),
+            "wrong shape: {} [24, 40] (layers.0.feed_forward.intermediate.weight has [40, 24])",
+        ),
+        *(  # one of them makes all vectors NaN
+            (
+                "encoder.layer.1.output.dense.weight",
+                with_number(number),
+                "not finite: {} [24, 40] (as torch.float32 it holds NaN or infinite numbers)",
+            )
+            for number in (float("nan"), float("inf"), -float("inf"))
+        ),
+    ],
+)
+def test_a_problem_is_named_with_tensor_and_file(
+    name: str,
+    change: Callable[[Tensor], Tensor | None],
+    line: str,
+    tensors: Tensors,
+    tmp_path: Path,
 ) -> None:
-    """One of them makes all vectors NaN."""
-    tensors["encoder.layer.1.output.dense.weight"][3, 2] = number
+    if (changed := change(tensors.pop(name))) is not None:
+        tensors[name] = changed
     message = refusal(write_model(tmp_path, tensors))
-    assert str(tmp_path / "model.safetensors") in message
-    assert message.splitlines()[1:] == [
-        "  not finite: encoder.layer.1.output.dense.weight [24, 40] "
-        "(as torch.float32 it holds NaN or infinite numbers)"
-    ]
+    assert message.startswith(f"{tmp_path / 'model.safetensors'} ")
+    assert message.splitlines()[1:] == [f"  {line.format(name)}"]
 
 
 def test_a_weight_that_half_precision_cannot_hold_is_named(
@@ -391,18 +409,6 @@ def test_a_weight_that_half_precision_cannot_hold_is_named(
     Bert.from_pretrained(folder, dtype=torch.bfloat16)
     with pytest.raises(InputError, match=r"not finite: .*output.dense.bias .*torch.float16"):
         Bert.from_pretrained(folder, dtype=torch.float16)
-
-
-def test_a_wrong_shape_is_named_with_both_shapes_and_the_file(
-    tensors: Tensors, tmp_path: Path
-) -> None:
-    tensors["encoder.layer.0.intermediate.dense.weight"] = torch.zeros(24, 40)
-    message = refusal(write_model(tmp_path, tensors))
-    assert str(tmp_path / "model.safetensors") in message
-    assert message.splitlines()[1:] == [
-        "  wrong shape: encoder.layer.0.intermediate.dense.weight [24, 40] "
-        "(layers.0.feed_forward.intermediate.weight has [40, 24])"
-    ]
 
 
 def test_a_layer_more_in_the_file_than_in_the_config_is_an_error(
@@ -418,6 +424,28 @@ def test_a_layer_fewer_in_the_file_than_in_the_config_is_an_error(
 ) -> None:
     message = refusal(write_model(tmp_path, tensors, CONTENT | {"num_hidden_layers": 3}))
     assert "missing: encoder.layer.2.attention.self.query.weight [24, 24]" in message
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "model.", "0.auto_model."])
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_names_from_inside_a_wrapper(
+    wrapper: str, prefix: str, bert: Bert, tensors: Tensors, tmp_path: Path
+) -> None:
+    """The message says what to strip, and then the model opens."""
+    wrapped = {wrapper + prefix + name: tensor for name, tensor in tensors.items()}
+    message = refusal(write_model(tmp_path, wrapped | {"loss.weight": torch.ones(2)}))
+    assert message.startswith(f"{tmp_path / 'model.safetensors'}: ")
+    assert f"{wrapper}{prefix}embeddings.LayerNorm.bias, " in message
+    found = re.search("put '(.*)' before them: strip it", message)
+    assert found is not None
+    stripped = {name.removeprefix(found[1]): tensor for name, tensor in wrapped.items()}
+    assert_same(Bert.from_folder(write_model(tmp_path, stripped))[0], bert)
+
+
+def test_names_of_another_model(tmp_path: Path) -> None:
+    message = refusal(write_model(tmp_path, {f"h.{i}.c": torch.ones(2) for i in range(9)}))
+    assert "h.0.c, h.1.c, h.2.c. " in message
+    assert message.endswith("such as embeddings.word_embeddings.weight")
 
 
 def test_the_report_says_what_became_of_every_tensor(
@@ -555,20 +583,33 @@ def test_no_weights_at_all_and_only_pickled_ones(tensors: Tensors, tmp_path: Pat
     assert "is a pickle" not in refusal(tmp_path)
 
 
-def test_the_two_lines_that_convert_a_pickle(
-    bert: Bert, tensors: Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a message names them, on tensors that share memory and are laid out in another order."""
-    write_model(tmp_path, tensors)
-    (tmp_path / "model.safetensors").unlink()
-    shared = {name: tensor.T.contiguous().T for name, tensor in tensors.items()}
-    shared["cls.predictions.decoder.weight"] = shared["embeddings.word_embeddings.weight"]
-    torch.save(shared, tmp_path / "pytorch_model.bin")
-    lines = [line.strip() for line in refusal(tmp_path).splitlines() if line.startswith("  ")]
+def run_the_two_lines(message: str) -> None:
+    lines = [line.strip() for line in message.splitlines() if line.startswith("  ")]
     assert len(lines) == 2
-    monkeypatch.chdir(tmp_path)
-    exec("\n".join(["import safetensors.torch, torch", *lines]), {})
+    exec("\n".join(lines), {})
+
+
+@pytest.mark.parametrize(
+    "architectures", [["BertForSequenceClassification"], ["BertModel"], ["x; y"], [], None, 3]
+)
+def test_the_two_lines_that_convert_a_pickle(
+    architectures: Any, bert: Bert, tensors: Tensors, tmp_path: Path
+) -> None:
+    """As a message says them, run by transformers. No tensor of the class in config.json is lost;
+    where it names none, the encoder is kept."""
+    pytest.importorskip("transformers")
+    has_head = architectures == ["BertForSequenceClassification"]
+    head = {"classifier.weight": torch.randn(2, 24), "classifier.bias": torch.randn(2)}
+    inside = {f"bert.{name}": tensor for name, tensor in tensors.items()} | head
+    write_model(tmp_path, {}, CONTENT | {"architectures": architectures})
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(inside if has_head else tensors, tmp_path / "pytorch_model.bin")
+    run_the_two_lines(refusal(tmp_path))
     assert_same(Bert.from_folder(tmp_path)[0], bert)
+    if has_head:
+        for name, tensor in load_file(tmp_path / "model.safetensors").items():
+            assert torch.equal(tensor, inside[name])
+        assert read_head(tmp_path).keys() == head.keys()
 
 
 # config.json
@@ -662,6 +703,33 @@ def test_what_no_model_of_a_family_has(
         replace(CONFIG, model_type=model_type, **changes)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "key", "value"),
+    [
+        ("bert", "embedding_size", 8),
+        ("roberta", "embedding_size", 8),
+        ("distilbert", "type_vocab_size", 2),
+        ("distilbert", "layer_norm_eps", 1e-5),
+    ],
+)
+def test_a_config_that_no_model_of_its_family_has(
+    model_type: str, key: str, value: Any, tmp_path: Path
+) -> None:
+    keys = FAMILIES[model_type].keys
+    content = {keys.get(name, name): CONTENT[name] for name in REQUIRED}
+    file = tmp_path / "config.json"
+    write_json(file, content | {"model_type": model_type, key: value})
+    with pytest.raises(InputError, match=f"{key} of a {model_type} is .*, and never {value}") as e:
+        read_config(file, BertConfig)
+    assert str(e.value).startswith(f"{file}: ")
+
+
+def test_what_changes_nothing_may_be_said(tmp_path: Path) -> None:
+    says = {"embedding_size": CONFIG.hidden_size, "pruned_heads": {}}
+    write_json(tmp_path / "config.json", CONTENT | says)
+    assert read_config(tmp_path / "config.json", BertConfig) == CONFIG
+
+
 def test_what_newer_versions_added_may_be_absent(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {key: CONTENT[key] for key in REQUIRED})
     assert read_config(tmp_path / "config.json", BertConfig) == CONFIG
@@ -714,6 +782,7 @@ def test_another_absurd_value(key: str, value: Any, tensors: Tensors, tmp_path: 
         ("position_embedding_type", "relative_key_query"),
         ("is_decoder", True),
         ("add_cross_attention", True),
+        ("pruned_heads", {"0": [1]}),
     ],
 )
 def test_another_model_than_bert(key: str, value: Any, tensors: Tensors, tmp_path: Path) -> None:

@@ -192,6 +192,8 @@ def load_model(
     family = FAMILIES[config.model_type]
     present = {model_name(name, family) for file in files for name in tensor_names(file)}
     names = {name for name in present if name is not None}
+    if not names:
+        raise InputError(_strange_names(files, family))
     # A config may ask for a billion layers: it is refused before they are built.
     if config.num_hidden_layers > len(names):
         raise InputError(
@@ -210,6 +212,24 @@ def load_model(
     report.raise_for_problems()
     model.load_state_dict({known_as[key]: tensor for key, tensor in state.items()}, assign=True)
     return model.eval(), report
+
+
+def _strange_names(files: Iterable[Path], family: Family) -> str:
+    """What to say of files in which no name is the family's: the first names, and what a wrapper
+    such as DataParallel has put before all."""
+    names = sorted(name for file in files for name in tensor_names(file))
+    cuts = ((name, dot.end()) for name in names for dot in re.finditer(r"\.", name))
+    known = (name[:end] for name, end in cuts if model_name(name[end:], family))
+    hint = (
+        f"A wrapper has put {wrapper!r} before them: strip it from every name, or save the model "
+        "inside the wrapper"
+        if (wrapper := next(known, None))
+        else f"Expected are such as {checkpoint_name('embeddings.word.weight', family)}"
+    )
+    return (
+        f"{', '.join(map(str, files))}: no tensor has the name of a parameter of "
+        f"{family.classes}Model. The first names are {', '.join(names[:3])}. {hint}"
+    )
 
 
 def is_of_head(name: str, family: Family) -> bool:

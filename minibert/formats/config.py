@@ -23,6 +23,7 @@ ONLY = {
     "position_embedding_type": "absolute",
     "is_decoder": False,
     "add_cross_attention": False,
+    "pruned_heads": {},
 }
 
 
@@ -63,7 +64,9 @@ def read_config(file: Path, config_class: type[AnyConfig]) -> AnyConfig:
         )
     spelled = {name: family.keys.get(name, name) for name in config_class.__dataclass_fields__}
     found = {name: content[key] for name, key in spelled.items() if key in content}
-    values = {**family.defaults, **found, **family.fixed, "model_type": model_type}
+    if "embedding_size" in family.fixed and found.get("embedding_size") == found["hidden_size"]:
+        del found["embedding_size"]  # as wide as the hidden states, which is what its absence means
+    values = {**family.fixed, **family.defaults, **found, "model_type": model_type}
     try:
         return config_class(**values)
     except ValueError as error:

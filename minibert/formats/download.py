@@ -11,7 +11,7 @@ from pathlib import Path
 import huggingface_hub  # which imports its parts when they are first used: half a second
 
 from minibert.files import InputError, sha256
-from minibert.formats.tensors import CONVERSION
+from minibert.formats.tensors import conversion
 
 # What we read of a repository. Pickled weights and other frameworks' files are never fetched.
 FILES = (
@@ -89,7 +89,7 @@ def download(repository: str, revision: str | None) -> Path:
         raise InputError(
             f"the Hub has the weights of {repository} only as pytorch_model.bin, a pickle, which "
             f"is never fetched here. hf download {repository} --local-dir FOLDER fetches it. "
-            f"{CONVERSION}\nThen name the folder"
+            f"{conversion(folder, 'FOLDER')}"
         )
     return folder
 

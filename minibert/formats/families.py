@@ -47,11 +47,11 @@ class Family:
     """What the files of one kind of model call things.
 
     prefix: before the encoder's names, where a head stands beside it. classes: what the names of
-    its classes in transformers begin with. heads: prefixes of its pre-training heads' names.
-    ties: names that hold a parameter for the second time. keys: a config's fields that config.json
-    calls otherwise. fixed: fields that have one value in all models of the family, whatever
-    config.json says. defaults: values of fields that config.json lacks, where they are not BERT's.
-    counts_from_padding: whether the first position is the one after the id of padding.
+    its classes in transformers begin with. heads: prefixes of its pre-training heads' names. ties:
+    names that hold a parameter for the second time. keys: a config's fields that config.json calls
+    otherwise. fixed: fields that have one value in all models of the family; a config.json that
+    says another is refused. defaults: values of fields that config.json lacks, where they are not
+    BERT's. counts_from_padding: whether the first position is the one after the id of padding.
     head_act: the masked-word head's activation, where it is not the config's. has_pair_types:
     whether the second text of a pair has another token type than the first.
     """

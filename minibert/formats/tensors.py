@@ -13,12 +13,6 @@ from torch import Tensor
 
 from minibert.files import InputError, read_object, replacing
 
-# To be run in the pickle's folder. `weights_only` runs nothing that the pickle might contain.
-CONVERSION = """PyTorch and safetensors convert it, in its folder:
-  tensors = torch.load("pytorch_model.bin", map_location="cpu", weights_only=True)
-  safetensors.torch.save_file({name: tensor.contiguous().clone() \
-for name, tensor in tensors.items()}, "model.safetensors", {"format": "pt"})"""
-
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """The safetensors files of a model folder: model.safetensors, or the shards that
@@ -32,7 +26,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     if not index.exists():
         pickles = sorted(file.name for file in folder.glob("*.bin"))
         hint = (
-            f": {', '.join(pickles)} is a pickle, which is never opened here. {CONVERSION}"
+            f": {', '.join(pickles)} is a pickle, which is never opened here. {conversion(folder)}"
             if pickles
             else ""
         )
@@ -52,6 +46,31 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
                 f"{index}: weight_map names {shard!r:.200}, which is no file in {folder}"
             )
     return tuple(folder / shard for shard in shards)
+
+
+def conversion(folder: Path, copy: str | None = None) -> str:
+    """How a user writes pickled weights as safetensors: two lines of Python.
+
+    The class that config.json names loses no head. What it writes stands beside the pickle. copy:
+    what the user calls the folder, if it is a copy of this one.
+    """
+    config, whole = folder / "config.json", folder.parent
+    if (whole / "modules.json").exists():  # the folder is that of a module, such as 2_Dense
+        library, cls = "sentence_transformers", "SentenceTransformer"
+        opened, target = f"{cls}({str(whole)!r})", f"{whole}-safetensors"
+    else:
+        names = read_object(config).get("architectures") if config.exists() else None
+        name = names[0] if isinstance(names, list) and names else None
+        is_class = isinstance(name, str) and name.isidentifier()
+        library, target = "transformers", str(copy or folder)
+        cls = str(name) if is_class else "AutoModel"
+        opened = f"{cls}.from_pretrained({target!r})"
+    return (
+        f"{library} converts it:\n"
+        f"  from {library} import {cls}\n"
+        f"  {opened}.save_pretrained({target!r})\n"
+        f"Then name the folder {target}"
+    )
 
 
 @contextmanager

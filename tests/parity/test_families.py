@@ -42,6 +42,7 @@ from minibert import (
     to_transformers,
 )
 from minibert.formats.checkpoint import HeadWarning
+from minibert.formats.config import read_config
 from minibert.formats.families import FAMILIES
 from minibert.formats.tokenizer import ROLES, readable
 from minibert.pretraining import fill_masks
@@ -261,6 +262,17 @@ def test_sentence_transformers_opens_what_we_save(model_type: str, tmp_path: Pat
     for file in ("tokenizer.json", "tokenizer_config.json", "config.json"):
         saved = [(tmp_path / name / file).read_text() for name in ("saved", "bridge")]
         assert saved[0] == saved[1]
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_the_defaults_of_transformers_are_read(model_type: str, tmp_path: Path) -> None:
+    """With every key written, and not only those that differ from the defaults."""
+    theirs = transformers.AutoConfig.for_model(model_type)
+    theirs.to_json_file(tmp_path / "config.json", use_diff=False)
+    ours = read_config(tmp_path / "config.json", BertConfig)
+    assert {key: getattr(theirs, key, value) for key, value in ours.to_dict().items()} == (
+        ours.to_dict()
+    )
 
 
 @pytest.mark.parametrize("model_type", RELATIVES)
