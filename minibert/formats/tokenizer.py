@@ -99,7 +99,8 @@ def warn_of_left(content: Mapping[str, Any], settings: Mapping[str, Any], folder
         ("truncation", "with it, transformers keeps the end of a long text. Here its beginning is "
          "kept"),
     ):  # fmt: skip
-        side = (content.get(part) or {}).get("direction")
+        asked = content.get(part)
+        side = asked.get("direction") if isinstance(asked, dict) else None
         if str(settings.get(f"{part}_side") or side).lower() == "left":
             warnings.warn(f"{folder}: the tokenizer's {part}_side is left: {effect}", stacklevel=4)
 
