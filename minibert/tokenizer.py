@@ -144,8 +144,7 @@ class Tokenizer:
     def encode_pairs(
         self, pairs: Sequence[tuple[str, str]], truncation: Truncation = "warn"
     ) -> list[Tokens]:
-        """[CLS] first [SEP] second [SEP] for each pair; the longer text of a pair loses its end
-        first."""
+        """[CLS] first [SEP] second [SEP] for each pair; the longer text loses its end first."""
         for i, pair in enumerate(pairs):
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise InputError(
@@ -160,9 +159,7 @@ class Tokenizer:
         self, sentences: Sequence[Sequence[str]], truncation: Truncation = "warn"
     ) -> list[Tokens]:
         """[CLS] words [SEP] for each sentence that is split already; `Tokens.words` maps its tokens
-        to its words.
-
-        A word that the normalisation empties has no token at all.
+        to its words. A word that the normalisation empties has no token at all.
         """
         for i, words in enumerate(sentences):
             if not isinstance(words, tuple | list):

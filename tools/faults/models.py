@@ -152,7 +152,7 @@ def mutate_texts(content: bytes, dice: random.Random) -> bytes:
         case 2:
             lines[i] += odd.encode("utf-8", "surrogatepass") * dice.choice((1, 2, 1000))
         case _:
-            lines[i] = odd.encode("utf-8", "surrogatepass") * dice.choice((1, 50_000))
+            lines[i] = odd.encode("utf-8", "surrogatepass") * dice.choice((1, 5_000))
     return b"\n".join(lines)
 
 
@@ -169,7 +169,7 @@ def use_texts(folder: Path) -> object:
     code = main(arguments)
     assert code in (0, 2), code
     texts = file.read_bytes().decode("utf-8", "surrogateescape").split("\n")
-    assert main(["similarity", "--model", str(folder), "--", *texts]) in (0, 2)
+    assert main(["similarity", "--model", str(folder), "--", *texts[:50]]) in (0, 2)
     return SentenceEncoder.from_pretrained(folder, device="cpu").encode(texts)
 
 
