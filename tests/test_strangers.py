@@ -111,6 +111,10 @@ ABSURD: dict[str, tuple[dict[str, Any], str]] = {
         {"post_processor": template("A", "x A x B x", {"x": [2]})},
         "is no BERT tokenizer: it puts no [CLS] and [SEP] around a text",
     ),
+    "a token type alone": (
+        {"post_processor": template("x A Z", "x A x B Z", {"x": [2], "Z": [3]})},
+        "the post_processor gives a text alone the token type 1",
+    ),
     "a text twice": (
         {"post_processor": template("x A A x", "x A x B x", {"x": [2]})},
         "a TemplateProcessing is read here if its single has the text A once",

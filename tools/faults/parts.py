@@ -55,14 +55,15 @@ PRE_TOKENIZERS: tuple[Any, ...] = (
 
 
 def template(single: str, pair: str, tokens: dict[str, list[int]]) -> dict[str, Any]:
-    """A TemplateProcessing; the texts are A and B, all else are special tokens."""
+    """A TemplateProcessing; the texts are A and B, all else are special tokens. B and Z have the
+    token type 1."""
 
     def pieces(text: str) -> list[dict[str, Any]]:
         return [
             {
                 "Sequence" if name in "AB" else "SpecialToken": {
                     "id": name,
-                    "type_id": int(name > "A"),
+                    "type_id": int(name in "BZ"),
                 }
             }
             for name in text.split()
@@ -84,6 +85,7 @@ POST_PROCESSORS: tuple[Any, ...] = (
     template("A", "A B", {}),
     template("x A x", "x A x B x", {}),
     template("x A x", "x A x B x", {"x": [2]}),
+    template("x A Z", "x A x B Z", {"x": [2], "Z": [3]}),
     template("x A x", "x A x B x", {"x": [2] * 10**5}),
     template("x A x", "x A x B x", {"x": [2**32 - 1]}),
     template("x A", "x A A A B", {"x": []}),
