@@ -150,9 +150,9 @@ def mutate_texts(content: bytes, dice: random.Random) -> bytes:
         case 1:
             return mutate_text(content, dice)
         case 2:
-            lines[i] += odd.encode("utf-8", "surrogatepass") * dice.choice((1, 2, 1000))
+            lines[i] += odd.encode("utf-8", "surrogatepass") * dice.choice((1, 2, 300))
         case _:
-            lines[i] = odd.encode("utf-8", "surrogatepass") * dice.choice((1, 5_000))
+            lines[i] = odd.encode("utf-8", "surrogatepass") * dice.choice((1, 1_000))
     return b"\n".join(lines)
 
 
