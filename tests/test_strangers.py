@@ -13,10 +13,13 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 
 import minibert
@@ -355,8 +358,6 @@ def test_a_warning_does_not_reach_the_terminal_raw(
     ids=["nul", "bidi", "no space", "marks", "masks", "long"],
 )
 def test_odd_texts_have_the_librarys_tokens(text: str, folder: Path) -> None:
-    import tokenizers
-
     theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     theirs.enable_truncation(32)
     tokenizer = SentenceEncoder.from_pretrained(folder, device="cpu").tokenizer
@@ -378,20 +379,36 @@ def test_bytes_of_the_command_line_that_are_no_text_are_named(folder: Path) -> N
 TOKEN = "hf_thisIsNoTokenButLooksLikeOne00"
 
 
-def test_no_token_is_printed(tmp_path: Path) -> None:
-    """A token that cannot be sent, since it ends with a line feed, stands in the error of the
-    library that sends it; a password, in the address that cannot be reached."""
-    environment = {
-        **os.environ,
-        "HF_TOKEN": f"{TOKEN}\x7f",
-        "HF_HUB_OFFLINE": "0",
-        "HF_HOME": str(tmp_path / "cache"),
-        "HF_ENDPOINT": "http://anna:secret-word@127.0.0.1:9",
-    }
-    command = [sys.executable, "-m", "minibert", "encode", "--model", "tiny/bert", "a"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+class Refusing(BaseHTTPRequestHandler):
+    """A Hub that refuses everything."""
+
+    def do_GET(self) -> None:
+        self.send_response(418)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Not printed."""
+
+
+def test_no_token_and_no_password_is_printed_or_written(tmp_path: Path) -> None:
+    """The library that asks the Hub puts the address, with its password, into its error."""
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        environment = {
+            **os.environ,
+            "HF_TOKEN": TOKEN,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HOME": str(tmp_path / "cache"),
+            "HF_ENDPOINT": f"http://anna:secret-word@127.0.0.1:{server.server_port}",
+        }
+        command = [sys.executable, "-m", "minibert", "encode", "--model", "tiny/bert", "a"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=environment, timeout=120
+        )
+        server.shutdown()
     assert done.returncode == 2
     assert "error: tiny/bert is not on this machine" in done.stderr
+    assert "http://***@127.0.0.1" in done.stderr
     said = done.stdout + done.stderr
     assert TOKEN not in said
     assert "secret-word" not in said
