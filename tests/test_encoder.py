@@ -211,10 +211,11 @@ def test_a_budget_for_no_token_is_an_error(
         encoder.encode(texts, batch_tokens=batch_tokens)
 
 
-def test_a_text_passes_at_most_41_functions_on_its_way_to_a_vector(minilm: Path) -> None:
+def test_a_text_passes_at_most_43_functions_on_its_way_to_a_vector(minilm: Path) -> None:
     """In the first call, so that no cache hides one. Parts of a function, such as a comprehension,
     count with it. Five are those of products with arranged weights. A dozen read and check what a
-    caller or a model's files may say."""
+    caller or a model's files may say, and two turn what the tokenizers library raises into an
+    InputError."""
     encoder, passed = SentenceEncoder.from_pretrained(minilm, device="cpu"), set()
 
     def trace(frame: FrameType, event: str, argument: Any) -> None:
@@ -229,7 +230,7 @@ def test_a_text_passes_at_most_41_functions_on_its_way_to_a_vector(minilm: Path)
     finally:
         sys.settrace(before)
     assert any(name == "Attention.forward" for _, name in passed)
-    assert len(passed) <= 41, sorted(passed)
+    assert len(passed) <= 43, sorted(passed)
 
 
 def test_progress_is_quiet_where_there_is_no_terminal(

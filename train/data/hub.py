@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from minibert.files import InputError
+from minibert.formats.download import without_secrets
 from train.data.columns import from_fields
 from train.data.examples import SPLITS, Example
 from train.data.reading import Reading
@@ -28,7 +29,10 @@ def read_hub(name: str, reading: Reading) -> dict[str, list[Example]]:
         loaded = load_dataset(path, config)
     except Exception as error:  # the library raises exceptions of every kind
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"hub:{name} cannot be loaded: {reason}") from error
+        told = without_secrets(reason)
+        raise InputError(f"hub:{name} cannot be loaded: {told}") from (
+            error if told == reason else None
+        )
 
     def with_names(feature: Any, value: Any) -> Any:
         """A class's number as its name; -1, as in GLUE's test splits, as no label."""
