@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from minibert.encoder import SentenceEncoder
 from minibert.files import (
     InputError,
-    locked,
     read_object,
     refusals,
     remove_leftovers,
     write_json,
 )
+from minibert.locks import locked
 from minibert.program import signals
 from minibert.quantize import quantize
 
@@ -231,13 +231,10 @@ def write_rows(
     stream.seek(0)
     stream.write(header(suffix, vectors, written.texts + len(texts)))
     stream.seek(0, os.SEEK_END)
-    if suffix == ".jsonl":
-        lines = (line.encode() for line in json_lines(texts, vectors))
-    else:
-        lines = iter([np.ascontiguousarray(vectors).reshape(-1).view(np.uint8).data])
-    for line in lines:
-        stream.write(line)
-        written.rows_hash.update(line)
+    is_json = suffix == ".jsonl"
+    rows = "".join(json_lines(texts, vectors)).encode() if is_json else vectors.tobytes()
+    stream.write(rows)
+    written.rows_hash.update(rows)
     stream.flush()
     os.fsync(stream.fileno())
     written.texts, written.size = written.texts + len(texts), stream.tell()

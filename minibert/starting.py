@@ -1,14 +1,18 @@
-"""SIGINT (Ctrl-C) and SIGTERM while a program of ours starts or ends: no traceback.
+"""What a program of ours does before anything that takes long is imported.
 
-PyTorch takes a second to import, before `run_program` waits for signals. So this module is imported
-first, and sees to them until then, and after. It changes nothing in other people's programs. Before
-Python comes to it, in the first hundredth of a second, signals do what they do in any program.
+PyTorch takes a second to import, before `run_program` waits for signals. Until then, and after it,
+SIGINT (Ctrl-C) and SIGTERM end the program without a traceback. Only in the first hundredth of a
+second, before Python comes to this module, they do what they do in any Python program.
+
+A closed standard stream is opened on nothing. Else the next file that is opened would get its
+number, and what is printed. Standard output cannot be written to then, as `run_program` will say.
+
+Nothing of this happens in other people's programs.
 """
 
 import os
 import signal
 import sys
-from pathlib import Path
 from types import FrameType
 
 MODULES = ("minibert", "train.run", "train.predict", "train.evaluate", "train.mine",
@@ -20,7 +24,7 @@ def is_our_program(arguments: list[str]) -> bool:
     """Whether Python was started as `python -m MODULE`, or by a console command, of ours."""
     if "-m" in arguments:
         return arguments[arguments.index("-m") + 1] in MODULES
-    return len(arguments) > 1 and Path(arguments[1]).stem in COMMANDS
+    return len(arguments) > 1 and os.path.basename(arguments[1]).removesuffix(".exe") in COMMANDS
 
 
 def end(number: int, frame: FrameType | None) -> None:
@@ -32,3 +36,8 @@ def end(number: int, frame: FrameType | None) -> None:
 if is_our_program(sys.orig_argv):
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, end)
+    for stream, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(stream)
+        except OSError:
+            os.open(os.devnull, mode)  # gets the lowest free number

@@ -17,7 +17,6 @@ import pytest
 from minibert import InputError
 from minibert.files import (
     decode,
-    locked,
     read_json,
     read_lines,
     read_object,
@@ -27,6 +26,7 @@ from minibert.files import (
     split_lines,
     write_json,
 )
+from minibert.locks import locked
 from minibert.texts import count_lines, lazy_lines, lazy_texts
 
 
@@ -196,7 +196,7 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from minibert.files import locked
+from minibert.locks import locked
 with locked(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()
@@ -239,7 +239,7 @@ COUNT = """
 import sys
 from pathlib import Path
 from minibert import InputError
-from minibert.files import locked
+from minibert.locks import locked
 file, done = Path(sys.argv[1]), 0
 while done < 200:
     try:
