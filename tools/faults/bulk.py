@@ -100,13 +100,13 @@ def bulks() -> Iterator[list[Bulk]]:
         yield made
 
 
-def killed_at_operations() -> Row:
-    """Each run killed before each of its file operations; and, from a few of these on, before each
-    operation of the run that goes on."""
+def killed_at_operations(every: int = 1) -> Row:
+    """Each run killed before each of its file operations, or every so many; and, from a few of
+    these on, before each operation of the run that goes on."""
     tries, faults = 0, []
     with bulks() as runs:
         for run in runs:
-            for first in range(1, 1000):
+            for first in range(1, 1000, every):
                 run.begin()
                 if not killed_before(first, run.work):
                     break
@@ -114,7 +114,7 @@ def killed_at_operations() -> Row:
                 faults += [
                     f"operation {first}: {wrong}" for wrong in (run.state(), run.end()) if wrong
                 ]
-                for second in range(1, 1000) if first % 7 == 0 else ():
+                for second in range(1, 1000, every) if first % 7 == 0 else ():
                     run.begin()
                     killed_before(first, run.work)
                     if not killed_before(second, run.work):
@@ -166,8 +166,9 @@ def numbers_of_bert(folder: Path) -> bytes:
         return Bert.from_pretrained(folder)(torch.tensor([[2, 5, 7, 3]])).numpy().tobytes()
 
 
-def killed_while_saving() -> Row:
-    """Each kind of model saved over another one, killed before each file operation."""
+def killed_while_saving(every: int = 1) -> Row:
+    """Each kind of model saved over another one, killed before each file operation, or every so
+    many."""
     tries, counts, faults = 0, Counter[str](), []
     with tempfile.TemporaryDirectory() as top:
         old, folder = Path(top) / "old", Path(top) / "saved"
@@ -183,7 +184,7 @@ def killed_while_saving() -> Row:
             model.save_pretrained(folder)
             files, new = sorted(folder.rglob("*")), numbers(folder)
             states = {numbers(old): "old", new: "new"}
-            for operation in range(1, 1000):
+            for operation in range(1, 1000, every):
                 shutil.rmtree(folder)
                 shutil.copytree(old, folder)
                 if not killed_before(operation, partial(model.save_pretrained, folder)):
