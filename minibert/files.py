@@ -23,13 +23,18 @@ class InputError(ValueError):
     """
 
 
+def read_bytes(file: Path) -> bytes:
+    """The content of a file. Raises InputError, naming the file, if it cannot be read."""
+    try:
+        return file.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(f"cannot read {file}: {getattr(error, 'strerror', error)}") from error
+
+
 def read_text(file: Path) -> str:
     """The content of a UTF-8 text file. Raises InputError, naming the file, if it cannot be read or
     is not UTF-8."""
-    try:
-        return decode(file.read_bytes(), str(file))
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from error
+    return decode(read_bytes(file), str(file))
 
 
 def decode(content: bytes, source: str, first_line: int = 1) -> str:
@@ -86,6 +91,9 @@ def sha256(file: Path) -> str:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
 
 
+STAGING = re.compile(r"\.model\.[0-9]+\.[0-9]+\.tmp")  # of `replacing_model`
+
+
 @contextmanager
 def refusals(target: Path) -> Iterator[None]:
     """In this block, an OSError becomes an InputError: the target cannot be written."""
@@ -94,8 +102,10 @@ def refusals(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        # Those who save a model need not know where it is written first.
+        place = Path(*(part for part in target.parts if not STAGING.fullmatch(part)))
         raise InputError(
-            f"cannot write {target}: {error.strerror or error}; what was there is unchanged"
+            f"cannot write {place}: {error.strerror or error}; what was there is unchanged"
         ) from error
 
 
@@ -128,8 +138,9 @@ def replacing_model(folder: Path) -> Iterator[Path]:
 
     Until then the old files there are unchanged, however the process ends. The files are moved one
     by one, but those of two models are never taken for one: config.json, without which no model
-    opens, is removed before the first and moved after the last. Raises InputError if the disk
-    refuses.
+    opens, is removed before the first and moved after the last. So a process that is killed in
+    between, which takes milliseconds, leaves a folder that is refused until it is saved again.
+    Raises InputError if the disk refuses.
     """
     beside = _beside(folder / "model")
     with refusals(folder):

@@ -53,8 +53,9 @@ def _take_lock(file: Path) -> BinaryIO | None:
         # keeps nobody out: then we try again.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(stream.fileno()), file.stat()):
-                stream.truncate(0)
-                stream.write(str(os.getpid()).encode())
+                with suppress(OSError):  # a full disk has no room for the number
+                    stream.truncate(0)
+                    stream.write(str(os.getpid()).encode())
                 return stream
         stream.close()
 

@@ -13,6 +13,7 @@ import pytest
 
 from minibert import InputError, SentenceEncoder
 from minibert.bulk import RowSettings, write_vectors
+from minibert.locks import locked
 from tools.faults import bulk
 from tools.faults.fuzz import Kind, changed
 from tools.faults.kill import fork, killed_before, was_killed
@@ -110,3 +111,29 @@ def test_a_disk_that_fills_up_keeps_what_was_computed(tmp_path: Path) -> None:
         assert run.target.read_bytes() == run.old
         write_vectors(run.settings, texts, run.target, resume=True)
         assert np.array_equal(np.load(run.target), run.settings.encoder.encode(texts))
+
+
+def test_a_model_on_a_full_disk_leaves_the_old_one(tmp_path: Path) -> None:
+    write_small_encoder(tmp_path)
+    encoder = SentenceEncoder.from_pretrained(tmp_path, device="cpu")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def work() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000))
+        with pytest.raises(InputError, match=f"^cannot write {tmp_path}/model.safetensors: File"):
+            encoder.save_pretrained(tmp_path)
+
+    assert not was_killed(fork(work))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_lock_needs_no_room_on_the_disk(tmp_path: Path) -> None:
+    def work() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        with locked(tmp_path / "x"):
+            other = pytest.raises(InputError, match="^another process is writing")
+            with other, locked(tmp_path / "x"):
+                pass
+
+    assert not was_killed(fork(work))
+    assert list(tmp_path.iterdir()) == []
