@@ -131,7 +131,7 @@ def test_a_lock_needs_no_room_on_the_disk(tmp_path: Path) -> None:
     def work() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         with locked(tmp_path / "x"):
-            other = pytest.raises(InputError, match="^another process is writing")
+            other = pytest.raises(InputError, match=r"^another process is writing")
             with other, locked(tmp_path / "x"):
                 pass
 
