@@ -154,7 +154,7 @@ def replacing_model(folder: Path) -> Iterator[Path]:
                 if (folder / path).is_dir():
                     raise OSError(f"{path} is a folder there")
             (folder / "config.json").unlink(missing_ok=True)
-            for path in sorted(new, key=lambda path: path == Path("config.json")):
+            for path in sorted(new, key=Path("config.json").__eq__):  # it is the last
                 os.replace(beside / path, folder / path)
         finally:
             shutil.rmtree(beside, ignore_errors=True)

@@ -137,7 +137,7 @@ def killed_at_moments(kills: int = 300) -> Row:
             run.work()
             seconds = time.perf_counter() - started
             run.begin()
-            while killed_after(dice.uniform(0, 0.7 * seconds), run.work):
+            while killed_after(dice.uniform(0, 1.5 * seconds), run.work):
                 tries += 1
                 faults += [f"run {count}: {wrong}"] if (wrong := run.state()) else []
             faults += [f"run {count}: {wrong}"] if (wrong := run.end()) else []
