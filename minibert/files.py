@@ -4,20 +4,14 @@ import hashlib
 import json
 import os
 import re
-import signal
+import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
+from glob import escape
 from pathlib import Path
-from types import FrameType
-from typing import Any, BinaryIO
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from typing import Any
 
 
 class InputError(ValueError):
@@ -52,13 +46,18 @@ def check_regular(file: Path) -> None:
         raise InputError(f"{file} is a pipe or a device, and no regular file")
 
 
+def read_bytes(file: Path) -> bytes:
+    """The content of a file. Raises InputError, naming the file, if it cannot be read."""
+    try:
+        return file.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(f"cannot read {file}: {getattr(error, 'strerror', error)}") from error
+
+
 def read_text(file: Path) -> str:
     """The content of a UTF-8 text file. Raises InputError, naming the file, if it cannot be read or
     is not UTF-8."""
-    try:
-        return decode(file.read_bytes(), str(file))
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from error
+    return decode(read_bytes(file), str(file))
 
 
 def decode(content: bytes, source: str, first_line: int = 1) -> str:
@@ -124,26 +123,93 @@ def sha256(file: Path) -> str:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
 
 
+STAGING = re.compile(r"\.model\.[0-9]+\.[0-9]+\.tmp")  # of `replacing_model`
+
+
+@contextmanager
+def refusals(target: Path) -> Iterator[None]:
+    """In this block, an OSError becomes an InputError: the target cannot be written."""
+    if "\0" in str(target):
+        raise InputError(f"cannot write {str(target)!r}: a file's name has no NUL in it")
+    try:
+        yield
+    except OSError as error:
+        # Those who save a model need not know where it is written first.
+        place = Path(*(part for part in target.parts if not STAGING.fullmatch(part)))
+        raise InputError(
+            f"cannot write {place}: {error.strerror or error}; what was there is unchanged"
+        ) from error
+
+
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
     """A path beside `file` to write to. When the block ends without an error, it takes the file's
     place at once.
 
-    If anything goes wrong, the old file is unchanged. Raises InputError if the disk refuses (it is
-    full, read-only ...).
+    If anything goes wrong, the old file is unchanged. After a power cut, too, there is either the
+    old file or the new one. Raises InputError if the disk refuses (it is full, read-only ...).
     """
-    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        os.replace(beside, file)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {file}: {error.strerror or error}; what was there is unchanged"
-        ) from error
-    finally:
-        with suppress(OSError):  # if the folder could not be made, there is nothing to remove
-            beside.unlink(missing_ok=True)
+    beside = _beside(file)
+    with refusals(file):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(file)
+            yield beside
+            with beside.open("r+b") as stream:
+                os.fsync(stream.fileno())
+            os.replace(beside, file)
+        finally:
+            with suppress(OSError):  # if the folder could not be made, there is nothing to remove
+                beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_model(folder: Path) -> Iterator[Path]:
+    """An empty folder to write a model's files to. When the block ends without an error, they are
+    moved to `folder`.
+
+    Until then the old files there are unchanged, however the process ends. The files are moved one
+    by one, but those of two models are never taken for one: config.json, without which no model
+    opens, is removed before the first and moved after the last. So a process that is killed in
+    between, which takes milliseconds, leaves a folder that is refused until it is saved again.
+    Raises InputError if the disk refuses.
+    """
+    beside = _beside(folder / "model")
+    with refusals(folder):
+        try:
+            beside.mkdir(parents=True)
+            remove_leftovers(folder / "model")
+            yield beside
+            new = [path.relative_to(beside) for path in beside.rglob("*") if path.is_file()]
+            for path in new:
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                if (folder / path).is_dir():
+                    raise OSError(f"{path} is a folder there")
+            (folder / "config.json").unlink(missing_ok=True)
+            for path in sorted(new, key=Path("config.json").__eq__):  # it is the last
+                os.replace(beside / path, folder / path)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def _beside(target: Path) -> Path:
+    """Where this thread writes what will take the target's place."""
+    return target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove what processes that have died left half written beside a target. (On Windows nothing
+    is removed, since Python cannot ask there whether a process lives.)"""
+    for path in target.parent.glob(f".{escape(target.name)}.*.tmp"):
+        number = re.search(r"\.([0-9]{1,9})(\.[0-9]+)?\.tmp$", path.name)
+        if number is None or sys.platform == "win32":
+            continue
+        try:
+            os.kill(int(number[1]), 0)  # sends nothing
+        except ProcessLookupError:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        except PermissionError:  # it lives, and is somebody else's
+            pass
 
 
 def write_text(file: Path, text: str) -> None:
@@ -156,102 +222,6 @@ def write_json(file: Path, content: Any) -> None:
     """Write a JSON file for people: indented, keys in the order given. Raises ValueError for a
     number that is not finite, which JSON has none of."""
     write_text(file, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-@contextmanager
-def locked(target: Path) -> Iterator[None]:
-    """Keep other processes and threads from writing the same file or folder until the block ends.
-
-    Only those are kept out that ask for the lock too. It is a lock on an open file: `.lock` in a
-    folder, `.NAME.lock` beside a file. When a process ends, however it ends, the system releases
-    its locks.
-    Raises InputError if another process or thread holds the lock, naming the process, and if the
-    lock file cannot be written.
-    """
-    file = target / ".lock" if target.is_dir() else target.with_name(f".{target.name}.lock")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        stream = _take_lock(file)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {target}: {error.strerror or error}; what was there is unchanged"
-        ) from error
-    if stream is None:
-        raise InputError(f"{_holder(file)} is writing {target}: wait until it ends, or end it")
-    with stream:
-        try:
-            yield
-        finally:
-            # Removed while it is locked: later, another process may have it. (Windows removes no
-            # open file. There it stays, and is not locked.)
-            with suppress(OSError):
-                file.unlink()
-
-
-def _take_lock(file: Path) -> BinaryIO | None:
-    """The lock file, open and locked, with our process number in it; None if another holds it."""
-    while True:
-        stream = file.open("a+b", buffering=0)
-        if not _lock(stream):
-            stream.close()
-            return None
-        # The last holder may have removed the file after we opened it. A lock on a removed file
-        # keeps nobody out: then we try again.
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(stream.fileno()), file.stat()):
-                stream.truncate(0)
-                stream.write(str(os.getpid()).encode())
-                return stream
-        stream.close()
-
-
-def _lock(stream: BinaryIO) -> bool:
-    """Lock an open file without waiting; False if another holds the lock."""
-    try:
-        if sys.platform == "win32":
-            stream.seek(2**20)  # only this byte is locked: those before it can be read
-            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # from flock, from msvcrt
-        return False
-    return True
-
-
-def _holder(file: Path) -> str:
-    """Who holds a lock file, in words; its process number may not have been written yet."""
-    try:
-        number = file.read_text(encoding="ascii")
-    except (OSError, ValueError):
-        number = ""
-    return f"process {number}" if number else "another process"
-
-
-@contextmanager
-def signals() -> Iterator[Callable[[], bool]]:
-    """In this block, the first SIGINT or SIGTERM does not end the program: the yielded function
-    returns True after it. A second one raises KeyboardInterrupt at once.
-
-    Python lets only the main thread handle signals. In another thread nothing changes, and the
-    function always returns False.
-    """
-    asked: list[int] = []
-    stop_asked = partial(bool, asked)
-    if threading.current_thread() is not threading.main_thread():
-        yield stop_asked
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-        if len(asked) > 1:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop_asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def inside(folder: Path, path: str, file: Path) -> Path:

@@ -20,7 +20,8 @@ import pytest
 
 from minibert import InputError, SentenceEncoder
 from minibert.__main__ import main
-from minibert.bulk import RowSettings, calibrate_ranges, read_ranges, write_vectors
+from minibert.bulk import RowSettings, write_vectors
+from minibert.calibration import calibrate_ranges, read_ranges
 from minibert.quantize import quantize
 from tests.test_encoder import D, small_encoder
 
@@ -177,6 +178,49 @@ def test_another_input_model_or_option_is_refused(encoder: SentenceEncoder, tmp_
     for texts, written in (("many", 1), (1, None), (True, 1), (10**30, 1), (1, size + 1), (-1, 1)):
         notes.write_text(json.dumps({"texts": texts, "bytes": written}))
         refused(r"partial\.json does not belong to", RowSettings(encoder))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".jsonl"])
+@pytest.mark.parametrize("damage", ["a byte", "zeros", "notes"])
+def test_rows_that_have_changed_are_refused(
+    damage: str, suffix: str, encoder: SentenceEncoder, tmp_path: Path
+) -> None:
+    file = tmp_path / f"x{suffix}"
+    partial, notes = (tmp_path / f"x{suffix}.partial{end}" for end in ("", ".json"))
+    with pytest.raises(KeyboardInterrupt):
+        write_vectors(RowSettings(encoder), stopping(TEXTS, 20), file)
+    rows, noted = bytearray(partial.read_bytes()), json.loads(notes.read_text())
+    if damage == "a byte":
+        rows[200] ^= 1
+    elif damage == "zeros":  # as after a power cut
+        rows[130:] = bytes(len(rows) - 130)
+    else:
+        noted["bytes"] -= 96
+    partial.write_bytes(rows)
+    notes.write_text(json.dumps(noted))
+    with pytest.raises(InputError, match=r"partial has changed since it was written.*Delete both"):
+        write_vectors(RowSettings(encoder), TEXTS, file, resume=True)
+    assert read(partial) == rows
+    assert not file.exists()
+
+
+def test_a_partial_file_that_somebody_removes_is_noticed(
+    encoder: SentenceEncoder, tmp_path: Path
+) -> None:
+    file, read_texts = tmp_path / "x.npy", []
+
+    def texts() -> Iterator[str]:
+        for i, text in enumerate(TEXTS):
+            if i == 20:
+                (tmp_path / "x.npy.partial").unlink()
+            read_texts.append(text)
+            yield text
+
+    with pytest.raises(InputError, match=r"^cannot write .*No such file") as error:
+        write_vectors(RowSettings(encoder), texts(), file)
+    assert "--resume" not in str(error.value)
+    assert len(read_texts) < 40
+    write_vectors(RowSettings(encoder), TEXTS, file)  # begins again
 
 
 def test_a_calibration_is_kept_in_a_file(encoder: SentenceEncoder, tmp_path: Path) -> None:

@@ -103,6 +103,11 @@ def test_vectors_come_in_the_order_of_the_texts(encoder: SentenceEncoder) -> Non
     assert close(encoder.encode(TEXTS[::-1]), alone[::-1])
 
 
+def test_a_clock_may_stand_still(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.perf_counter", lambda: 7.0)
+    assert encoder.encode(TEXTS, progress=True).shape == (len(TEXTS), D)
+
+
 @pytest.mark.parametrize("batch_tokens", [1, 2, 7, 50, 10**9])
 def test_the_token_budget_changes_no_vector(batch_tokens: int, encoder: SentenceEncoder) -> None:
     wanted = np.stack([encoder.encode(text) for text in TEXTS])

@@ -17,16 +17,17 @@ import pytest
 from minibert import InputError
 from minibert.files import (
     decode,
-    locked,
     read_json,
     read_lines,
     read_object,
     read_text,
     replacing,
+    replacing_model,
     sha256,
     split_lines,
     write_json,
 )
+from minibert.locks import locked
 from minibert.texts import count_lines, lazy_lines, lazy_texts
 
 
@@ -193,10 +194,68 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
     assert read_json(tmp_path / "x.json") == "old"
 
 
+def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    dead, living = process.pid, os.getppid()
+    left = [f".x.json.{dead}.tmp", f".x.json.{dead}.123.tmp", f".x.json.partial.{dead}.1.tmp"]
+    kept = [f".x.json.{living}.1.tmp", ".x.json.1.tmp", ".x.json.tmp", f".y.json.{dead}.1.tmp"]
+    for name in left + kept:
+        (tmp_path / name).touch()
+    write_json(tmp_path / "x.json", {})
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "x.json"])
+
+
+@pytest.mark.parametrize(
+    "write", [lambda file: write_json(file, {}), lambda file: locked(file).__enter__()]
+)
+@pytest.mark.parametrize("name", ["a\0b", "n" * 300])
+def test_a_name_that_no_file_can_have(
+    name: str, write: Callable[[Path], object], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"^cannot write .*(File name too long|no NUL)"):
+        write(tmp_path / name)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_models_files_are_replaced_together(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    for version in (1, 2):
+        with replacing_model(folder) as beside:
+            for name in ("config.json", "inner/config.json"):
+                write_json(beside / name, version)
+            if version == 2:
+                assert read_json(folder / "config.json") == read_json(folder / "inner/config.json")
+                assert read_json(folder / "config.json") == 1
+        assert sorted(os.listdir(folder)) == ["config.json", "inner"]
+        assert read_json(folder / "config.json") == read_json(folder / "inner/config.json")
+    assert read_json(folder / "config.json") == 2
+
+
+@pytest.mark.parametrize("problem", ["full", "folder"])
+def test_a_model_that_cannot_be_written_leaves_the_old_one_whole(
+    problem: str, tmp_path: Path
+) -> None:
+    write_json(tmp_path / "config.json", "old")
+    (tmp_path / "weights.json").mkdir()
+
+    def write() -> None:
+        with replacing_model(tmp_path) as beside:
+            write_json(beside / "config.json", "new")
+            write_json(beside / "weights.json", "new")
+            if problem == "full":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(InputError, match=r"cannot write .*(weights\.json is a folder|No space)"):
+        write()
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "weights.json"]
+    assert read_json(tmp_path / "config.json") == "old"
+
+
 HOLD = """
 import sys
 from pathlib import Path
-from minibert.files import locked
+from minibert.locks import locked
 with locked(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()
@@ -239,7 +298,7 @@ COUNT = """
 import sys
 from pathlib import Path
 from minibert import InputError
-from minibert.files import locked
+from minibert.locks import locked
 file, done = Path(sys.argv[1]), 0
 while done < 200:
     try:
@@ -283,3 +342,19 @@ def test_a_bad_line_is_named_when_it_is_reached(tmp_path: Path) -> None:
     assert [next(lines), next(lines)] == ["one", "two"]
     with pytest.raises(InputError, match="x, line 3: not UTF-8"):
         next(lines)
+
+
+@pytest.mark.parametrize("change", ["cut", "longer", "same length"])
+def test_a_file_that_changes_while_it_is_read_is_an_error(change: str, tmp_path: Path) -> None:
+    file, lines = tmp_path / "x.txt", ["a line of text"] * 3000
+    file.write_text("\n".join(lines))
+    found = lazy_texts([], str(file))
+    assert next(found) == lines[0]
+    if change == "cut":
+        os.truncate(file, 20_000)
+    else:
+        with file.open("r+") as stream:
+            stream.seek(0, os.SEEK_SET if change == "same length" else os.SEEK_END)
+            stream.write("b")
+    with pytest.raises(InputError, match=r"x\.txt was changed while it was read"):
+        list(found)

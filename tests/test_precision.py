@@ -19,7 +19,8 @@ from torch.nn.utils import parametrizations, prune
 from minibert import Bert, BertConfig, InputError, Packed, SentenceEncoder
 from minibert import precision as module
 from minibert.__main__ import main
-from minibert.bulk import RowSettings, calibrate_ranges, read_ranges, write_vectors
+from minibert.bulk import RowSettings, write_vectors
+from minibert.calibration import calibrate_ranges, read_ranges
 from minibert.fast import inference_copy
 from minibert.model import Attention
 from minibert.precision import computes_bfloat16, uses_bfloat16
@@ -351,25 +352,16 @@ def test_a_calibration_in_one_precision_is_not_used_in_another(saved: Path, tmp_
     assert read_ranges(file, encoder_of(saved, "auto")).shape == (2, 24)
 
 
-@pytest.mark.usefixtures("one_text_a_window")
-def test_files_of_an_earlier_version_are_taken_for_float32(saved: Path, tmp_path: Path) -> None:
-    """It had no other precision, and called by that word what vectors are written as."""
-    encoder, file, ranges = encoder_of(saved), tmp_path / "x.npy", tmp_path / "ranges.json"
+def test_a_calibration_of_an_earlier_version_is_taken_for_float32(
+    saved: Path, tmp_path: Path
+) -> None:
+    """It had no other precision."""
+    encoder, ranges = encoder_of(saved), tmp_path / "ranges.json"
     calibrate_ranges(encoder, "", ["a", "b c"], ranges)
     content = json.loads(ranges.read_text())
     assert content.pop("precision") == "float32"
     ranges.write_text(json.dumps(content))
     assert read_ranges(ranges, encoder).shape == (2, 24)
-    interrupted(encoder, file)
-    notes = tmp_path / "x.npy.partial.json"
-    content = json.loads(notes.read_text())
-    content["precision"] = content.pop("quantized")
-    notes.write_text(json.dumps(content | {"precision": "binary"}))
-    with pytest.raises(InputError, match="with quantized 'binary', and this run has 'float32'"):
-        write_vectors(RowSettings(encoder), ["a", "b", "c"], file, resume=True)
-    notes.write_text(json.dumps(content))
-    assert write_vectors(RowSettings(encoder), ["a", "b", "c"], file, resume=True) == 3
-    assert np.array_equal(np.load(file), encoder.encode(["a", "b", "c"]))
 
 
 @needs_bfloat16

@@ -7,7 +7,8 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from minibert.files import InputError, locked
+from minibert.files import InputError
+from minibert.locks import locked
 from minibert.program import called_as
 from train.data.read import name_of
 from train.prolong import LIMITS
