@@ -138,6 +138,11 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted((run / "checkpoints").glob("step-*"))
 
 
+def has_results(run: Path) -> bool:
+    """Whether a folder holds what a run computed: a checkpoint, or the metrics of its end."""
+    return bool(checkpoints(run)) or (run / "metrics.json").exists()
+
+
 def read_progress(run: Path, settings: Settings) -> Progress:
     """Where the newest checkpoint of a run stands.
 
@@ -177,7 +182,7 @@ def read_state(run: Path) -> tuple[Path, dict[str, Any]]:
     if not found:
         raise InputError(
             f"{run} has no checkpoint to go on from (one is written every save_steps steps, and "
-            "when a run is interrupted): start it again in another folder, or remove this one first"
+            f"when a run is interrupted): --resume {run} alone starts it from the beginning"
         )
     return found[-1] / "state.json", read_object(found[-1] / "state.json")
 

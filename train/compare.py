@@ -11,6 +11,7 @@ from train.evaluation import Metrics
 from train.load import load_data
 from train.report import final_table
 from train.sampling import plan_steps
+from train.saved import as_file_name
 from train.settings import Settings
 from train.tasks import KINDS, Kinds, build_tasks, learnt_names
 from train.tasks.base import Task
@@ -31,7 +32,8 @@ def compare_single(
     for task in tasks:
         epochs = epochs_alone(settings, sets, tasks, task)
         print(f"\n{task.name} alone, {epochs} epochs")
-        alone = train(settings_alone(settings, task, tasks, epochs), run / f"single-{task.name}")
+        folder = run / f"single-{as_file_name(task.name)}"
+        alone = train(settings_alone(settings, task, tasks, epochs), folder)
         if task.name in alone:
             results.setdefault("single", {})[task.name] = alone[task.name]
     print("\n" + final_table(results, tasks))

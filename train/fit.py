@@ -39,10 +39,10 @@ def fit(
     best: dict[str, Tensor] = {}  # the parameters' values at the best evaluation
     if resume:
         best = load_checkpoint(run, parameters, optimizer)
-        cut_log(run, progress.step)
         (run / "metrics.json").unlink(missing_ok=True)  # of fewer epochs
     else:
         write_text(run / "settings.toml", settings.toml())
+    cut_log(run, progress.step)
 
     def save() -> None:
         progress.seconds = time.perf_counter() - started
@@ -135,6 +135,7 @@ def fit(
                 stop_if_asked()
                 if progress.is_over(settings) or progress.step % settings.save_steps == 0:
                     save()
+        stop_if_asked()  # while the last checkpoint was written
     if 0 < progress.step == progress.skipped:
         raise InputError(
             f"none of the {progress.step} steps had a finite loss and gradient, so nothing was "

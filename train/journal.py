@@ -13,7 +13,7 @@ from train.batches import Batch
 from train.checkpoint import Progress
 from train.report import shown
 from train.settings import Settings
-from train.step import StepLosses
+from train.step import StepLosses, skipped
 from train.tasks.base import Task
 
 
@@ -56,6 +56,10 @@ class Journal:
         noted = {"loss": means, "norm": norm, **losses.gradients}
         place = {"step": self.progress.step, "epoch": self.progress.epoch}
         append_log(self.run, place | noted)
+        if self.progress.skipped_in_a_row:
+            if self.bar is not None:
+                self.bar.clear()
+            print(skipped(self.progress.step, losses, batches), flush=True)
         if self.board is not None:
             add_scalars(self.board, "train", noted, self.progress.step)
         self.num_tokens += sum(batch.input_ids.numel() for batch in batches)

@@ -9,7 +9,7 @@ from pathlib import Path
 from minibert.files import write_json
 from minibert.program import run_program
 from train.analysis import analyse
-from train.checkpoint import Progress, check_data, read_progress
+from train.checkpoint import Progress, check_data, has_results, read_progress
 from train.command_line import command_line, run_folder, train_command
 from train.compare import compare_single
 from train.evaluation import Metrics, evaluate
@@ -45,9 +45,13 @@ def train(
     split.
 
     kinds: the kinds of tasks that the data may have. optimizer: makes an optimizer from parameter
-    groups. Raises InputError for data, weights or settings that cannot be used, and Interrupted on
-    SIGINT or SIGTERM, after which `resume` goes on.
+    groups. resume: go on from the last checkpoint, or begin, if the run was stopped before its
+    first. Raises InputError for data, weights or settings that cannot be used. On SIGINT or
+    SIGTERM, a checkpoint is written within the current step, and Interrupted raised.
     """
+    if resume and not has_results(run):
+        print(f"{run} has no checkpoint yet: the run starts from the beginning")
+        resume = False
     progress = read_progress(run, settings) if resume else Progress()
     started = time.perf_counter() - progress.seconds
     parts = assemble(settings, kinds)
