@@ -105,7 +105,7 @@ def run_folder(settings: Settings, resumed: Path | None) -> Iterator[Path]:
                     f"{folder} holds a run already: resume it (--resume {folder}), or choose "
                     "another --output"
                 )
-            remove_leftovers(folder)
+            remove_half_written(folder)
             yield folder
     except Interrupted:
         raise
@@ -121,7 +121,7 @@ def run_folder(settings: Settings, resumed: Path | None) -> Iterator[Path]:
                 folder.parent.rmdir()
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_half_written(folder: Path) -> None:
     """Remove what is half written in a folder that no other process writes."""
     for path in folder.rglob(".*.tmp"):
         if path.is_dir():

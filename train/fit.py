@@ -39,7 +39,6 @@ def fit(
     best: dict[str, Tensor] = {}  # the parameters' values at the best evaluation
     if resume:
         best = load_checkpoint(run, parameters, optimizer)
-        (run / "metrics.json").unlink(missing_ok=True)  # of fewer epochs
     else:
         write_text(run / "settings.toml", settings.toml())
     cut_log(run, progress.step)

@@ -11,7 +11,7 @@ from minibert.program import run_program
 from train.analysis import analyse
 from train.checkpoint import Progress, check_data, has_results, read_progress
 from train.command_line import command_line, run_folder, train_command
-from train.compare import compare_single
+from train.compare import compare_single, lacks_comparison, read_metrics
 from train.evaluation import Metrics, evaluate
 from train.fit import fit
 from train.optimizer import BuildOptimizer, adamw
@@ -111,7 +111,10 @@ def main(
         with run_folder(settings, resumed) as run:
             if limits:
                 settings = prolong(run, settings, limits)
-            metrics = train(settings, run, resumed is not None, kinds, optimizer)
+            if resumed and settings.compare_single and lacks_comparison(run):
+                metrics = read_metrics(run)
+            else:
+                metrics = train(settings, run, resumed is not None, kinds, optimizer)
             if settings.compare_single:
                 alone = partial(train, kinds=kinds, optimizer=optimizer)
                 compare_single(settings, run, metrics, alone, kinds)

@@ -123,7 +123,7 @@ def skipped(step: int, losses: StepLosses, batches: Sequence[Batch]) -> str:
     names = [name for name, loss in losses.sums.items() if not math.isfinite(loss)]
     what = f"the loss of {', '.join(names)}" if names else "the gradient"
     return (
-        f"step {step} is skipped: {what} is not finite, in a batch that begins with "
+        f"step {step} is skipped: {what} is not finite, in a step that begins with "
         f"{batches[0].items[0].example.where}"
     )
 

@@ -1,8 +1,11 @@
-"""All kinds of input from strangers."""
+"""All kinds of input from strangers, and all other experiments by their names in the table."""
 
-from tools.faults import models
+from tools.faults import models, training
 from tools.faults.fuzz import Kind
 
 
 def kinds() -> tuple[Kind, ...]:
     return models.KINDS
+
+
+EXPERIMENTS = {**training.EXPERIMENTS}

@@ -5,10 +5,12 @@ A file operation opens a file for writing, renames, removes or makes something. 
 and prints the number of operations to standard error at the end.
 """
 
+import itertools
 import os
 import runpy
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 OPERATIONS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link")
@@ -23,18 +25,28 @@ def is_operation(event: str, arguments: tuple[Any, ...]) -> bool:
     return bool(writes) and not str(path).startswith("/dev/")
 
 
+def watch_operations(before: Callable[[int], object]) -> None:
+    """From now on, call `before` with the number of each file operation, from 1, before it."""
+    numbers = itertools.count(1)
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if is_operation(event, arguments):
+            before(next(numbers))
+
+    sys.addaudithook(hook)
+
+
 def main() -> None:
     last, module, done = int(sys.argv[1]), sys.argv[2], 0
     sys.argv[:] = sys.argv[2:]
 
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+    def before(number: int) -> None:
         nonlocal done
-        if is_operation(event, arguments):
-            done += 1
-            if done == last:
-                os.kill(os.getpid(), signal.SIGKILL)
+        done = number
+        if number == last:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    sys.addaudithook(hook)
+    watch_operations(before)
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
