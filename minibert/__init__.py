@@ -1,5 +1,6 @@
 """BERT written by hand in plain PyTorch. Read model.py first, then layout.py."""
 
+import minibert.starting  # noqa: F401 - before all that takes long to import
 from minibert.config import BertConfig
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError

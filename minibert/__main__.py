@@ -12,7 +12,8 @@ import numpy as np
 from torch import nn
 
 from minibert.about import ShowAbout
-from minibert.bulk import RowSettings, calibrate_ranges, json_lines, read_ranges, write_vectors
+from minibert.bulk import RowSettings, json_lines, write_vectors
+from minibert.calibration import calibrate_ranges, read_ranges
 from minibert.devices import as_device
 from minibert.encoder import SentenceEncoder
 from minibert.export import export_onnx
@@ -22,7 +23,7 @@ from minibert.formats.tokenizer import readable
 from minibert.heads import POOLINGS
 from minibert.precision import PRECISIONS, processor, uses_bfloat16
 from minibert.pretraining import BertForPreTraining, fill_masks
-from minibert.program import called_as, run_program
+from minibert.program import called_as, run_program, say
 from minibert.quantize import CALIBRATED, KINDS, quantize
 from minibert.texts import count_lines, lazy_texts, read_texts
 from minibert.tokenizer import Tokenizer, TruncationWarning
@@ -30,10 +31,14 @@ from minibert.tokenizer import Tokenizer, TruncationWarning
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status, as `run_program` says."""
-    options = parser().parse_args(arguments)
+
+    def program() -> None:
+        options = parser().parse_args(arguments)
+        options.command(options)
+
     with warnings.catch_warnings():
         warnings.simplefilter("always", TruncationWarning)
-        return run_program(lambda: options.command(options))
+        return run_program(program)
 
 
 def encode(options: argparse.Namespace) -> None:
@@ -61,7 +66,7 @@ def encode(options: argparse.Namespace) -> None:
         return
     settings = RowSettings(encoder, prompt, options.quantize, ranges)
     written = write_vectors(settings, texts, output, resume=options.resume, total=count(options))
-    print(f"{written} vectors of {encoder.dim()} {options.quantize} in {output}", file=sys.stderr)
+    say(f"{written} vectors of {encoder.dim()} {options.quantize} in {output}")
 
 
 def calibrate(options: argparse.Namespace) -> None:
@@ -70,10 +75,7 @@ def calibrate(options: argparse.Namespace) -> None:
     prompt = encoder.settings.prompt(options.prompt, options.prompt_name)
     texts = lazy_texts(options.texts, options.input)
     used = calibrate_ranges(encoder, prompt, texts, options.output, total=count(options))
-    print(
-        f"the ranges of {encoder.dim()} numbers over {used} texts in {options.output}",
-        file=sys.stderr,
-    )
+    say(f"the ranges of {encoder.dim()} numbers over {used} texts in {options.output}")
 
 
 def count(options: argparse.Namespace) -> int | None:

@@ -7,7 +7,8 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,8 +18,16 @@ import torch
 from numpy.typing import NDArray
 
 from minibert.encoder import SentenceEncoder
-from minibert.files import InputError, locked, read_object, signals, write_json
-from minibert.quantize import find_ranges, quantize
+from minibert.files import (
+    InputError,
+    locked,
+    read_object,
+    refusals,
+    remove_leftovers,
+    write_json,
+)
+from minibert.program import signals
+from minibert.quantize import quantize
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,24 @@ def model_facts(encoder: SentenceEncoder) -> dict[str, Any]:
     }
 
 
+@dataclass
+class Written:
+    """What a partial file holds so far: rows of how many texts, and how many bytes."""
+
+    texts: int = 0
+    size: int = 0
+    texts_hash: Any = field(default_factory=hashlib.sha256)
+    rows_hash: Any = field(default_factory=hashlib.sha256)  # of all bytes after the header
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "texts": self.texts,
+            "texts_sha256": self.texts_hash.hexdigest(),
+            "bytes": self.size,
+            "rows_sha256": self.rows_hash.hexdigest(),
+        }
+
+
 def write_vectors(
     settings: RowSettings,
     texts: Iterable[str],
@@ -73,112 +100,116 @@ def write_vectors(
     of texts.
 
     Rows are written as they come, to TARGET.partial, which takes the target's place at the end.
-    After every window, TARGET.partial.json notes how many rows there are, and what they depend on.
+    After every window, TARGET.partial.json notes how many rows there are, their hash, and what they
+    depend on. After a power cut, the notes are never ahead of the rows.
     The target is locked meanwhile, so that no second process writes it. SIGINT or SIGTERM ends the
     run after the current window, by KeyboardInterrupt. What was computed is kept.
     resume: continue there. The file then has the bits of a run that was never interrupted.
     Raises InputError if another process is writing the target, or if the disk refuses; with resume,
-    if there is nothing to continue, or if texts, model or options have changed; without, if there
-    is something to continue.
+    if there is nothing to continue, or if texts, model, options or the rows have changed; without,
+    if there is something to continue.
     """
     partial, notes = (target.with_name(f"{target.name}.partial{end}") for end in ("", ".json"))
     facts, texts = settings.facts(), iter(texts)
-    if target.is_dir():
+    if os.path.isdir(target):
         raise InputError(f"cannot write {target}: it is a folder")
-    if resume and not partial.exists():
+    if resume and not os.path.exists(partial):
         raise InputError(f"there is nothing to resume: no file {partial}")
     with locked(target):
+        remove_leftovers(target)
+        written = Written()
         if resume:
-            done, size, digest = take_up(partial, notes, texts, facts)
-        elif partial.exists():
+            start = header(target.suffix, empty_rows(settings), 0)
+            written = take_up(partial, notes, texts, facts, len(start))
+        elif os.path.exists(partial):
             raise InputError(
                 f"{partial} was left by a run that was interrupted: continue it (--resume), or "
                 "delete it to begin again"
             )
-        else:
-            done, size, digest = 0, 0, hashlib.sha256()
         try:
-            if not done:
-                notes.unlink(missing_ok=True)  # of another file that was here once
-            with signals() as stop_asked, partial.open("r+b" if resume else "wb") as stream:
-                stream.truncate(size)
-                stream.seek(size)
-                write_rows(stream, target.suffix, [], empty_rows(settings), done)
-                for window, vectors in settings.encoder.stream(
-                    texts, progress=True, prompt=settings.prompt, first=done, total=total
-                ):
-                    rows = quantize(vectors, settings.quantized, settings.ranges)
-                    write_rows(stream, target.suffix, window, rows, done + len(window))
-                    stream.flush()
-                    done += len(window)
-                    add_texts(digest, window)
-                    del vectors, rows  # two windows are never in memory at once
-                    progress = {
-                        "texts": done,
-                        "texts_sha256": digest.hexdigest(),
-                        "bytes": stream.seek(0, os.SEEK_END),
-                    }
-                    write_json(notes, progress | facts)
-                    if stop_asked():
-                        raise KeyboardInterrupt
-            os.replace(partial, target)
-            notes.unlink(missing_ok=True)
-        except (OSError, InputError, KeyboardInterrupt) as error:
+            with refusals(target), signals() as stop_asked:
+                if not written.texts:
+                    notes.unlink(missing_ok=True)  # of another file that was here once
+                with partial.open("r+b" if resume else "wb") as stream:
+                    stream.truncate(written.size)
+                    write_rows(stream, target.suffix, [], empty_rows(settings), written)
+                    for window, vectors in settings.encoder.stream(
+                        texts,
+                        progress=True,
+                        prompt=settings.prompt,
+                        first=written.texts,
+                        total=total,
+                    ):
+                        rows = quantize(vectors, settings.quantized, settings.ranges)
+                        write_rows(stream, target.suffix, window, rows, written)
+                        del vectors, rows  # two windows are never in memory at once
+                        partial.stat()  # raises if somebody has removed the file
+                        write_json(notes, written.facts() | facts)
+                        if stop_asked():
+                            raise KeyboardInterrupt
+                os.replace(partial, target)
+                with suppress(OSError):  # the file is complete
+                    notes.unlink()
+        except (InputError, KeyboardInterrupt) as error:
             kept = ""
-            if done:
+            if written.texts and partial.exists():
                 kept = (
-                    f"{done} vectors are in {partial}: the same command with --resume goes on "
-                    "from there"
+                    f"{written.texts} vectors are in {partial}: the same command with --resume "
+                    "goes on from there"
                 )
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(f"stopped; {kept}" if kept else "stopped") from error
-            if isinstance(error, OSError):
-                error = InputError(
-                    f"cannot write {target}: {error.strerror or error}; what was there is unchanged"
-                )
             raise InputError(f"{error}\n{kept}" if kept else str(error)) from error
         finally:
-            if not done:  # nothing to continue
+            if not written.texts:  # nothing to continue
                 with suppress(OSError):
                     partial.unlink(missing_ok=True)
-    return done
+    return written.texts
 
 
 def take_up(
-    partial: Path, notes: Path, texts: Iterator[str], facts: dict[str, Any]
-) -> tuple[int, int, Any]:
-    """Where an interrupted run stands: its number of texts, its number of bytes, and the hash of
-    the texts, which are taken off `texts`.
+    partial: Path, notes: Path, texts: Iterator[str], facts: dict[str, Any], start: int
+) -> Written:
+    """What an interrupted run has written. Its texts are taken off `texts`, and its rows, after
+    `start` bytes, are read again.
 
     A run that was killed before its first notes begins again, with a warning. Raises InputError,
-    naming what differs, if it had other texts, another model or other options.
+    naming what differs, if it had other texts, another model or other options, or if its rows have
+    changed.
     """
     if not notes.exists():
         warnings.warn(f"{partial} has no notes ({notes.name}): beginning again", stacklevel=3)
-        return 0, 0, hashlib.sha256()
+        return Written()
     found = read_object(notes)
-    if "quantized" not in found:  # an earlier version called it precision
-        found |= {"quantized": found.get("precision"), "precision": "float32"}
-    done, size = found.get("texts"), found.get("bytes")
+    count, size = found.get("texts"), found.get("bytes")
     # a row has a byte or more
     if not (
-        type(done) is int and type(size) is int and 0 <= done <= size <= partial.stat().st_size
+        type(count) is int and type(size) is int and 0 <= count <= size <= partial.stat().st_size
     ):
         raise InputError(f"{notes} does not belong to {partial}: delete both to begin again")
     for key, value in facts.items():
         if found.get(key) != value:
             raise InputError(
-                f"{partial} was made with {key} {found.get(key)!r}, and this run has {value!r}: "
-                "give the same model and options, or delete it to begin again"
+                f"{partial} was made with {key} {found.get(key)!r:.200}, and this run has "
+                f"{value!r}: give the same model and options, or delete it to begin again"
             )
-    digest = hashlib.sha256()
-    add_texts(digest, islice(texts, done))
-    if digest.hexdigest() != found.get("texts_sha256"):
+    written = Written(count, size)
+    add_texts(written.texts_hash, islice(texts, count))
+    if written.texts_hash.hexdigest() != found.get("texts_sha256"):
         raise InputError(
-            f"{partial} was made of other texts: its first {done} are not the first {done} of this "
-            "input"
+            f"{partial} was made of other texts: its first {count} are not the first {count} of "
+            "this input"
         )
-    return done, size, digest
+    with partial.open("rb") as stream:
+        stream.seek(start)
+        while block := stream.read(max(0, min(2**20, size - stream.tell()))):
+            written.rows_hash.update(block)
+    if written.rows_hash.hexdigest() != found.get("rows_sha256"):
+        raise InputError(
+            f"{partial} has changed since it was written: the hash of its first {size} bytes is "
+            f"not the rows_sha256 of {notes.name}. Delete both to begin again"
+        )
+    return written
 
 
 def add_texts(digest: Any, texts: Iterable[str]) -> None:
@@ -194,18 +225,34 @@ def empty_rows(settings: RowSettings) -> NDArray:
 
 
 def write_rows(
-    stream: BinaryIO, suffix: str, texts: list[str], vectors: NDArray, total: int
+    stream: BinaryIO, suffix: str, texts: list[str], vectors: NDArray, written: Written
 ) -> None:
-    """Append the vectors of some texts. The file then has `total` vectors."""
-    if suffix == ".jsonl":
-        stream.writelines(line.encode() for line in json_lines(texts, vectors))
-        return
+    """Append the vectors of some texts, and wait until the disk has them."""
     stream.seek(0)
-    # numpy's header leaves room for a larger number of rows, so that it is written over in place.
-    header = {"descr": np.lib.format.dtype_to_descr(vectors.dtype), "fortran_order": False}
-    np.lib.format.write_array_header_1_0(stream, {**header, "shape": (total, vectors.shape[1])})
+    stream.write(header(suffix, vectors, written.texts + len(texts)))
     stream.seek(0, os.SEEK_END)
-    stream.write(np.ascontiguousarray(vectors).data)
+    if suffix == ".jsonl":
+        lines = (line.encode() for line in json_lines(texts, vectors))
+    else:
+        lines = iter([np.ascontiguousarray(vectors).reshape(-1).view(np.uint8).data])
+    for line in lines:
+        stream.write(line)
+        written.rows_hash.update(line)
+    stream.flush()
+    os.fsync(stream.fileno())
+    written.texts, written.size = written.texts + len(texts), stream.tell()
+    add_texts(written.texts_hash, texts)
+
+
+def header(suffix: str, vectors: NDArray, total: int) -> bytes:
+    """How a file of `total` such vectors begins. It is as long for every total: numpy leaves room
+    for a larger one."""
+    if suffix == ".jsonl":
+        return b""
+    stream = BytesIO()
+    facts = {"descr": np.lib.format.dtype_to_descr(vectors.dtype), "fortran_order": False}
+    np.lib.format.write_array_header_1_0(stream, {**facts, "shape": (total, vectors.shape[1])})
+    return stream.getvalue()
 
 
 def json_lines(texts: list[str], vectors: NDArray) -> Iterator[str]:
@@ -215,54 +262,3 @@ def json_lines(texts: list[str], vectors: NDArray) -> Iterator[str]:
             [float(f"{x:.9g}") for x in vector] if vector.dtype == np.float32 else vector.tolist()
         )
         yield json.dumps({"text": text, "vector": numbers}, ensure_ascii=False) + "\n"
-
-
-def calibrate_ranges(
-    encoder: SentenceEncoder,
-    prompt: str,
-    texts: Iterable[str],
-    file: Path,
-    total: int | None = None,
-) -> int:
-    """Write the range of each dimension over texts, for int8, and what they depend on; returns the
-    number of texts."""
-    count = 0
-
-    def blocks() -> Iterator[NDArray[np.float32]]:
-        nonlocal count
-        for window, vectors in encoder.stream(texts, progress=True, prompt=prompt, total=total):
-            count += len(window)
-            yield vectors
-
-    lowest, highest = find_ranges(blocks()).tolist()
-    facts = {"texts": count, **model_facts(encoder)}
-    write_json(file, {**facts, "lowest": lowest, "highest": highest})
-    return count
-
-
-def read_ranges(file: Path, encoder: SentenceEncoder) -> NDArray[np.float32]:
-    """The ranges that `calibrate_ranges` wrote, (2, D). Raises InputError if they are another
-    model's, or are no ranges."""
-    content = {"precision": "float32"} | read_object(file)  # earlier versions had no other
-    for key, value in model_facts(encoder).items():
-        if content.get(key) != value:
-            raise InputError(
-                f"{file} was calibrated with {key} {content.get(key)!r}, and this model has "
-                f"{value!r}: calibrate again"
-            )
-    try:
-        ranges = np.array([content["lowest"], content["highest"]], dtype=np.float32)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise InputError(
-            f"{file}: lowest and highest must be lists of {encoder.dim()} numbers"
-        ) from error
-    if (
-        ranges.shape != (2, encoder.dim())
-        or not np.isfinite(ranges).all()
-        or (ranges[0] > ranges[1]).any()
-    ):
-        raise InputError(
-            f"{file}: lowest and highest must be lists of {encoder.dim()} numbers, "
-            "lowest below highest"
-        )
-    return ranges

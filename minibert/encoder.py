@@ -1,5 +1,6 @@
 """Sentence vectors: text in, numpy out."""
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ from minibert.compatible import BATCH_TOKENS, Call, Compatible
 from minibert.devices import as_device, as_dtype
 from minibert.fast import inference_copy
 from minibert.fast.memory import keep_freed_memory
-from minibert.files import InputError
+from minibert.files import InputError, replacing_model
 from minibert.formats.cards import write_card
 from minibert.formats.checkpoint import warn_of_head
 from minibert.formats.hub import find_encoder
@@ -214,15 +215,17 @@ class SentenceEncoder(Compatible):
 
         Its model card, README.md, gets `facts` for the Hub, such as {"base_model": ID}, and
         `training` for people, in Markdown.
+        All files are written before they replace older ones, see `replacing_model`.
         Raises InputError if the disk refuses; files that were there before are then unchanged.
         """
-        folder, config = Path(folder), self._bert.config
-        self._bert.save_pretrained(folder)
-        self.tokenizer.save(folder, config.type_vocab_size > 1)
+        config = self._bert.config
         settings = replace(self.settings, max_length=self.tokenizer.max_length)
-        write_encoder_settings(settings, config.hidden_size, self.after, folder)
         about = describe(settings, config.num_hidden_layers, self.dim())
-        write_card(folder / "README.md", CARD_FACTS | dict(facts or {}), about + training)
+        with replacing_model(Path(folder)) as beside:
+            self._bert.save_pretrained(beside)
+            self.tokenizer.save(beside, config.type_vocab_size > 1)
+            write_encoder_settings(settings, config.hidden_size, self.after, beside)
+            write_card(beside / "README.md", CARD_FACTS | dict(facts or {}), about + training)
 
     def _encode(self, texts: Sequence[str], call: Call) -> NDArray[np.float32]:
         vectors = np.empty((len(texts), call.dim), dtype=np.float32)
@@ -256,7 +259,8 @@ class SentenceEncoder(Compatible):
                 for batch, computed in results:
                     vectors[batch] = computed
                     tokens_done += sum(len(distinct[i]) for i in batch)
-                    speed = tokens_done / (time.perf_counter() - started)
+                    seconds = time.perf_counter() - started or math.inf  # a clock may stand still
+                    speed = tokens_done / seconds
                     bar.set_postfix({"tok/s": f"{speed:,.0f}"}, refresh=False)
                     bar.update(len(batch))
                 bar.update(len(window) - len(distinct))

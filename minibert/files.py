@@ -3,14 +3,14 @@
 import hashlib
 import json
 import os
-import signal
+import re
+import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
+from glob import escape
 from pathlib import Path
-from types import FrameType
 from typing import Any, BinaryIO
 
 if sys.platform == "win32":
@@ -92,25 +92,86 @@ def sha256(file: Path) -> str:
 
 
 @contextmanager
+def refusals(target: Path) -> Iterator[None]:
+    """In this block, an OSError becomes an InputError: the target cannot be written."""
+    if "\0" in str(target):
+        raise InputError(f"cannot write {str(target)!r}: a file's name has no NUL in it")
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot write {target}: {error.strerror or error}; what was there is unchanged"
+        ) from error
+
+
+@contextmanager
 def replacing(file: Path) -> Iterator[Path]:
     """A path beside `file` to write to. When the block ends without an error, it takes the file's
     place at once.
 
-    If anything goes wrong, the old file is unchanged. Raises InputError if the disk refuses (it is
-    full, read-only ...).
+    If anything goes wrong, the old file is unchanged. After a power cut, too, there is either the
+    old file or the new one. Raises InputError if the disk refuses (it is full, read-only ...).
     """
-    beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        yield beside
-        os.replace(beside, file)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {file}: {error.strerror or error}; what was there is unchanged"
-        ) from error
-    finally:
-        with suppress(OSError):  # if the folder could not be made, there is nothing to remove
-            beside.unlink(missing_ok=True)
+    beside = _beside(file)
+    with refusals(file):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(file)
+            yield beside
+            with beside.open("r+b") as stream:
+                os.fsync(stream.fileno())
+            os.replace(beside, file)
+        finally:
+            with suppress(OSError):  # if the folder could not be made, there is nothing to remove
+                beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_model(folder: Path) -> Iterator[Path]:
+    """An empty folder to write a model's files to. When the block ends without an error, they are
+    moved to `folder`.
+
+    Until then the old files there are unchanged, however the process ends. The files are moved one
+    by one, but those of two models are never taken for one: config.json, without which no model
+    opens, is removed before the first and moved after the last. Raises InputError if the disk
+    refuses.
+    """
+    beside = _beside(folder / "model")
+    with refusals(folder):
+        try:
+            beside.mkdir(parents=True)
+            remove_leftovers(folder / "model")
+            yield beside
+            new = [path.relative_to(beside) for path in beside.rglob("*") if path.is_file()]
+            for path in new:
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                if (folder / path).is_dir():
+                    raise OSError(f"{path} is a folder there")
+            (folder / "config.json").unlink(missing_ok=True)
+            for path in sorted(new, key=lambda path: path == Path("config.json")):
+                os.replace(beside / path, folder / path)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def _beside(target: Path) -> Path:
+    """Where this thread writes what will take the target's place."""
+    return target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove what processes that have died left half written beside a target. (On Windows nothing
+    is removed, since Python cannot ask there whether a process lives.)"""
+    for path in target.parent.glob(f".{escape(target.name)}.*.tmp"):
+        number = re.search(r"\.([0-9]{1,9})(\.[0-9]+)?\.tmp$", path.name)
+        if number is None or sys.platform == "win32":
+            continue
+        try:
+            os.kill(int(number[1]), 0)  # sends nothing
+        except ProcessLookupError:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        except PermissionError:  # it lives, and is somebody else's
+            pass
 
 
 def write_text(file: Path, text: str) -> None:
@@ -135,14 +196,11 @@ def locked(target: Path) -> Iterator[None]:
     Raises InputError if another process or thread holds the lock, naming the process, and if the
     lock file cannot be written.
     """
-    file = target / ".lock" if target.is_dir() else target.with_name(f".{target.name}.lock")
-    try:
+    is_folder = os.path.isdir(target)  # answers False to odd names, for which Path.is_dir raises
+    file = target / ".lock" if is_folder else target.with_name(f".{target.name}.lock")
+    with refusals(target):
         file.parent.mkdir(parents=True, exist_ok=True)
         stream = _take_lock(file)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {target}: {error.strerror or error}; what was there is unchanged"
-        ) from error
     if stream is None:
         raise InputError(f"{_holder(file)} is writing {target}: wait until it ends, or end it")
     with stream:
@@ -192,33 +250,6 @@ def _holder(file: Path) -> str:
     except (OSError, ValueError):
         number = ""
     return f"process {number}" if number else "another process"
-
-
-@contextmanager
-def signals() -> Iterator[Callable[[], bool]]:
-    """In this block, the first SIGINT or SIGTERM does not end the program: the yielded function
-    returns True after it. A second one raises KeyboardInterrupt at once.
-
-    Python lets only the main thread handle signals. In another thread nothing changes, and the
-    function always returns False.
-    """
-    asked: list[int] = []
-    stop_asked = partial(bool, asked)
-    if threading.current_thread() is not threading.main_thread():
-        yield stop_asked
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-        if len(asked) > 1:
-            raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop_asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def inside(folder: Path, path: str, file: Path) -> Path:

@@ -1,8 +1,11 @@
 """Texts to work on: checked, or read a line at a time from a file or standard input."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import UnsupportedOperation
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO
 
 from minibert.files import InputError, decode
@@ -10,16 +13,29 @@ from minibert.files import InputError, decode
 
 def lazy_lines(stream: BinaryIO, source: str) -> Iterator[str]:
     """The lines of a file as `read_lines` gives them, but read one at a time. The file is closed at
-    its end. Raises InputError, naming the line, for what is not UTF-8."""
+    its end. Raises InputError, naming the line, for what is not UTF-8; and at the end, if the file
+    has changed since the beginning."""
     try:
         with stream:
+            before = _version(stream)
             for number, line in enumerate(stream, start=1):
                 if line.endswith(b"\n"):
                     line = line[:-1].removesuffix(b"\r")
                 text = decode(line, source, number)
                 yield text.removeprefix("\ufeff") if number == 1 else text
+            if _version(stream) != before:
+                raise InputError(f"{source} was changed while it was read")
     except OSError as error:
         raise InputError(f"cannot read {source}: {error.strerror}") from error
+
+
+def _version(stream: BinaryIO) -> tuple[int, int] | None:
+    """The size of an open file, and when it was last written to; None for a pipe, say."""
+    try:
+        facts = os.fstat(stream.fileno())
+    except UnsupportedOperation:  # bytes in memory
+        return None
+    return (facts.st_size, facts.st_mtime_ns) if S_ISREG(facts.st_mode) else None
 
 
 def lazy_texts(texts: list[str], file: str | None) -> Iterator[str]:

@@ -20,7 +20,8 @@ import pytest
 
 from minibert import InputError, SentenceEncoder
 from minibert.__main__ import main
-from minibert.bulk import RowSettings, calibrate_ranges, read_ranges, write_vectors
+from minibert.bulk import RowSettings, write_vectors
+from minibert.calibration import calibrate_ranges, read_ranges
 from minibert.quantize import quantize
 from tests.test_encoder import D, small_encoder
 

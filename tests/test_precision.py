@@ -19,7 +19,8 @@ from torch.nn.utils import parametrizations, prune
 from minibert import Bert, BertConfig, InputError, Packed, SentenceEncoder
 from minibert import precision as module
 from minibert.__main__ import main
-from minibert.bulk import RowSettings, calibrate_ranges, read_ranges, write_vectors
+from minibert.bulk import RowSettings, write_vectors
+from minibert.calibration import calibrate_ranges, read_ranges
 from minibert.fast import inference_copy
 from minibert.model import Attention
 from minibert.precision import computes_bfloat16, uses_bfloat16

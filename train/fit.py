@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from minibert.files import InputError, signals, write_text
-from minibert.program import Interrupted
+from minibert.files import InputError, write_text
+from minibert.program import Interrupted, signals
 from train.cache import PrefixCache
 from train.checkpoint import Progress, fill, load_checkpoint, save_checkpoint
 from train.command_line import train_command

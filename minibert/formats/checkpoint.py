@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from minibert.files import InputError, read_object, write_json
+from minibert.files import InputError, read_object, replacing_model, write_json
 from minibert.formats.config import AnyConfig, Config, config_content, family_of, read_config
 from minibert.formats.families import BERT, FAMILIES, Family
 from minibert.formats.names import checkpoint_name, model_name
@@ -253,9 +253,10 @@ def save_model(
 ) -> None:
     """Write config.json and model.safetensors, as the class `architecture` of `transformers` does.
 
-    tensors: by that class's names. more: further entries of config.json. Each file is written
-    beside the old one and renamed. Raises InputError if the disk refuses.
+    tensors: by that class's names. more: further entries of config.json. Both are written before
+    they replace older ones, see `replacing_model`. Raises InputError if the disk refuses.
     """
-    save_tensors(tensors, folder / "model.safetensors")
-    content = {"architectures": [architecture], **config_content(config)}
-    write_json(folder / "config.json", content | more)
+    with replacing_model(folder) as beside:
+        save_tensors(tensors, beside / "model.safetensors")
+        content = {"architectures": [architecture], **config_content(config)}
+        write_json(beside / "config.json", content | more)

@@ -91,6 +91,7 @@ class Pretrained(nn.Module, ABC):
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
         """Write config.json and model.safetensors, as transformers and we open them.
 
+        Both are written before they replace older ones, see `replacing_model`.
         Raises InputError if the disk refuses; the files that were there before are then unchanged.
         """
         family = FAMILIES[self.config.model_type]
