@@ -5,12 +5,14 @@ at chosen places, and errors that are made to happen; then the same command agai
 the run compared with those of a run that was left alone.
 """
 
+import asyncio
 import os
 import random
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -23,7 +25,6 @@ from tests.training import (
     World,
     assemble_exact,
     assert_same,
-    log_of,
     make_world,
     outcome,
     step,
@@ -40,12 +41,12 @@ from tools.faults.training import (
 from train import fit as fit_module
 from train import run as run_module
 from train.batches import Batch
-from train.checkpoint import checkpoints, save_checkpoint
-from train.cache import PrefixCache
-from train.memory import is_out_of_memory
+from train.checkpoint import save_checkpoint
+from train.evaluation import evaluate
 from train.model import JointModel
 from train.run import main, train
 from train.settings import Settings
+from train.tasks.tagging import TokenTagging
 
 
 @pytest.fixture(scope="module")
@@ -167,12 +168,8 @@ def test_a_signal_at_any_place(
     """The program stops there, and says what to do; done so, it ends as if nothing had been."""
     settings = world.settings(epochs=1, accumulate=2, freeze="embeddings")
     run, again = tmp_path / "run", command(settings, tmp_path)
-    module, _, name = place.rpartition(".")
     with monkeypatch.context() as patch:
-        function = getattr({"train.fit": fit_module, "train.run": run_module}.get(module), name, 0)
-        if not function:
-            function = getattr(__import__(module, fromlist=[name]), name)
-        patch.setattr(place, first(function, number))
+        patch.setattr(place, first(resolve_name(place), number))
         assert main(again) == status
     error = capsys.readouterr().err
     if PLACES[place]:
@@ -185,3 +182,149 @@ def test_a_signal_at_any_place(
     assert main(again) == 0
     train(settings, tmp_path / "whole")
     assert outcome(run) == outcome(tmp_path / "whole")
+
+
+def test_a_signal_while_the_last_checkpoint_is_written(
+    world: World, alone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not get lost: nothing asks again before the run is tested."""
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "save_checkpoint", first(save_checkpoint, signal.SIGINT))
+        patch.setattr(run_module, "save_run", lambda *_: pytest.fail("the run goes on"))
+        with pytest.raises(Interrupted, match="stopped after step 12; to go on"):
+            train(world.settings(), run)
+    train(world.settings(), run, resume=True)
+    assert outcome(run) == alone
+
+
+def test_a_run_in_an_event_loop_is_stopped_by_a_signal_too(
+    world: World, alone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def training(resume: bool) -> None:
+        train(world.settings(), tmp_path / "run", resume)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "evaluate", first(evaluate, signal.SIGINT))
+        with pytest.raises(Interrupted, match="stopped after step 6; to go on"):
+            asyncio.run(training(resume=False))
+    asyncio.run(training(resume=True))
+    assert outcome(tmp_path / "run") == alone
+
+
+def test_a_comparison_goes_on_where_it_was_stopped(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The joint run and the first task alone are not trained again."""
+    settings = world.settings(epochs=1, compare_single=True, freeze="backbone")
+    run = tmp_path / "run"
+    (tmp_path / "whole").mkdir()
+    assert main(command(settings, tmp_path / "whole")) == 0
+    trained: list[Path] = []
+
+    def noting(settings: Settings, run: Path, *rest: Any, **more: Any) -> Any:
+        trained.append(run)
+        if len(trained) == 3:
+            send(signal.SIGTERM)
+        return train(settings, run, *rest, **more)
+
+    monkeypatch.setattr(run_module, "train", noting)
+    assert main(command(settings, tmp_path)) == 143
+    assert trained == [run, run / "single-intent", run / "single-slots"]
+    assert main(["--resume", str(run)]) == 0
+    assert trained[3:] == [run / "single-slots"]
+    compared, expected = (
+        (folder / "compare.json").read_text() for folder in (run, tmp_path / "whole/run")
+    )
+    assert compared == expected
+
+
+# Out of memory
+
+
+@pytest.fixture
+def small_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """A GPU, as it were, that has room for two sequences. Yields the sizes that were tried."""
+    forward, tried = JointModel.forward, list[int]()
+
+    def limited(model: JointModel, batch: Batch) -> Tensor:
+        tried.append(len(batch.sequences))
+        if len(batch.sequences) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(model, batch)
+
+    monkeypatch.setattr(JointModel, "forward", limited)
+    yield tried
+
+
+def test_a_step_that_does_not_fit_is_computed_in_pieces(
+    world: World, small_memory: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the same gradient and losses, though batches before it have left theirs already."""
+    parts = assemble_exact(world.settings(dropout=0.0))
+    items = parts.labelled[0]
+    batches = [items[:2], items[2:9]]
+    expected = [step(parts, [[item] for item in items[:9]])]
+    small_memory.clear()
+    capsys.readouterr()
+    found, losses = step(parts, batches)
+    assert small_memory[:5] == [2, 7, 2, 4, 2]
+    told = "out of memory: this step is computed again, in pieces of {} sequences\n"
+    assert capsys.readouterr().out == told.format(4) + told.format(2)
+    assert_same(found, expected[0][0], 1e-12)
+    assert losses.sums == pytest.approx(expected[0][1].sums, rel=1e-12)
+
+
+def test_a_run_that_does_not_fit_is_the_run_in_pieces(
+    world: World, tmp_path: Path, small_memory: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout too is drawn as if nothing had failed before."""
+    monkeypatch.setattr("train.evaluation.BATCH_TOKENS", 1)
+    settings = world.settings(epochs=1, dropout=0.3)
+    train(replace(settings, mini_batch_size=2), tmp_path / "pieces")
+    assert max(small_memory) == 2
+    train(settings, tmp_path / "run")
+    assert max(small_memory) == 8
+    names = ("model/model.safetensors", "heads.safetensors", "log")
+    found, expected = (outcome(tmp_path / name) for name in ("run", "pieces"))
+    assert {name: found[name] for name in names} == {name: expected[name] for name in names}
+
+
+def test_gradients_that_are_logged_need_each_batch_at_once(
+    world: World, tmp_path: Path, small_memory: list[int]
+) -> None:
+    with pytest.raises(InputError, match="out of memory with 8 sequences of .*: lower batch_size"):
+        train(world.settings(log_gradients=True), tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["forward", "loss"])
+@pytest.mark.parametrize("in_training", [True, False], ids=["training", "evaluation"])
+def test_a_machine_without_memory_is_one_message(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, in_training: bool
+) -> None:
+    """What PyTorch itself raises for want of memory. Another error stays what it is."""
+    kind = JointModel if name == "forward" else TokenTagging
+    function = getattr(kind, name)
+
+    def greedy(self: Any, *rest: Any) -> Any:
+        if torch.is_grad_enabled() is in_training:
+            torch.empty(asked)
+        return function(self, *rest)
+
+    monkeypatch.setattr(kind, name, greedy)
+    asked = 2**60
+    with pytest.raises(InputError, match=r"out of memory with \d+ sequences of .* line \d+: lower"):
+        train(world.settings(), tmp_path / "run")
+    asked = -1
+    with pytest.raises(RuntimeError, match="negative dimension"):
+        train(world.settings(), tmp_path / "again")
+
+
+# Long runs
+
+
+def test_memory_and_open_files_stay_level(tmp_path: Path) -> None:
+    """A bounded version of the soak of python -m tools.faults."""
+    found = soak(tmp_path, steps=300)
+    assert found.open_files[0] == found.open_files[-1]
+    assert found.growth < 8

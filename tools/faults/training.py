@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import sys
@@ -78,11 +79,11 @@ class Trial:
     data: Path
     folder: Path
 
-    def start(self, before: Before | None = None) -> Any:
-        """A process that trains, as a user would start it now."""
+    def start(self, before: Before | None = None, more: Sequence[str] = ()) -> Any:
+        """A process that trains, as a user would start it now. more: options."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__, *LATE])
-        given = arguments(self.name, self.data)
+        given = [*arguments(self.name, self.data), *more]
         if (self.folder / "run/settings.toml").exists():
             given = ["--resume", "run"]
         (self.folder / "said").unlink(missing_ok=True)
@@ -237,6 +238,66 @@ def random_moments(
     return Row(f"{stops} in {runs} runs", "each resumed to the same files", faults)
 
 
+@dataclass
+class Soak:
+    """What a long run used, noted from outside after each tenth of its steps, from the first."""
+
+    seconds: list[float]
+    mebibytes: list[float]
+    open_files: list[int]
+
+    @property
+    def growth(self) -> float:
+        """How many MiB came in the last seven tenths."""
+        return self.mebibytes[-1] - self.mebibytes[2]
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """How long the second and the last tenth took. The first also holds the start."""
+        return self.seconds[1] - self.seconds[0], self.seconds[-1] - self.seconds[-2]
+
+
+def soak(top: Path, steps: int) -> Soak:
+    """Train for so many steps, with evaluations and checkpoints, and look at the process. top: an
+    empty folder."""
+    write_data(top / "data", size=200)
+    trial = Trial("labels", top / "data", top)
+    often = {"epochs": steps, "max-steps": steps, "eval-steps": 50, "save-steps": 50}
+    process = trial.start(more=[f"--{name}={value}" for name, value in often.items()])
+    log, proc = trial.folder / "run/log.jsonl", Path(f"/proc/{process.pid}")
+    found, taken, position = Soak([], [], []), 0, 0
+    while len(found.seconds) < 10:
+        if not process.is_alive():
+            raise RuntimeError(f"the run ended early: {trial.said()}")
+        time.sleep(0.005)
+        if log.exists():
+            with log.open("rb") as stream:
+                stream.seek(position)
+                new = stream.read()
+            position, taken = position + len(new), taken + new.count(b'"norm"')
+        if taken >= (len(found.seconds) + 1) * steps // 10 - 1:
+            pages = int((proc / "statm").read_text().split()[1])
+            found.seconds.append(time.perf_counter())
+            found.mebibytes.append(pages * resource.getpagesize() / 2**20)
+            found.open_files.append(len(os.listdir(proc / "fd")))
+    end_of(process)
+    return found
+
+
+def soak_of_training() -> Row:
+    with tempfile.TemporaryDirectory() as top:
+        found = soak(Path(top), 2000)
+    first, last = found.rates
+    told = (
+        f"{found.mebibytes[2]:.0f} MiB after 600 steps, {found.mebibytes[-1]:.0f} at the end; "
+        f"{found.open_files[-1]} open files; the last tenth took {last / first:.1%} of the second"
+    )
+    faults = []
+    if found.growth > 8 or found.open_files[-1] > found.open_files[1] or last > 1.05 * first:
+        faults.append(told)
+    return Row("2,000 steps", told, faults)
+
+
 ALL = tuple(RUNS)
 STOPS = (signal.SIGINT, signal.SIGTERM)
 EXPERIMENTS: dict[str, Callable[[], Row]] = {
@@ -244,4 +305,5 @@ EXPERIMENTS: dict[str, Callable[[], Row]] = {
     "killed: training, every file operation": lambda: all_operations(killed, -9, ALL, 1),
     "stopped: training, random moments": lambda: random_moments(STOPS, ALL, 80, 2),
     "disk full: training, every file operation": lambda: all_operations(refused, 2, ALL, 1),
+    "soak: training": soak_of_training,
 }
