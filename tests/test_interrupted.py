@@ -54,6 +54,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return make_world(tmp_path_factory.mktemp("world"))
 
 
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing them takes longer than all the rest of a run."""
+    monkeypatch.setattr(run_module, "draw_pictures", lambda *_: [])
+
+
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Laboratory]:
     with laboratory() as made:
@@ -136,11 +142,12 @@ def first(function: Callable[..., Any], number: signal.Signals) -> Callable[...,
     return stopped
 
 
+STOP: dict[str, Any] = {"epochs": 1, "accumulate": 2, "freeze": "embeddings"}
 # what a run does -> whether it can be resumed from there
 PLACES = {
     "train.setup.load_data": False,
     "train.setup.tokenize": False,
-    "train.setup.fingerprint": False,
+    "train.setup.first_weights": False,
     "train.fit.plan_steps": True,
     "train.fit.PrefixCache": True,
     "train.fit.forward_backward": True,
@@ -154,20 +161,27 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.fixture(scope="module")
+def short(world: World, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The outcome of the settings STOP without a fault."""
+    folder = tmp_path_factory.mktemp("short")
+    train(world.settings(**STOP), folder / "run")
+    return outcome(folder / "run")
+
+
+@pytest.mark.parametrize(("i", "place"), enumerate(PLACES))
 def test_a_signal_at_any_place(
     world: World,
+    short: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    i: int,
     place: str,
-    number: signal.Signals,
-    status: int,
 ) -> None:
     """The program stops there, and says what to do; done so, it ends as if nothing had been."""
-    settings = world.settings(epochs=1, accumulate=2, freeze="embeddings")
-    run, again = tmp_path / "run", command(settings, tmp_path)
+    number, status = ((signal.SIGINT, 130), (signal.SIGTERM, 143))[i % 2]
+    run, again = tmp_path / "run", command(world.settings(**STOP), tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(place, first(resolve_name(place), number))
         assert main(again) == status
@@ -180,8 +194,31 @@ def test_a_signal_at_any_place(
         assert not run.exists()
     assert not (run / "metrics.json").exists()
     assert main(again) == 0
-    train(settings, tmp_path / "whole")
-    assert outcome(run) == outcome(tmp_path / "whole")
+    assert outcome(run) == short
+
+
+def test_killed_while_a_checkpoint_of_the_same_step_is_replaced(
+    world: World, short: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one of the evaluation that was stopped gives way to the one after the evaluation."""
+    run, settings = tmp_path / "run", world.settings(**STOP, save_steps=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "evaluate", first(evaluate, signal.SIGINT))
+        with pytest.raises(Interrupted):
+            train(settings, run)
+    replace_file = os.replace
+
+    def cut(source: Any, target: Any) -> None:
+        if Path(target).name == "state.json":
+            raise ZeroDivisionError  # as good as a power cut: nobody expects it
+        replace_file(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", cut)
+        with pytest.raises(ZeroDivisionError):
+            train(settings, run, resume=True)
+    train(settings, run, resume=True)
+    assert outcome(run) == short
 
 
 def test_a_signal_while_the_last_checkpoint_is_written(
@@ -243,8 +280,8 @@ def test_a_comparison_goes_on_where_it_was_stopped(
 
 
 @pytest.fixture
-def small_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """A GPU, as it were, that has room for two sequences. Yields the sizes that were tried."""
+def small_memory(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A GPU, as it were, that has room for two sequences. Returns the sizes that are tried."""
     forward, tried = JointModel.forward, list[int]()
 
     def limited(model: JointModel, batch: Batch) -> Tensor:
@@ -254,7 +291,7 @@ def small_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return forward(model, batch)
 
     monkeypatch.setattr(JointModel, "forward", limited)
-    yield tried
+    return tried
 
 
 def test_a_step_that_does_not_fit_is_computed_in_pieces(
@@ -293,7 +330,7 @@ def test_a_run_that_does_not_fit_is_the_run_in_pieces(
 def test_gradients_that_are_logged_need_each_batch_at_once(
     world: World, tmp_path: Path, small_memory: list[int]
 ) -> None:
-    with pytest.raises(InputError, match="out of memory with 8 sequences of .*: lower batch_size"):
+    with pytest.raises(InputError, match=r"out of memory with 8 sequences of .*: lower batch_size"):
         train(world.settings(log_gradients=True), tmp_path / "run")
 
 

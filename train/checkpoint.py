@@ -7,6 +7,7 @@ is never half written.
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,8 +130,16 @@ def save_checkpoint(
         ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    for old in checkpoints(run)[: -settings.keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    remove_old(run, settings.keep)
+
+
+def remove_old(run: Path, keep: int) -> None:
+    """Remove all but the last `keep` checkpoints of a run."""
+    for old in checkpoints(run)[:-keep]:
+        beside = old.with_name(f".{old.name}.tmp")  # half removed, it must not count as one
+        with suppress(OSError):
+            os.replace(old, beside)
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def checkpoints(run: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from minibert.files import InputError, write_text
 from minibert.program import Interrupted, signals
 from train.cache import PrefixCache
-from train.checkpoint import Progress, fill, load_checkpoint, save_checkpoint
+from train.checkpoint import Progress, fill, load_checkpoint, remove_old, save_checkpoint
 from train.command_line import train_command
 from train.evaluation import evaluate, monitored_value
 from train.journal import Journal, cut_log
@@ -39,6 +39,7 @@ def fit(
     best: dict[str, Tensor] = {}  # the parameters' values at the best evaluation
     if resume:
         best = load_checkpoint(run, parameters, optimizer)
+        remove_old(run, settings.keep)  # which a process that was killed may not have come to
     else:
         write_text(run / "settings.toml", settings.toml())
     cut_log(run, progress.step)
