@@ -169,7 +169,7 @@ def short(world: World, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return outcome(folder / "run")
 
 
-@pytest.mark.parametrize(("i", "place"), enumerate(PLACES))
+@pytest.mark.parametrize(("i", "place"), list(enumerate(PLACES)))
 def test_a_signal_at_any_place(
     world: World,
     short: Any,

@@ -42,7 +42,7 @@ def fit(
         remove_old(run, settings.keep)  # which a process that was killed may not have come to
     else:
         write_text(run / "settings.toml", settings.toml())
-    cut_log(run, progress.step)
+    cut_log(run, progress.step, progress.is_due)
 
     def save() -> None:
         progress.seconds = time.perf_counter() - started
