@@ -6,8 +6,11 @@ the run compared with those of a run that was left alone.
 """
 
 import asyncio
+import itertools
+import json
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -46,6 +49,7 @@ from train.evaluation import evaluate
 from train.model import JointModel
 from train.run import main, train
 from train.settings import Settings
+from train.step import forward_backward
 from train.tasks.tagging import TokenTagging
 
 
@@ -85,6 +89,25 @@ def test_a_full_disk_is_one_message_and_resumed(lab: Laboratory, operation: int)
     assert disturb_operation(lab, "thawing", refused, operation, 2) == (True, "")
 
 
+def at_call(
+    count: int, event: Callable[[], object], function: Callable[..., Any]
+) -> Callable[..., Any]:
+    """The function; before its call of this number, counted from 1, something happens."""
+    numbers = itertools.count(1)
+
+    def disturbed(*arguments: Any, **named: Any) -> Any:
+        if next(numbers) == count:
+            event()
+        return function(*arguments, **named)
+
+    return disturbed
+
+
+def first(function: Callable[..., Any], number: signal.Signals) -> Callable[..., Any]:
+    """The function, which gets a signal when it is called first."""
+    return at_call(1, lambda: os.kill(os.getpid(), number), function)
+
+
 # Before the first checkpoint
 
 
@@ -122,24 +145,39 @@ def test_a_run_without_a_checkpoint_starts_from_the_beginning(
     assert [path for path in run.rglob(".*") if path.name != ".lock"] == []
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "x\0y", "file", "file/run", "/dev/null", "/proc/x"])
+def test_an_output_that_can_be_no_folder(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / "file").touch()
+    settings = replace(world.settings(), output=str(tmp_path / name))
+    write_text(tmp_path / "recipe.toml", settings.toml())
+    assert main(["--recipe", str(tmp_path / "recipe.toml")]) == 2
+    assert capsys.readouterr().err.startswith("error: cannot write ")
+
+
+@pytest.mark.parametrize("what", ["", "log.jsonl", "checkpoints", "settings.toml"])
+def test_what_is_removed_under_a_run(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Without its folder, the run is one message; what it can write again, it writes again."""
+    run = tmp_path / "run"
+
+    def remove() -> None:
+        found = run / what
+        shutil.rmtree(found) if found.is_dir() else found.unlink()
+
+    settings = world.settings(epochs=1, save_steps=1)
+    monkeypatch.setattr(fit_module, "forward_backward", at_call(3, remove, forward_backward))
+    if not what:
+        with pytest.raises(InputError, match=r"cannot write .*log\.jsonl: No such file"):
+            train(settings, run)
+        return
+    train(settings, run)
+    assert json.loads((run / "metrics.json").read_text())["steps"] == 6
+
+
 # Signals at any place
-
-
-def send(number: signal.Signals) -> None:
-    os.kill(os.getpid(), number)
-
-
-def first(function: Callable[..., Any], number: signal.Signals) -> Callable[..., Any]:
-    """The function, which gets a signal when it is called first."""
-    calls: list[int] = []
-
-    def stopped(*arguments: Any, **named: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 1:
-            send(number)
-        return function(*arguments, **named)
-
-    return stopped
 
 
 STOP: dict[str, Any] = {"epochs": 1, "accumulate": 2, "freeze": "embeddings"}
@@ -261,15 +299,14 @@ def test_a_comparison_goes_on_where_it_was_stopped(
 
     def noting(settings: Settings, run: Path, *rest: Any, **more: Any) -> Any:
         trained.append(run)
-        if len(trained) == 3:
-            send(signal.SIGTERM)
         return train(settings, run, *rest, **more)
 
-    monkeypatch.setattr(run_module, "train", noting)
+    third = at_call(3, lambda: os.kill(os.getpid(), signal.SIGTERM), noting)
+    monkeypatch.setattr(run_module, "train", third)
     assert main(command(settings, tmp_path)) == 143
-    assert trained == [run, run / "single-intent", run / "single-slots"]
+    assert trained == [run, run / "single-intent"]
     assert main(["--resume", str(run)]) == 0
-    assert trained[3:] == [run / "single-slots"]
+    assert trained[2:] == [run / "single-slots"]
     compared, expected = (
         (folder / "compare.json").read_text() for folder in (run, tmp_path / "whole/run")
     )
@@ -362,6 +399,6 @@ def test_a_machine_without_memory_is_one_message(
 
 def test_memory_and_open_files_stay_level(tmp_path: Path) -> None:
     """A bounded version of the soak of python -m tools.faults."""
-    found = soak(tmp_path, steps=300)
+    found = soak(tmp_path, steps=150)
     assert found.open_files[0] == found.open_files[-1]
     assert found.growth < 8

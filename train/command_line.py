@@ -1,6 +1,7 @@
 """Where the settings of a run come from, the command line and recipes; and which folder it gets."""
 
 import argparse
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,7 +9,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from minibert.files import InputError, locked
+from minibert.files import InputError, locked, refusals
 from minibert.program import Interrupted, called_as
 from train.checkpoint import has_results
 from train.data.read import name_of
@@ -93,11 +94,9 @@ def run_folder(settings: Settings, resumed: Path | None) -> Iterator[Path]:
     Raises InputError if another process is writing it, or if it holds results of a run that is not
     resumed. A KeyboardInterrupt in the block becomes an Interrupted that says how to go on.
     """
-    is_ours = resumed is None and not (settings.output and Path(settings.output).exists())
-    try:
+    is_ours = resumed is None and not (settings.output and os.path.exists(settings.output))
+    with refusals(resumed or Path(settings.output or "runs")):
         folder = resumed or new_folder(settings)
-    except OSError as error:
-        raise InputError(f"cannot write {error.filename}: {error.strerror}") from error
     try:
         with locked(folder):
             if resumed is None and has_results(folder):

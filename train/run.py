@@ -47,7 +47,8 @@ def train(
     kinds: the kinds of tasks that the data may have. optimizer: makes an optimizer from parameter
     groups. resume: go on from the last checkpoint, or begin, if the run was stopped before its
     first. Raises InputError for data, weights or settings that cannot be used. On SIGINT or
-    SIGTERM, a checkpoint is written within the current step, and Interrupted raised.
+    SIGTERM, a checkpoint is written within the current step, and Interrupted raised. Runs in two
+    threads of one process would draw from one random generator: give each a process.
     """
     if resume and not has_results(run):
         print(f"{run} has no checkpoint yet: the run starts from the beginning")
