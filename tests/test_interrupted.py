@@ -235,6 +235,24 @@ def test_a_signal_at_any_place(
     assert outcome(run) == short
 
 
+def test_a_signal_while_matplotlib_is_loaded(
+    world: World, short: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pybind11 makes an ImportError of it."""
+
+    def stopped(*_: Any) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt as stop:
+            raise ImportError("initialization failed") from stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "draw_pictures", stopped)
+        assert main(command(world.settings(**STOP), tmp_path)) == 143
+    assert main(["--resume", str(tmp_path / "run")]) == 0
+    assert outcome(tmp_path / "run") == short
+
+
 def test_killed_while_a_checkpoint_of_the_same_step_is_replaced(
     world: World, short: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,7 +108,10 @@ def run_folder(settings: Settings, resumed: Path | None) -> Iterator[Path]:
             yield folder
     except Interrupted:
         raise
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, ImportError) as stop:
+        # A signal that comes while a package loads its machine code ends as an ImportError.
+        if not isinstance(stop.__cause__ or stop, KeyboardInterrupt):
+            raise
         if not (folder / "settings.toml").exists():
             raise Interrupted("stopped before training began: start it again") from stop
         raise Interrupted(f"stopped; to go on: {train_command()} --resume {folder}") from stop
