@@ -349,7 +349,12 @@ def test_the_run_goes_on_after_skipped_steps(
     train(world.settings(), tmp_path / "run")
     metrics = metrics_of(tmp_path / "run")
     assert (metrics["steps"], metrics["skipped_steps"]) == (12, 4)
-    assert "\n4 steps were skipped: " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "\n4 steps were skipped: " in printed
+    assert "\nstep 2 is skipped: the loss of slots is not finite, in a step that begins" in printed
+    assert re.findall(
+        r"step (\d+) is skipped: .* that begins with .*/train.jsonl, line \d+\n", printed
+    ) == [*"2356"]
     assert all(0 < entry["loss"]["slots"] < 10 for entry in metrics["history"])
     last = read_tensors(checkpoints(tmp_path / "run")[-1] / "tensors.safetensors")
     assert float(last["optimizer.heads.slots.classifier.bias.step"]) == 8
@@ -669,7 +674,7 @@ def test_interrupted_before_the_loop(
 
     monkeypatch.setattr("train.setup.load_data", interrupt)
     assert main(arguments(world.settings(), tmp_path, "--output", str(tmp_path / "run"))) == 130
-    assert capsys.readouterr().err == "stopped\n"
+    assert capsys.readouterr().err == "stopped before training began: start it again\n"
 
 
 def test_command_line_options_win_over_the_recipe(world: World, tmp_path: Path) -> None:

@@ -81,7 +81,8 @@ def nameless_file(folder: Path, num_bytes: int) -> np.memmap:
     kill the program."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
+        # Where files without a name are unknown, it has this one for a moment.
+        with tempfile.TemporaryFile(dir=folder, prefix=".prefix-", suffix=".tmp") as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, num_bytes)
             return np.memmap(file, dtype=np.uint8, mode="w+", shape=num_bytes)

@@ -7,6 +7,7 @@ is never half written.
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,13 +130,26 @@ def save_checkpoint(
         ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    for old in checkpoints(run)[: -settings.keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    remove_old(run, settings.keep)
+
+
+def remove_old(run: Path, keep: int) -> None:
+    """Remove all but the last `keep` checkpoints of a run."""
+    for old in checkpoints(run)[:-keep]:
+        beside = old.with_name(f".{old.name}.tmp")  # half removed, it must not count as one
+        with suppress(OSError):
+            os.replace(old, beside)
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run, oldest first."""
     return sorted((run / "checkpoints").glob("step-*"))
+
+
+def has_results(run: Path) -> bool:
+    """Whether a folder holds what a run computed: a checkpoint, or the metrics of its end."""
+    return bool(checkpoints(run)) or (run / "metrics.json").exists()
 
 
 def read_progress(run: Path, settings: Settings) -> Progress:
@@ -177,7 +191,7 @@ def read_state(run: Path) -> tuple[Path, dict[str, Any]]:
     if not found:
         raise InputError(
             f"{run} has no checkpoint to go on from (one is written every save_steps steps, and "
-            "when a run is interrupted): start it again in another folder, or remove this one first"
+            f"when a run is interrupted): --resume {run} alone starts it from the beginning"
         )
     return found[-1] / "state.json", read_object(found[-1] / "state.json")
 

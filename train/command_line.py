@@ -1,15 +1,18 @@
 """Where the settings of a run come from, the command line and recipes; and which folder it gets."""
 
 import argparse
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from minibert.files import InputError
+from minibert.files import InputError, refusals
 from minibert.locks import locked
-from minibert.program import called_as
+from minibert.program import Interrupted, called_as
+from train.checkpoint import has_results
 from train.data.read import name_of
 from train.prolong import LIMITS
 from train.settings import Settings, read_settings
@@ -87,28 +90,48 @@ def run_folder(settings: Settings, resumed: Path | None) -> Iterator[Path]:
     """The run's folder, which no other process can take until the block ends.
 
     It is the one to resume, or the one that the settings ask for, or the first free runs/NAME,
-    runs/NAME-2 ... A folder that was made here is removed if nothing was written to it.
-    Raises InputError if another process is writing it, or if it holds a run that is not resumed.
+    runs/NAME-2 ... A folder that was made here is removed if nothing was written to it. What a
+    process that was killed left half written is removed too.
+    Raises InputError if another process is writing it, or if it holds results of a run that is not
+    resumed. A KeyboardInterrupt in the block becomes an Interrupted that says how to go on.
     """
-    is_ours = resumed is None and not (settings.output and Path(settings.output).exists())
-    try:
+    is_ours = resumed is None and not (settings.output and os.path.exists(settings.output))
+    with refusals(resumed or Path(settings.output or "runs")):
         folder = resumed or new_folder(settings)
-    except OSError as error:
-        raise InputError(f"cannot write {error.filename}: {error.strerror}") from error
     try:
         with locked(folder):
-            if resumed is None and (folder / "settings.toml").exists():
+            if resumed is None and has_results(folder):
                 raise InputError(
                     f"{folder} holds a run already: resume it (--resume {folder}), or choose "
                     "another --output"
                 )
+            remove_half_written(folder)
             yield folder
+    except Interrupted:
+        raise
+    except (KeyboardInterrupt, ImportError) as stop:
+        # A signal that comes while a package loads its machine code ends as an ImportError.
+        if not isinstance(stop.__cause__ or stop, KeyboardInterrupt):
+            raise
+        if not (folder / "settings.toml").exists():
+            raise Interrupted("stopped before training began: start it again") from stop
+        raise Interrupted(f"stopped; to go on: {train_command()} --resume {folder}") from stop
     finally:
         with suppress(OSError):  # it is not empty
             if is_ours:
                 folder.rmdir()
             if settings.output is None and resumed is None:
                 folder.parent.rmdir()
+
+
+def remove_half_written(folder: Path) -> None:
+    """Remove what is half written in a folder that no other process writes."""
+    for path in folder.rglob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
 
 
 def new_folder(settings: Settings) -> Path:

@@ -1,16 +1,19 @@
 """Joint training against each task alone, on the same data as often."""
 
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from minibert.files import write_json
+from minibert.files import InputError, read_object, read_text, write_json
+from train.checkpoint import has_results
 from train.data.examples import DataSet
 from train.evaluation import Metrics
 from train.load import load_data
 from train.report import final_table
 from train.sampling import plan_steps
+from train.saved import as_file_name
 from train.settings import Settings
 from train.tasks import KINDS, Kinds, build_tasks, learnt_names
 from train.tasks.base import Task
@@ -20,10 +23,13 @@ def compare_single(
     settings: Settings,
     run: Path,
     joint: Metrics,
-    train: Callable[[Settings, Path], Metrics],
+    train: Callable[[Settings, Path, bool], Metrics],
     kinds: Kinds = KINDS,
 ) -> None:
-    """Train each task alone, and print joint against single. train: that of train/run.py."""
+    """Train each task alone, and print joint against single. train: that of train/run.py.
+
+    What an earlier try has trained with the same settings is not trained again.
+    """
     results: dict[str, Metrics] = {"joint": joint}
     sets = load_data(settings, lambda _: None, kinds)
     learnt = learnt_names(sets)
@@ -31,11 +37,32 @@ def compare_single(
     for task in tasks:
         epochs = epochs_alone(settings, sets, tasks, task)
         print(f"\n{task.name} alone, {epochs} epochs")
-        alone = train(settings_alone(settings, task, tasks, epochs), run / f"single-{task.name}")
+        folder = run / f"single-{as_file_name(task.name)}"
+        own = settings_alone(settings, task, tasks, epochs)
+        file = folder / "settings.toml"
+        if file.exists() and read_text(file) != own.toml():
+            shutil.rmtree(folder)
+        if (folder / "metrics.json").exists():
+            alone = read_metrics(folder)
+        else:
+            alone = train(own, folder, has_results(folder))
         if task.name in alone:
             results.setdefault("single", {})[task.name] = alone[task.name]
     print("\n" + final_table(results, tasks))
     write_json(run / "compare.json", results)
+
+
+def lacks_comparison(run: Path) -> bool:
+    """Whether a run is finished, and was stopped before its tasks had been trained alone."""
+    return (run / "metrics.json").exists() and not (run / "compare.json").exists()
+
+
+def read_metrics(run: Path) -> Metrics:
+    """What `train` returned for a finished run. Raises InputError if the file is damaged."""
+    found = read_object(run / "metrics.json")
+    if not isinstance(metrics := found.get("test", found.get("dev")), dict):
+        raise InputError(f"{run / 'metrics.json'} holds no metrics")
+    return metrics
 
 
 def epochs_alone(

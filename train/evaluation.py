@@ -10,6 +10,7 @@ import torch
 from minibert.batching import batches
 from minibert.files import InputError
 from train.batches import Item, collate
+from train.memory import naming_batches
 from train.model import Forward, JointModel
 from train.tasks.base import Task
 from train.tasks.records import FRAME, LOSS, Prediction
@@ -79,15 +80,16 @@ def _passed(
             for numbers in batches([item.num_tokens for item in readable], BATCH_TOKENS):
                 check()
                 batch = collate([readable[i] for i in numbers], with_loss, device)
-                states = (forward or model)(batch)  # (*, D)
-                for task in tasks:
-                    for i, prediction in task.predict(model, states, batch).items():
-                        _check_finite(task, batch.items[i], prediction)
-                        found[batch.items[i].number][task.name] = prediction
-                for task in with_loss:
-                    if count := task.count(batch):
-                        sums[task.name] += float(task.loss(model, states, batch))
-                        counts[task.name] += count
+                with naming_batches([batch], "lower max_length"):
+                    states = (forward or model)(batch)  # (*, D)
+                    for task in tasks:
+                        for i, prediction in task.predict(model, states, batch).items():
+                            _check_finite(task, batch.items[i], prediction)
+                            found[batch.items[i].number][task.name] = prediction
+                    for task in with_loss:
+                        if count := task.count(batch):
+                            sums[task.name] += float(task.loss(model, states, batch))
+                            counts[task.name] += count
     finally:
         model.train(was_training)
     losses = {name: sums[name] / count for name, count in counts.items() if count}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from minibert.files import InputError, write_text
 from minibert.program import Interrupted, signals
 from train.cache import PrefixCache
-from train.checkpoint import Progress, fill, load_checkpoint, save_checkpoint
+from train.checkpoint import Progress, fill, load_checkpoint, remove_old, save_checkpoint
 from train.command_line import train_command
 from train.evaluation import evaluate, monitored_value
 from train.journal import Journal, cut_log
@@ -39,10 +39,10 @@ def fit(
     best: dict[str, Tensor] = {}  # the parameters' values at the best evaluation
     if resume:
         best = load_checkpoint(run, parameters, optimizer)
-        cut_log(run, progress.step)
-        (run / "metrics.json").unlink(missing_ok=True)  # of fewer epochs
+        remove_old(run, settings.keep)  # which a process that was killed may not have come to
     else:
         write_text(run / "settings.toml", settings.toml())
+    cut_log(run, progress.step, progress.is_due)
 
     def save() -> None:
         progress.seconds = time.perf_counter() - started
@@ -135,6 +135,7 @@ def fit(
                 stop_if_asked()
                 if progress.is_over(settings) or progress.step % settings.save_steps == 0:
                     save()
+        stop_if_asked()  # while the last checkpoint was written
     if 0 < progress.step == progress.skipped:
         raise InputError(
             f"none of the {progress.step} steps had a finite loss and gradient, so nothing was "

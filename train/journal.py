@@ -13,7 +13,7 @@ from train.batches import Batch
 from train.checkpoint import Progress
 from train.report import shown
 from train.settings import Settings
-from train.step import StepLosses
+from train.step import StepLosses, skipped
 from train.tasks.base import Task
 
 
@@ -56,6 +56,10 @@ class Journal:
         noted = {"loss": means, "norm": norm, **losses.gradients}
         place = {"step": self.progress.step, "epoch": self.progress.epoch}
         append_log(self.run, place | noted)
+        if self.progress.skipped_in_a_row:
+            if self.bar is not None:
+                self.bar.clear()
+            print(skipped(self.progress.step, losses, batches), flush=True)
         if self.board is not None:
             add_scalars(self.board, "train", noted, self.progress.step)
         self.num_tokens += sum(batch.input_ids.numel() for batch in batches)
@@ -92,13 +96,18 @@ def append_log(run: Path, entry: Mapping[str, Any]) -> None:
         raise InputError(f"cannot write {run / 'log.jsonl'}: {error.strerror}") from error
 
 
-def cut_log(run: Path, step: int) -> None:
-    """Drop what RUN/log.jsonl says of steps after a checkpoint, which will be taken again."""
+def cut_log(run: Path, step: int, is_due: bool = False) -> None:
+    """Drop what RUN/log.jsonl says of steps after a checkpoint, which will be taken again; and of
+    the evaluation of its own step, if that is still due."""
     file = run / "log.jsonl"
     if file.exists():
         # a killed program may have left a last line without its end
         lines = read_text(file).split("\n")[:-1]
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        kept = []
+        for line in lines:
+            entry = json.loads(line)
+            if entry["step"] < step or (entry["step"] == step and not (is_due and "dev" in entry)):
+                kept.append(line)
         write_text(file, "".join(f"{line}\n" for line in kept))
 
 

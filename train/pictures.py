@@ -23,7 +23,7 @@ def draw_pictures(
     something to draw. Returns the names of the files; none where matplotlib is not installed."""
     try:
         import matplotlib.figure  # not pyplot, which sets a backend for the whole process
-    except ImportError:
+    except ModuleNotFoundError:
         return []
     new = matplotlib.figure.Figure
     confusions = {n: a.confusion for n, a in analyses.items() if a.confusion is not None}

@@ -45,6 +45,8 @@ def prolong(run: Path, settings: Settings, limits: Mapping[str, Any]) -> Setting
     if 0 < settings.patience <= waited:  # it had stopped early, and gets as much patience again
         progress["evaluations_since_best"] = 0
     saved |= limits
+    for name in ("metrics.json", "compare.json"):  # they are of fewer steps
+        (run / name).unlink(missing_ok=True)
     write_text(run / "settings.toml", longer.toml())
     write_json(file, content)
     told, now = (", ".join(f"{k} = {v}" for k, v in some.items()) for some in (old, limits))

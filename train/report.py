@@ -275,5 +275,5 @@ def write_predictions(
                 gold, found = item.example.labels[task.name], predicted[task.name]
                 scores = {} if found.scores is None else {"scores": found.scores}
                 record[task.name] = task.beside_gold(gold, found) | scores
-        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+        lines.append(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
     write_text(file, "".join(lines))

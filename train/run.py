@@ -9,9 +9,9 @@ from pathlib import Path
 from minibert.files import write_json
 from minibert.program import run_program
 from train.analysis import analyse
-from train.checkpoint import Progress, check_data, read_progress
+from train.checkpoint import Progress, check_data, has_results, read_progress
 from train.command_line import command_line, run_folder, train_command
-from train.compare import compare_single
+from train.compare import compare_single, lacks_comparison, read_metrics
 from train.evaluation import Metrics, evaluate
 from train.fit import fit
 from train.optimizer import BuildOptimizer, adamw
@@ -45,9 +45,14 @@ def train(
     split.
 
     kinds: the kinds of tasks that the data may have. optimizer: makes an optimizer from parameter
-    groups. Raises InputError for data, weights or settings that cannot be used, and Interrupted on
-    SIGINT or SIGTERM, after which `resume` goes on.
+    groups. resume: go on from the last checkpoint, or begin, if the run was stopped before its
+    first. Raises InputError for data, weights or settings that cannot be used. On SIGINT or
+    SIGTERM, a checkpoint is written within the current step, and Interrupted raised. Runs in two
+    threads of one process would draw from one random generator: give each a process.
     """
+    if resume and not has_results(run):
+        print(f"{run} has no checkpoint yet: the run starts from the beginning")
+        resume = False
     progress = read_progress(run, settings) if resume else Progress()
     started = time.perf_counter() - progress.seconds
     parts = assemble(settings, kinds)
@@ -107,7 +112,10 @@ def main(
         with run_folder(settings, resumed) as run:
             if limits:
                 settings = prolong(run, settings, limits)
-            metrics = train(settings, run, resumed is not None, kinds, optimizer)
+            if resumed and settings.compare_single and lacks_comparison(run):
+                metrics = read_metrics(run)
+            else:
+                metrics = train(settings, run, resumed is not None, kinds, optimizer)
             if settings.compare_single:
                 alone = partial(train, kinds=kinds, optimizer=optimizer)
                 compare_single(settings, run, metrics, alone, kinds)

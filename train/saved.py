@@ -85,9 +85,7 @@ def save_for_transformers(
                 f"head than {counterpart.architecture}"
             )
             continue
-        # A label may be called "stars/5", and no folder may be.
-        name = re.sub(r"[/\\\0]", lambda found: f"%{ord(found[0]):02X}", task.name)
-        folder = run / "transformers" / name
+        folder = run / "transformers" / as_file_name(task.name)
         encoder = {
             checkpoint_name(f"bert.{name}", family): p
             for name, p in model.bert.named_parameters()
@@ -109,6 +107,11 @@ def save_for_transformers(
             "tags": [config.model_type],
         }
         write_card(folder / "README.md", about | dict(facts), f"# {task.name}\n\n{training}")
+
+
+def as_file_name(name: str) -> str:
+    """A task's name, such as "stars/5", as the name of a folder, which leads nowhere else."""
+    return re.sub(r"[/\\\0]|^\.+$", lambda odd: "".join(f"%{ord(c):02X}" for c in odd[0]), name)
 
 
 @dataclass

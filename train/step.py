@@ -1,5 +1,6 @@
 """The forward and backward pass of one step: exact, whatever the sizes of its batches."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,8 @@ from torch import Tensor
 from minibert.files import InputError
 from minibert.precision import uses_bfloat16
 from train.batches import Batch
-from train.gradient_cache import StatesInPieces
+from train.gradient_cache import StatesInPieces, generator_states, set_generators
+from train.memory import naming_batches
 from train.mixing import LossMixer, add_gradients, gradient_report
 from train.model import Forward, JointModel
 from train.settings import Settings
@@ -38,12 +40,43 @@ def forward_backward(
     tasks: Sequence[Task],
     settings: Settings,
 ) -> StepLosses:
-    """Leave the gradient of one step's batches in the parameters.
+    """Leave the gradient of one step's batches in the parameters, which have none before.
 
     The targets of all batches are counted first, and every batch's sum is divided by that count.
     So the gradient is that of one large batch, however unevenly sentences and words fall into the
     batches. It is the same whether a batch is computed at once or in pieces.
+
+    If a GPU's memory runs out, the step begins again, in pieces of half as many sequences, and says
+    so. Raises InputError if that does not help, or if the CPU's memory runs out.
     """
+    device = batches[0].input_ids.device
+    generators = generator_states(device)
+    size = settings.mini_batch_size or max(len(batch.sequences) for batch in batches)
+    with naming_batches(batches, "lower batch_size or max_length"):
+        while True:
+            try:
+                return _forward_backward(batches, model, forward, mixer, tasks, settings, size)
+            except torch.OutOfMemoryError:
+                if size == 1 or settings.log_gradients:  # which needs each batch at once
+                    raise
+            # Not in the except block: there, the error keeps in memory what was computed.
+            for parameter in (*model.parameters(), *mixer.parameters()):
+                parameter.grad = None
+            set_generators(generators, device)
+            size = (size + 1) // 2
+            print(f"out of memory: this step is computed again, in pieces of {size} sequences")
+
+
+def _forward_backward(
+    batches: Sequence[Batch],
+    model: JointModel,
+    forward: Forward,
+    mixer: LossMixer,
+    tasks: Sequence[Task],
+    settings: Settings,
+    size: int,
+) -> StepLosses:
+    """`forward_backward` in pieces of `size` sequences, where a batch has more."""
     counts = {task.name: sum(task.count(batch) for batch in batches) for task in tasks}
     counts = {name: count for name, count in counts.items() if count}
     sums = dict.fromkeys(counts, 0.0)
@@ -59,8 +92,8 @@ def forward_backward(
         if not here:
             continue
         cached = None
-        if 0 < settings.mini_batch_size < len(batch.sequences):
-            cached = StatesInPieces(compute, batch, settings.mini_batch_size)
+        if size < len(batch.sequences):
+            cached = StatesInPieces(compute, batch, size)
         states = cached.states if cached else compute(batch)  # (*, D)
         with autocast(batch, settings):
             losses = {task.name: task.loss(model, states, batch) for task in here}
@@ -83,6 +116,16 @@ def autocast(batch: Batch, settings: Settings) -> torch.autocast:
     device = batch.input_ids.device
     in_bfloat16 = uses_bfloat16(settings.precision, device)
     return torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16)
+
+
+def skipped(step: int, losses: StepLosses, batches: Sequence[Batch]) -> str:
+    """What to tell the user of a step whose loss or gradient is not finite."""
+    names = [name for name, loss in losses.sums.items() if not math.isfinite(loss)]
+    what = f"the loss of {', '.join(names)}" if names else "the gradient"
+    return (
+        f"step {step} is skipped: {what} is not finite, in a step that begins with "
+        f"{batches[0].items[0].example.where}"
+    )
 
 
 def not_finite(step: int, times: int, batches: Sequence[Batch]) -> InputError:
