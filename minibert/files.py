@@ -28,13 +28,18 @@ class InputError(ValueError):
     """
 
 
+def read_bytes(file: Path) -> bytes:
+    """The content of a file. Raises InputError, naming the file, if it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from error
+
+
 def read_text(file: Path) -> str:
     """The content of a UTF-8 text file. Raises InputError, naming the file, if it cannot be read or
     is not UTF-8."""
-    try:
-        return decode(file.read_bytes(), str(file))
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from error
+    return decode(read_bytes(file), str(file))
 
 
 def decode(content: bytes, source: str, first_line: int = 1) -> str:

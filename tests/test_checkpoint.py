@@ -48,7 +48,6 @@ from train import fit as fit_module
 from train import run as run_module
 from train.batches import collate, prepare
 from train.checkpoint import (
-    Progress,
     checkpoints,
     load_checkpoint,
     read_progress,
@@ -58,6 +57,7 @@ from train.evaluation import predict
 from train.journal import append_log, cut_log
 from train.model import JointModel
 from train.optimizer import build_optimizer, rate_factor, set_rates
+from train.progress import Progress
 from train.report import model_card
 from train.run import main, train
 from train.saved import load_run, save_for_transformers

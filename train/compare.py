@@ -7,8 +7,8 @@ from pathlib import Path
 
 from minibert.files import write_json
 from train.data.examples import DataSet
-from train.evaluation import Metrics
 from train.load import load_data
+from train.progress import Metrics
 from train.report import final_table
 from train.sampling import plan_steps
 from train.settings import Settings

@@ -8,9 +8,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from minibert.files import InputError, read_text, write_text
+from minibert.files import InputError, read_bytes, write_text
 from train.batches import Batch
-from train.checkpoint import Progress
+from train.progress import Progress
 from train.report import shown
 from train.settings import Settings
 from train.step import StepLosses
@@ -93,13 +93,26 @@ def append_log(run: Path, entry: Mapping[str, Any]) -> None:
 
 
 def cut_log(run: Path, step: int) -> None:
-    """Drop what RUN/log.jsonl says of steps after a checkpoint, which will be taken again."""
+    """Drop what RUN/log.jsonl says of steps after a checkpoint, which will be taken again; and
+    lines that say no step, such as the zeros that a power cut can leave. It says how many."""
     file = run / "log.jsonl"
     if file.exists():
         # a killed program may have left a last line without its end
-        lines = read_text(file).split("\n")[:-1]
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        write_text(file, "".join(f"{line}\n" for line in kept))
+        lines = read_bytes(file).split(b"\n")[:-1]
+        steps = [_step_of(line) for line in lines]
+        kept = [i for i, found in enumerate(steps) if found is not None and found <= step]
+        write_text(file, "".join(f"{lines[i].decode()}\n" for i in kept))
+        if damaged := steps.count(None):
+            print(f"{file}: {damaged} lines that say no step were left out")
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step that a line of the log is of; None if it says none."""
+    try:
+        step = json.loads(line.decode())["step"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return step if type(step) is int else None
 
 
 def tensorboard(run: Path, step: int) -> Any:
