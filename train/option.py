@@ -31,6 +31,8 @@ def check_options(settings: Any) -> None:
         value, wanted = getattr(settings, f.name), hints[f.name]
         if isinstance(value, list) and get_origin(wanted) is tuple:
             value = tuple(value)
+        if type(value) is int and abs(value) >= 2**63:
+            raise InputError(f"{f.name}: {value!s:.20}... is too large a number")
         if wanted is float and type(value) is int:
             value = float(value)
         object.__setattr__(settings, f.name, value)

@@ -278,9 +278,10 @@ class Settings:
 def read_settings(file: Path) -> dict[str, Any]:
     """The keys of a recipe or settings.toml. Raises InputError for a key that is no setting, naming
     the nearest."""
+    text = read_text(file)
     try:
-        content = tomllib.loads(read_text(file))
-    except tomllib.TOMLDecodeError as error:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also thousands of digits or brackets
         raise InputError(f"{file}: not TOML ({error})") from error
     names = [f.name for f in fields(Settings)]
     content = as_now(content)
