@@ -100,8 +100,8 @@ def damaged(folder: Path, reason: object) -> InputError:
     if older:
         hint = f"remove {folder} to go on from {older[-1].name}, which is older"
     else:
-        hint = "no older checkpoint is there, so start a new run"
-    return InputError(f"{folder} cannot be gone on from: {reason}; {hint}")
+        hint = "there is no older checkpoint: start a new run"
+    return InputError(f"cannot go on from {folder}: {reason}; {hint}")
 
 
 def newest_state(run: Path) -> tuple[Path, State]:

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from minibert.files import InputError
 from train.settings import Settings
-from train.typed import misfit
 
 Metrics = dict[str, dict[str, float] | float]  # of each task, and of all together
 
@@ -84,29 +83,23 @@ class Progress:
         has_all_steps = 0 < settings.max_steps <= self.step and not self.is_due
         return self.epoch > settings.epochs or has_all_steps or impatient
 
-
-def progress_of(content: Any) -> Progress:
-    """The progress that a checkpoint noted, as JSON. Raises InputError, naming the key, for what no
-    run can have noted."""
-    if found := misfit(content, Progress, "progress"):
-        raise InputError(found)
-    progress = Progress(**content)
-    for name, low, value, high in (
-        ("step", 0, progress.step, None),
-        ("epoch", 1, progress.epoch, progress.step + 1),
-        ("position", 0, progress.position, progress.step),
-        ("best_step", 0, progress.best_step, progress.step),
-        ("skipped", 0, progress.skipped, progress.step),
-        ("skipped_in_a_row", 0, progress.skipped_in_a_row, progress.skipped),
-        ("evaluations_since_best", 0, progress.evaluations_since_best, len(progress.history)),
-        ("seconds", 0, progress.seconds, None),
-    ):
-        if value < low or (high is not None and value > high):
-            above = "" if high is None else f" and at most {high}"
-            raise InputError(f"progress.{name} = {value} must be at least {low}{above}")
-    if (progress.best is None) != (not progress.history):
-        raise InputError("progress.best and progress.history must both be there, or neither")
-    for name, loss in progress.losses.items():
-        if len(loss) != 2 or loss[1] <= 0:
-            raise InputError(f"progress.losses of {name!r:.80} must be a sum and a count")
-    return progress
+    def check(self) -> None:
+        """Raise InputError, naming the value, for what no run can have come to."""
+        for name, value, low, high in (
+            ("step", self.step, 0, None),
+            ("epoch", self.epoch, 1, self.step + 1),
+            ("position", self.position, 0, self.step),
+            ("best_step", self.best_step, 0, self.step),
+            ("skipped", self.skipped, 0, self.step),
+            ("skipped_in_a_row", self.skipped_in_a_row, 0, self.skipped),
+            ("evaluations_since_best", self.evaluations_since_best, 0, len(self.history)),
+            ("seconds", self.seconds, 0, None),
+        ):
+            if value < low or (high is not None and value > high):
+                above = "" if high is None else f" and at most {high}"
+                raise InputError(f"progress.{name} = {value} must be at least {low}{above}")
+        if (self.best is None) != (not self.history):
+            raise InputError("progress.best and progress.history must both be there, or neither")
+        for name, loss in self.losses.items():
+            if len(loss) != 2 or loss[1] <= 0:
+                raise InputError(f"progress.losses of {name!r:.80} must be a sum and a count")

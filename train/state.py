@@ -3,13 +3,13 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypedDict
 
 from minibert.files import InputError, read_object, write_json
 from train.origin import Origin
-from train.progress import Progress, progress_of
+from train.progress import Progress
 from train.settings import Settings, as_now
 from train.typed import misfit
 
@@ -50,14 +50,17 @@ def read_state(file: Path) -> State:
         content = _earlier(content)
     elif content.pop("sha256", None) != sha256_of(content):
         raise InputError(f"{file} was changed: its content is not what its SHA-256 says")
-    if found := misfit(content, Content, "it"):
-        raise InputError(f"{file} is no state of a run: {found}")
-    if not 0 <= content["format"] <= FORMAT:
-        raise InputError(f"{file} is of format {content['format']}, and only {FORMAT} is known")
     try:
-        settings = Settings(**as_now(content["settings"]))
-        progress = progress_of(content["progress"])
-    except (TypeError, InputError) as error:
+        if found := misfit(content, Content):
+            raise InputError(found)
+        if not 0 <= content["format"] <= FORMAT:
+            raise InputError(f"it is of format {content['format']}, and only {FORMAT} is known")
+        noted = as_now(content["settings"])
+        if unknown := sorted(noted.keys() - {f.name for f in fields(Settings)}):
+            raise InputError(f"settings has {unknown[0]!r:.80}, which is not known")
+        settings, progress = Settings(**noted), Progress(**content["progress"])
+        progress.check()
+    except InputError as error:
         raise InputError(f"{file} is no state of a run: {error}") from error
     return State(settings, progress, content["origin"], content["torch"], content["format"])
 

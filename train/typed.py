@@ -15,7 +15,7 @@ WORDS = {
 }
 
 
-def misfit(value: Any, wanted: Any, name: str) -> str:
+def misfit(value: Any, wanted: Any, name: str = "") -> str:
     """What is wrong with a value that JSON gave, in words; "" if it is of the type `wanted`.
 
     wanted: int, float, str, bool, None, Any; lists, dicts and unions of them; and dataclasses and
@@ -40,12 +40,13 @@ def misfit(value: Any, wanted: Any, name: str) -> str:
         if is_dataclass(wanted) or is_typeddict(wanted):
             hints = get_type_hints(wanted)
             if missing := sorted(hints.keys() - value.keys()):
-                return f"{name} has no {missing[0]}"
+                return f"{name or 'it'} has no {missing[0]}"
             if more := sorted(value.keys() - hints.keys()):
-                return f"{name} has {more[0]!r:.80}, which is not known"
+                return f"{name or 'it'} has {more[0]!r:.80}, which is not known"
         else:
             hints = dict.fromkeys(value, parts[1])
-        inner = [(one, hints[key], f"{name}.{repr(key)[1:-1]:.40}") for key, one in value.items()]
+        start = f"{name}." if name else ""
+        inner = [(one, hints[k], f"{start}{repr(k)[1:-1]:.40}") for k, one in value.items()]
     return next((found for one in inner if (found := misfit(*one))), "")
 
 
