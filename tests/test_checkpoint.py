@@ -1129,6 +1129,17 @@ def test_a_model_card_names_what_the_hub_has() -> None:
     assert facts == {"base_model": "google-bert/bert-base-uncased", "datasets": ["a/b", "d/e"]}
 
 
+def described(**changes: Any) -> Callable[[Path], Any]:
+    """Changes the first task in tasks.json."""
+
+    def spoil(run: Path) -> None:
+        content = json.loads((run / "tasks.json").read_text())
+        content["tasks"][0] |= changes
+        (run / "tasks.json").write_text(json.dumps(content))
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -1140,6 +1151,15 @@ def test_a_model_card_names_what_the_hub_has() -> None:
             ),
             "tasks",
         ),
+        (described(pooling=["mean"]), "pooling = .* must be a text"),
+        (described(pooling="best"), "pooling of intent: 'best' is not one of"),
+        (described(labels=[1, 2, 3]), "labels.0. = 1 must be a text"),
+        (described(labels="abc"), "labels must be a list"),
+        (described(overlap=-1), "overlap = -1 must be at least 1"),
+        (described(name=""), "no task can be named ''"),
+        (described(name="forward"), "no task can be named 'forward'"),
+        (described(name=7), "name = 7 must be a text"),
+        (described(name="slots"), "two tasks of one name"),
         (
             lambda run: (run / "heads.safetensors").write_bytes(b"no"),
             "heads.safetensors is not a sound safetensors",

@@ -288,7 +288,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     for key in content:
         if key not in names:
             near = difflib.get_close_matches(key, names, n=1, cutoff=0)[0]
-            raise InputError(f"{file}: there is no setting {key!r}; the nearest is {near!r}")
+            raise InputError(f"{file}: there is no setting {key!r:.80}; the nearest is {near!r}")
     return content
 
 
