@@ -30,7 +30,7 @@ import minibert
 import train as train_package
 from minibert import Bert, Padded, SentenceEncoder
 from minibert.files import InputError, write_text
-from minibert.formats.tensors import read_tensors, save_tensors
+from minibert.formats.tensors import digest, read_tensors, save_tensors
 from minibert.program import Interrupted
 from tests.training import (
     World,
@@ -48,7 +48,6 @@ from train import fit as fit_module
 from train import run as run_module
 from train.batches import collate, prepare
 from train.checkpoint import (
-    Progress,
     checkpoints,
     load_checkpoint,
     read_progress,
@@ -58,6 +57,7 @@ from train.evaluation import predict
 from train.journal import append_log, cut_log
 from train.model import JointModel
 from train.optimizer import build_optimizer, rate_factor, set_rates
+from train.progress import Progress
 from train.report import model_card
 from train.run import main, train
 from train.saved import load_run, save_for_transformers
@@ -331,6 +331,11 @@ def test_signals_are_as_they_were_afterwards(
 # What cannot be resumed
 
 
+def save_sealed(tensors: dict[str, torch.Tensor], file: Path) -> None:
+    """Write a checkpoint's tensors with the SHA-256 that is theirs."""
+    save_tensors(tensors, file, {"sha256": digest(tensors)})
+
+
 @pytest.fixture
 def interrupted(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that was stopped after its second step."""
@@ -402,12 +407,12 @@ def test_resume_on_another_model(
     """Of another size, or with a task more: the folders' contents have changed since."""
     file = checkpoints(interrupted)[-1] / "tensors.safetensors"
     tensors = read_tensors(file)
-    save_tensors({name: t for name, t in tensors.items() if "head" not in name}, file)
-    assert "belongs to another model: heads." in resume_error(interrupted, capsys)
+    save_sealed({name: t for name, t in tensors.items() if "head" not in name}, file)
+    assert "belongs to another model: 'model.heads." in resume_error(interrupted, capsys)
     name = "model.heads.intent.classifier.weight"
-    save_tensors(tensors | {name: tensors[name][:, :5]}, file)
+    save_sealed(tensors | {name: tensors[name][:, :5]}, file)
     error = resume_error(interrupted, capsys)
-    assert "heads.intent.classifier.weight has [3, 5], and here [3, 24]" in error
+    assert f"{name} is float32 [3, 5], and here float32 [3, 24]" in error
 
 
 @pytest.mark.parametrize(
@@ -437,13 +442,14 @@ def test_resume_from_a_damaged_checkpoint(
 
 
 def test_a_checkpoint_of_an_earlier_version_goes_on(interrupted: Path) -> None:
-    """Whose state.json calls the evaluations since the best one `worse`."""
-    file = checkpoints(interrupted)[-1] / "state.json"
-    state = json.loads(file.read_text())
-    state["progress"]["worse"] = state["progress"].pop("evaluations_since_best") + 3
-    file.write_text(json.dumps(state))
-    settings = Settings(**state["settings"])
-    assert read_progress(interrupted, settings).evaluations_since_best == 3
+    """It notes no SHA-256 and no model, may note no data, and calls the evaluations since the best
+    one `worse`."""
+    folder = checkpoints(interrupted)[-1]
+    state = json.loads((folder / "state.json").read_text())
+    state = {"settings": state["settings"], "progress": state["progress"]}
+    state["progress"]["worse"] = state["progress"].pop("evaluations_since_best")
+    (folder / "state.json").write_text(json.dumps(state))
+    save_tensors(read_tensors(folder / "tensors.safetensors"), folder / "tensors.safetensors")
     assert main(["--resume", str(interrupted)]) == 0
 
 
@@ -590,14 +596,6 @@ def test_resume_on_other_data(
     assert main(["--resume", str(tmp_path / "run")]) == 0
 
 
-def test_a_checkpoint_that_noted_no_data_goes_on(interrupted: Path) -> None:
-    file = checkpoints(interrupted)[-1] / "state.json"
-    state = json.loads(file.read_text())
-    del state["data"]
-    file.write_text(json.dumps(state))
-    assert main(["--resume", str(interrupted)]) == 0
-
-
 # Interrupted while it evaluates
 
 
@@ -703,10 +701,14 @@ def test_checkpoint_holds_all_that_goes_on(world: World, tmp_path: Path) -> None
     for i in range(2):
         step(parts, optimizer, i)
     progress = Progress(
-        step=2, position=2, best=0.1 + 0.2, losses={"intent": [1 / 3, 2.0]}, history=[{"step": 1}]
+        step=2,
+        position=2,
+        best=0.1 + 0.2,
+        losses={"intent": [1 / 3, 2.0]},
+        history=[{"step": 1, "epoch": 1, "loss": {"intent": 1 / 3}, "dev": {"frame": 0.1}}],
     )
     best = {name: torch.full_like(p, 1 / 7) for name, p in parameters.items()}
-    save_checkpoint(tmp_path, parameters, best, optimizer, progress, settings, parts.data)
+    save_checkpoint(tmp_path, parameters, best, optimizer, progress, settings, parts.origin)
     step(parts, optimizer, 2)
     expected = {name: p.detach().clone() for name, p in parameters.items()}
     parts, optimizer, parameters = start()
@@ -1130,6 +1132,17 @@ def test_a_model_card_names_what_the_hub_has() -> None:
     assert facts == {"base_model": "google-bert/bert-base-uncased", "datasets": ["a/b", "d/e"]}
 
 
+def described(**changes: Any) -> Callable[[Path], Any]:
+    """Changes the first task in tasks.json."""
+
+    def spoil(run: Path) -> None:
+        content = json.loads((run / "tasks.json").read_text())
+        content["tasks"][0] |= changes
+        (run / "tasks.json").write_text(json.dumps(content))
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -1141,6 +1154,15 @@ def test_a_model_card_names_what_the_hub_has() -> None:
             ),
             "tasks",
         ),
+        (described(pooling=["mean"]), "pooling = .* must be a text"),
+        (described(pooling="best"), "pooling of intent: 'best' is not one of"),
+        (described(labels=[1, 2, 3]), "labels.0. = 1 must be a text"),
+        (described(labels="abc"), "labels must be a list"),
+        (described(overlap=-1), "overlap = -1 must be at least 1"),
+        (described(name=""), "no task can be named ''"),
+        (described(name="forward"), "no task can be named 'forward'"),
+        (described(name=7), "name = 7 must be a text"),
+        (described(name="slots"), "two tasks of one name"),
         (
             lambda run: (run / "heads.safetensors").write_bytes(b"no"),
             "heads.safetensors is not a sound safetensors",

@@ -23,7 +23,7 @@ from tests.training import (
     trained,
     write_json_lines,
 )
-from train.checkpoint import check_data
+from train.checkpoint import check_state
 from train.data.examples import Document, Query
 from train.data.read import read_source
 from train.evaluate import evaluate
@@ -176,7 +176,7 @@ def test_a_resumed_run_checks_what_it_measures(
     changed = write_collection(tmp_path / "songs", num_documents=41)
     other = assemble(world.settings(world.pairs, dev_data=(str(changed),)))
     with pytest.raises(InputError, match="the dev split of songs had 49 examples and has 50"):
-        check_data(tmp_path / "cut", other.data)
+        check_state(tmp_path / "cut", other.origin, [])
 
 
 def test_predicting_leaves_texts_alone_that_are_no_queries(

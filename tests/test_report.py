@@ -19,9 +19,10 @@ from tests.training import World, log_of, make_world, metrics_of, write_model
 from train.analysis import Analysis, Confusion, calibration
 from train.batches import Item
 from train.data.examples import Example
-from train.evaluation import Metrics, monitored_value
+from train.evaluation import monitored_value
 from train.journal import Journal, add_scalars, tensorboard
 from train.pictures import draw_curves, draw_pictures
+from train.progress import Metrics
 from train.report import (
     final_table,
     groups_table,

@@ -42,11 +42,12 @@ from tests.training import (
 from train import fit as fit_module
 from train import run as run_module
 from train.batches import Item
-from train.checkpoint import Progress, checkpoints, read_progress
+from train.checkpoint import checkpoints, read_progress
 from train.command_line import new_folder
 from train.compare import compare_single, epochs_alone, settings_alone
 from train.data.examples import DataSet, Example
 from train.evaluation import evaluate, monitored_value
+from train.progress import Progress
 from train.run import main, train
 from train.sampling import plan_steps
 from train.settings import Settings

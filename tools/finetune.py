@@ -28,8 +28,9 @@ from minibert.program import run_program
 from tools.joint import TransformersJoint, head_for, padded
 from train.batches import Item
 from train.command_line import command_line
-from train.evaluation import Metrics, measure, monitored_value, tune
+from train.evaluation import measure, monitored_value, tune
 from train.parse import parse_pairs
+from train.progress import Metrics
 from train.report import table
 from train.run import train
 from train.sampling import plan_steps

@@ -1,88 +1,34 @@
 """Checkpoints: what an interrupted run goes on from.
 
-All of it is safetensors and JSON. A checkpoint is written beside its place and then renamed, so it
-is never half written.
+All of it is safetensors and JSON, and each file notes the SHA-256 of what it holds. A checkpoint is
+written beside its place and then renamed, so it is never half written.
+
+A resumed run ends in the same bits as one that nothing interrupted, or is refused. It is refused if
+a file of the checkpoint was changed, or if the settings, the data, or the model that the run began
+with are others now; the message names what differs. Another number of threads, another processor
+and other versions of libraries are accepted, though the last bits of sums may differ there. If
+PyTorch has another version, a line says so. Checkpoints of earlier versions, which noted no SHA-256
+and no model, are still read.
 """
 
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minibert.files import InputError, read_object, write_json
-from minibert.formats.tensors import is_finite, read_tensors, save_tensors
-from train.settings import Settings, as_now
-
-
-@dataclass
-class Progress:
-    """Where a run stands, as it goes into a checkpoint's state.json."""
-
-    step: int = 0  # steps taken
-    epoch: int = 1  # counted from 1
-    position: int = 0  # steps taken in this epoch
-    is_due: bool = False  # whether the last step's evaluation has still to come
-    best: float | None = None  # the monitored metric's highest value
-    best_step: int = 0
-    evaluations_since_best: int = 0
-    skipped: int = 0  # steps that were left out for a gradient that was not finite
-    skipped_in_a_row: int = 0
-    # this epoch: each task's summed loss, and what to divide it by
-    losses: dict[str, list[float]] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)  # what each evaluation found
-    seconds: float = 0.0
-
-    def count(self, sums: Mapping[str, float], counts: Mapping[str, float]) -> None:
-        """Note a step that was taken."""
-        self.skipped_in_a_row = 0
-        for name in counts:
-            total, count = self.losses.get(name, [0.0, 0.0])
-            self.losses[name] = [total + sums[name], count + counts[name]]
-
-    def skip(self) -> None:
-        """Note a step that was left out."""
-        self.skipped += 1
-        self.skipped_in_a_row += 1
-
-    def took_step(self, steps: int, settings: Settings) -> None:
-        """Note a step, taken or left out, and whether dev is to be evaluated after it. steps: how
-        many the epoch has."""
-        self.step += 1
-        self.position += 1
-        self.is_due = (
-            self.position == steps
-            or self.step == settings.max_steps
-            or (settings.eval_steps > 0 and self.step % settings.eval_steps == 0)
-        )
-
-    def begin_epoch(self) -> None:
-        """Note that an epoch has ended."""
-        self.epoch, self.position, self.losses = self.epoch + 1, 0, {}
-
-    def evaluated(self, metrics: Mapping[str, Any], monitored: float) -> None:
-        """Note an evaluation, the training losses of this epoch so far, and whether it is the best
-        evaluation yet."""
-        self.is_due = False
-        self.evaluations_since_best += 1
-        if self.best is None or monitored > self.best:
-            self.best, self.best_step, self.evaluations_since_best = monitored, self.step, 0
-        losses = {name: total / count for name, (total, count) in self.losses.items()}
-        self.history.append(
-            {"step": self.step, "epoch": self.epoch, "loss": losses, "dev": metrics}
-        )
-
-    def is_over(self, settings: Settings) -> bool:
-        """Whether all epochs or steps are done, with the evaluation after them, or the last
-        evaluations were no better."""
-        impatient = 0 < settings.patience <= self.evaluations_since_best
-        has_all_steps = 0 < settings.max_steps <= self.step and not self.is_due
-        return self.epoch > settings.epochs or has_all_steps or impatient
+from minibert.files import InputError
+from minibert.formats.tensors import digest, is_finite, open_safetensors, read_tensors, save_tensors
+from train.origin import Origin, check_origin
+from train.progress import Progress
+from train.sampling import count_steps
+from train.settings import Settings
+from train.state import State, read_state, write_state
 
 
 def save_checkpoint(
@@ -92,13 +38,13 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     settings: Settings,
-    data: Mapping[str, Any],
+    origin: Origin,
 ) -> None:
     """Write RUN/checkpoints/step-N, and remove all but the last `settings.keep`. Raises InputError
     if the disk refuses.
 
-    best: the parameters' values at the best evaluation so far; empty before the first. data: the
-    fingerprint of what is trained on.
+    best: the parameters' values at the best evaluation so far; empty before the first. origin: what
+    the run began with.
     """
     names = {id(parameter): name for name, parameter in parameters.items()}
     tensors: dict[str, Tensor] = {
@@ -113,15 +59,15 @@ def save_checkpoint(
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     folder = run / "checkpoints" / f"step-{progress.step:08}"
-    state = {"settings": asdict(settings), "progress": asdict(progress), "data": data}
+    state = State(settings, progress, origin, str(torch.__version__))
     beside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(beside, ignore_errors=True)
     # A checkpoint of the same step differs only in an evaluation that has come since, which would
     # find the same again. So its files can be replaced one after the other.
     target = folder if folder.exists() else beside
     try:
-        save_tensors(tensors, target / "tensors.safetensors")
-        write_json(target / "state.json", state)
+        save_tensors(tensors, target / "tensors.safetensors", {"sha256": digest(tensors)})
+        write_state(state, target / "state.json")
         if target is beside:
             os.replace(beside, folder)
     except OSError as error:
@@ -143,8 +89,47 @@ def remove_old(run: Path, keep: int) -> None:
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first."""
-    return sorted((run / "checkpoints").glob("step-*"))
+    """The checkpoints of a run, oldest first. Other names beside them are none of ours."""
+    found = [
+        folder
+        for folder in (run / "checkpoints").glob("step-*")
+        if re.fullmatch("step-[0-9]{8,18}", folder.name)
+    ]
+    return sorted(found, key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    """The step that a checkpoint's name tells."""
+    return int(folder.name.removeprefix("step-"))
+
+
+def damaged(folder: Path, reason: object) -> InputError:
+    """The error of a checkpoint that cannot be used: why, and how to go back to the one before."""
+    older = [other for other in checkpoints(folder.parents[1]) if step_of(other) < step_of(folder)]
+    if older:
+        hint = f"remove {folder} to go on from {older[-1].name}, which is older"
+    else:
+        hint = "there is no older checkpoint: start a new run"
+    return InputError(f"cannot go on from {folder}: {reason}; {hint}")
+
+
+def newest_state(run: Path) -> tuple[Path, State]:
+    """The newest checkpoint, and what its state.json says. Raises InputError if there is none, or
+    if it is damaged."""
+    found = checkpoints(run)
+    if not found:
+        raise InputError(
+            f"{run} has no checkpoint to go on from (one is written every save_steps steps, and "
+            f"when a run is interrupted): --resume {run} alone starts it from the beginning"
+        )
+    folder = found[-1]
+    try:
+        state = read_state(folder / "state.json")
+    except InputError as error:
+        raise damaged(folder, error) from error
+    if state.progress.step != step_of(folder):
+        raise damaged(folder, f"its state.json is of step {state.progress.step}")
+    return folder, state
 
 
 def has_results(run: Path) -> bool:
@@ -155,8 +140,8 @@ def has_results(run: Path) -> bool:
 def read_progress(run: Path, settings: Settings) -> Progress:
     """Where the newest checkpoint of a run stands.
 
-    Raises InputError if the run is finished, if there is no checkpoint, or if it is of other
-    settings.
+    Raises InputError if the run is finished, if there is no checkpoint, or if it is damaged or of
+    other settings.
     """
     has_metrics = (run / "metrics.json").exists()
     finished = InputError(
@@ -165,66 +150,41 @@ def read_progress(run: Path, settings: Settings) -> Progress:
     )
     if has_metrics and not checkpoints(run):  # nothing was learnt
         raise finished
-    file, content = read_state(run)
-    try:
-        noted = dict(content["progress"])
-        if "worse" in noted:  # what earlier versions called it
-            noted["evaluations_since_best"] = noted.pop("worse")
-        progress, saved = Progress(**noted), Settings(**as_now(content["settings"]))
-    except (KeyError, TypeError, InputError) as error:
-        raise InputError(f"{file} is no state of a run: {error}") from error
-    for key, value in asdict(saved).items():
+    folder, state = newest_state(run)
+    for key, value in asdict(state.settings).items():
         if value != getattr(settings, key):
             raise InputError(
-                f"{run / 'settings.toml'} is not what the checkpoint {file.parent.name} was made "
-                f"with: {key} was {value!r} and is {getattr(settings, key)!r}. Put it back, or "
+                f"{run / 'settings.toml'} is not what the checkpoint {folder.name} was made with: "
+                f"{key} was {value!r:.80} and is {getattr(settings, key)!r:.80}. Put it back, or "
                 "start a new run"
             )
-    if has_metrics and progress.is_over(settings):
+    if has_metrics and state.progress.is_over(settings):
         raise finished
-    return progress
+    return state.progress
 
 
-def read_state(run: Path) -> tuple[Path, dict[str, Any]]:
-    """The newest checkpoint's state.json, and its content. Raises InputError if there is none."""
-    found = checkpoints(run)
-    if not found:
-        raise InputError(
-            f"{run} has no checkpoint to go on from (one is written every save_steps steps, and "
-            f"when a run is interrupted): --resume {run} alone starts it from the beginning"
-        )
-    return found[-1] / "state.json", read_object(found[-1] / "state.json")
+def check_state(run: Path, origin: Origin, sizes: Sequence[int]) -> None:
+    """Raise InputError, naming what has changed, if the newest checkpoint is of another origin than
+    the run would go on with. If another version of PyTorch wrote it, say so.
 
-
-def check_data(run: Path, data: Mapping[str, Any]) -> None:
-    """Raise InputError, naming what has changed, if the newest checkpoint is of other data. Earlier
-    versions did not note it.
-
-    data: the fingerprint of the data that the run would go on with.
+    sizes: how many items each source of training data has.
     """
-    before = read_state(run)[1].get("data")
-    if before is None or before == data:
-        return
-    changes = [
-        f"the labels of {name} were {', '.join(then)} and are {', '.join(now)}"
-        for name in sorted(before["labels"].keys() | data["labels"].keys())
-        if (then := before["labels"].get(name, ["none"]))
-        != (now := data["labels"].get(name, ["none"]))
-    ]
-    if len(before["sets"]) != len(data["sets"]):
-        changes.append(f"there were {len(before['sets'])} data sets, and now {len(data['sets'])}")
-    for old, new in zip(before["sets"], data["sets"], strict=False):
-        for split in sorted(old["splits"].keys() | new["splits"].keys()):
-            then, now = ({"examples": 0} | one["splits"].get(split, {}) for one in (old, new))
-            place = f"the {split} split of {new['name']}"
-            if then["examples"] != now["examples"]:
-                changes.append(f"{place} had {then['examples']} examples and has {now['examples']}")
-            elif then != now:
-                changes.append(f"{place} has other texts or labels")
-    raise InputError(
-        f"the data is not what {run} was trained on: {'; '.join(changes)}. Put it back, or start a "
-        "new run"
-    )
+    folder, state = newest_state(run)
+    check_origin(run, state.origin, origin)
+    progress, settings = state.progress, state.settings
+    is_past = progress.epoch > settings.epochs + 1
+    if is_past or progress.step != (
+        count_steps(sizes, settings, progress.epoch - 1) + progress.position
+    ):
+        raise damaged(
+            folder,
+            f"step {progress.step} is not step {progress.position} of epoch {progress.epoch}",
+        )
+    if state.torch not in ("", torch.__version__):
+        print(
+            f"{folder} was written with PyTorch {state.torch}, and this is {torch.__version__}: "
+            "the last bits of the results may differ"
+        )
 
 
 def load_checkpoint(
@@ -234,33 +194,91 @@ def load_checkpoint(
     generators.
 
     Returns the best values so far. The optimizer must hold the parameters that it held when the
-    checkpoint was written. Raises InputError if the checkpoint is of another model.
+    checkpoint was written. Raises InputError if the checkpoint is damaged, or of another model.
     """
-    file = checkpoints(run)[-1] / "tensors.safetensors"
-    tensors = read_tensors(file)
-    fill(
-        parameters,
-        {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")},
-        str(file),
-    )
-    for name, parameter in parameters.items():
-        start = f"optimizer.{name}."
-        if state := {
-            key.removeprefix(start): value
-            for key, value in tensors.items()
-            if key.startswith(start)
-        }:
-            optimizer.state[parameter] = {
-                key: value.to(parameter.device) for key, value in state.items()
-            }
-    torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
+    folder, state = newest_state(run)
+    file = folder / "tensors.safetensors"
+    try:
+        tensors = read_tensors(file)
+        # A kill while a checkpoint of the same step was replaced leaves new tensors, with the best
+        # ones, and the state from before the evaluation that found them: it will find them again.
+        has_best = state.progress.best is not None or any(n.startswith("best.") for n in tensors)
+        starts = ("model", "best") if has_best else ("model",)
+        wanted: dict[str, Tensor] = {f"{s}.{n}": p for s in starts for n, p in parameters.items()}
+        with open_safetensors(file) as opened:
+            noted = (opened.metadata() or {}).get("sha256")
+        if state.format and noted != digest(tensors):
+            raise InputError(f"{file} was changed: its tensors are not what its SHA-256 says")
+        wanted |= optimizer_state(parameters, optimizer, tensors)
+        check_tensors(tensors, wanted | random_state(tensors), file)
+        set_random_state(tensors, file)
+    except InputError as error:
+        raise damaged(folder, error) from error
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            if not name.startswith("best."):
+                tensor.copy_(tensors[name])
+    return {n: tensors[f"best.{n}"] for n in parameters if has_best}
+
+
+def optimizer_state(
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """The optimizer's state of the parameters that a checkpoint has some of, by its names there.
+
+    A step with gradients of 0 makes it. So PyTorch only gets state of the shapes and types that the
+    optimizer itself has chosen; others end in crashes of the process.
+    """
+    having = {key.rpartition(".")[0] for key in tensors if key.startswith("optimizer.")}
+    names = {p: f"optimizer.{n}" for n, p in parameters.items() if f"optimizer.{n}" in having}
+    for parameter in names:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for parameter in names:
+        parameter.grad = None
     return {
-        name.removeprefix("best."): value
-        for name, value in tensors.items()
-        if name.startswith("best.")
+        f"{name}.{key}": value
+        for parameter, name in names.items()
+        for key, value in optimizer.state[parameter].items()
     }
+
+
+def random_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The states of the random generators, by their names in a checkpoint. One that was written
+    where there is a GPU has one more, which counts only where there is one again."""
+    found = {"random.cpu": torch.get_rng_state()}
+    if (of_gpu := tensors.get("random.cuda")) is not None:
+        found["random.cuda"] = torch.cuda.get_rng_state() if torch.cuda.is_available() else of_gpu
+    return found
+
+
+def set_random_state(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Put the random generators into a checkpoint's state. Raises InputError for none of theirs."""
+    try:
+        torch.set_rng_state(tensors["random.cpu"])
+        if "random.cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["random.cuda"])
+    except RuntimeError as error:
+        raise InputError(f"{file}: random is no state of a generator ({error})") from error
+
+
+def check_tensors(
+    tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], file: Path | str
+) -> None:
+    """Raise InputError, naming the tensor, unless there are those of the wanted names, shapes and
+    types, of finite numbers."""
+    for name in sorted(tensors.keys() ^ wanted.keys()):
+        raise InputError(f"{file} belongs to another model: {name!r:.80} is in only one of them")
+    for name, tensor in tensors.items():
+        (shape, dtype), (its_shape, its_dtype) = (
+            (list(t.shape), str(t.dtype).removeprefix("torch.")) for t in (tensor, wanted[name])
+        )
+        if (shape, dtype) != (its_shape, its_dtype):
+            raise InputError(f"{file}: {name} is {dtype} {shape}, and here {its_dtype} {its_shape}")
+        if not is_finite(tensor):
+            raise InputError(f"{file}: {name} holds NaN or infinite numbers")
 
 
 def fill(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], file: str) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from minibert.files import InputError, read_object, read_text, write_json
 from train.checkpoint import has_results
 from train.data.examples import DataSet
-from train.evaluation import Metrics
 from train.load import load_data
+from train.progress import Metrics
 from train.report import final_table
 from train.sampling import plan_steps
 from train.saved import as_file_name

@@ -12,9 +12,9 @@ from typing import Any
 from minibert.program import run_program
 from train.analysis import Analysis, analyse
 from train.batches import Item, prepare
-from train.evaluation import Metrics
 from train.evaluation import evaluate as measured
 from train.load import load_split
+from train.progress import Metrics
 from train.report import report_sections
 from train.saved import open_run
 from train.tasks import KINDS, Kinds

@@ -12,11 +12,11 @@ from minibert.files import InputError
 from train.batches import Item, collate
 from train.memory import naming_batches
 from train.model import Forward, JointModel
+from train.progress import Metrics
 from train.tasks.base import Task
 from train.tasks.records import FRAME, LOSS, Prediction
 
 BATCH_TOKENS = 2048  # most of a batch that is only predicted
-Metrics = dict[str, dict[str, float] | float]
 
 
 def predict(

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from minibert.files import InputError, write_text
 from minibert.program import Interrupted, signals
 from train.cache import PrefixCache
-from train.checkpoint import Progress, fill, load_checkpoint, remove_old, save_checkpoint
+from train.checkpoint import fill, load_checkpoint, remove_old, save_checkpoint
 from train.command_line import train_command
 from train.evaluation import evaluate, monitored_value
 from train.journal import Journal, cut_log
 from train.model import Forward
 from train.optimizer import BuildOptimizer, build_optimizer, new_groups, rate_factor, set_rates
+from train.progress import Progress
 from train.sampling import count_steps, plan_steps, texts_apart
 from train.setup import Parts
 from train.step import forward_backward, not_finite
@@ -46,7 +47,7 @@ def fit(
 
     def save() -> None:
         progress.seconds = time.perf_counter() - started
-        save_checkpoint(run, parameters, best, optimizer, progress, settings, parts.data)
+        save_checkpoint(run, parameters, best, optimizer, progress, settings, parts.origin)
 
     def stop_if_asked() -> None:
         if stop_asked():

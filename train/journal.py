@@ -8,9 +8,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from minibert.files import InputError, read_text, write_text
+from minibert.files import InputError, read_bytes, write_text
 from train.batches import Batch
-from train.checkpoint import Progress
+from train.progress import Progress
 from train.report import shown
 from train.settings import Settings
 from train.step import StepLosses, skipped
@@ -98,17 +98,33 @@ def append_log(run: Path, entry: Mapping[str, Any]) -> None:
 
 def cut_log(run: Path, step: int, is_due: bool = False) -> None:
     """Drop what RUN/log.jsonl says of steps after a checkpoint, which will be taken again; and of
-    the evaluation of its own step, if that is still due."""
+    the evaluation of its own step, if that is still due; and lines that say no step, such as the
+    zeros that a power cut can leave. It says how many these are."""
     file = run / "log.jsonl"
     if file.exists():
         # a killed program may have left a last line without its end
-        lines = read_text(file).split("\n")[:-1]
-        kept = []
-        for line in lines:
-            entry = json.loads(line)
-            if entry["step"] < step or (entry["step"] == step and not (is_due and "dev" in entry)):
-                kept.append(line)
+        lines = read_bytes(file).split(b"\n")[:-1]
+        entries = [_entry(line) for line in lines]
+        kept = [
+            line.decode()
+            for line, entry in zip(lines, entries, strict=True)
+            if entry is not None
+            and (
+                entry["step"] < step or (entry["step"] == step and not (is_due and "dev" in entry))
+            )
+        ]
         write_text(file, "".join(f"{line}\n" for line in kept))
+        if damaged := entries.count(None):
+            print(f"{file}: {damaged} lines that say no step were left out")
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """What a line of the log says; None if it says no step."""
+    try:
+        entry = json.loads(line.decode())
+        return entry if type(entry["step"]) is int else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def tensorboard(run: Path, step: int) -> Any:

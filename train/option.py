@@ -31,6 +31,8 @@ def check_options(settings: Any) -> None:
         value, wanted = getattr(settings, f.name), hints[f.name]
         if isinstance(value, list) and get_origin(wanted) is tuple:
             value = tuple(value)
+        if type(value) is int and abs(value) >= 2**63:
+            raise InputError(f"{f.name}: {value!s:.20}... is too large a number")
         if wanted is float and type(value) is int:
             value = float(value)
         object.__setattr__(settings, f.name, value)
@@ -40,13 +42,13 @@ def check_options(settings: Any) -> None:
         else:
             fits = type(value) in allowed or (type(value) is int and float in allowed)
         if not fits:
-            raise InputError(f"{f.name} = {value!r}: must be {_type_name(wanted)}")
+            raise InputError(f"{f.name} = {value!r:.200}: must be {_type_name(wanted)}")
         if isinstance(value, str | tuple) and re.search("[\ud800-\udfff]", "".join(value)):
             # settings.toml must be
-            raise InputError(f"{f.name} = {value!r}: not UTF-8 text")
+            raise InputError(f"{f.name} = {value!r:.200}: not UTF-8 text")
         choices = f.metadata["choices"]
         if choices and value not in choices:
-            raise InputError(f"{f.name} = {value!r}: must be one of {', '.join(choices)}")
+            raise InputError(f"{f.name} = {value!r:.200}: must be one of {', '.join(choices)}")
         if value is not None:
             _check_bounds(f.name, value, f.metadata)
 
@@ -54,10 +56,10 @@ def check_options(settings: Any) -> None:
 def _check_bounds(name: str, value: Any, bounds: Mapping[str, Any]) -> None:
     least, above, below = bounds["least"], bounds["above"], bounds["below"]
     if above is not None and not above < value < float("inf"):
-        raise InputError(f"{name} = {value!r}: must be a number above {above}")
+        raise InputError(f"{name} = {value!r:.200}: must be a number above {above}")
     if least is not None and not least <= value < (below or float("inf")):
         limit = f" and below {below}" if below else ""
-        raise InputError(f"{name} = {value!r}: must be at least {least}{limit}")
+        raise InputError(f"{name} = {value!r:.200}: must be at least {least}{limit}")
 
 
 def _type_name(wanted: Any) -> str:

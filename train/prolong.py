@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from minibert.files import InputError, write_json, write_text
-from train.checkpoint import read_state
+from minibert.files import InputError, write_text
+from train.checkpoint import newest_state
 from train.settings import Settings
+from train.state import write_state
 
 LIMITS = ("epochs", "max_steps")  # the settings that `--resume` can raise
 
@@ -21,13 +22,9 @@ def prolong(run: Path, settings: Settings, limits: Mapping[str, Any]) -> Setting
     finished run, they rise at once to where that schedule stands. Raises InputError for limits that
     are no higher, for steps that have been taken already, and for what is no run.
     """
-    file, content = read_state(run)
-    try:
-        saved, progress = content["settings"], content["progress"]
-        old = {name: saved.get(name, 0) for name in limits}  # earlier versions had no max_steps
-        step, waited = progress["step"], progress.get("evaluations_since_best", 0)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is no state of a run: {error}") from error
+    folder, state = newest_state(run)
+    old = {name: getattr(state.settings, name) for name in limits}
+    step = state.progress.step
     for name, limit in limits.items():
         if _number(name, limit) <= (before := _number(name, old[name])):
             option = f"--{name.replace('_', '-')}"
@@ -42,13 +39,13 @@ def prolong(run: Path, settings: Settings, limits: Mapping[str, Any]) -> Setting
             f"{run} has taken {step} steps, and has max_steps = {longer.max_steps}: give "
             "--max-steps too, a higher number, or 0 for all steps of the epochs"
         )
-    if 0 < settings.patience <= waited:  # it had stopped early, and gets as much patience again
-        progress["evaluations_since_best"] = 0
-    saved |= limits
+    if 0 < settings.patience <= state.progress.evaluations_since_best:
+        state.progress.evaluations_since_best = 0  # it had stopped early, and gets patience again
+    state.settings = replace(state.settings, **limits)
     for name in ("metrics.json", "compare.json"):  # they are of fewer steps
         (run / name).unlink(missing_ok=True)
     write_text(run / "settings.toml", longer.toml())
-    write_json(file, content)
+    write_state(state, folder / "state.json")
     told, now = (", ".join(f"{k} = {v}" for k, v in some.items()) for some in (old, limits))
     print(
         f"{run} has taken {step} steps with {told}. It goes on with {now}: the learning rates "

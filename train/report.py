@@ -12,11 +12,11 @@ from train.analysis import Analysis, Calibration, Confusion, example_fields
 from train.batches import Item
 from train.data.examples import Example
 from train.data.read import name_of
-from train.evaluation import Metrics
 from train.freezing import FreezingPlan
 from train.model import JointModel
 from train.optimizer import learning_rates, no_decay
 from train.parse import parse_pairs
+from train.progress import Metrics
 from train.settings import Settings
 from train.setup import Parts
 from train.tasks.base import Task

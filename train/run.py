@@ -9,14 +9,15 @@ from pathlib import Path
 from minibert.files import write_json
 from minibert.program import run_program
 from train.analysis import analyse
-from train.checkpoint import Progress, check_data, has_results, read_progress
+from train.checkpoint import check_state, has_results, read_progress
 from train.command_line import command_line, run_folder, train_command
 from train.compare import compare_single, lacks_comparison, read_metrics
-from train.evaluation import Metrics, evaluate
+from train.evaluation import evaluate
 from train.fit import fit
 from train.optimizer import BuildOptimizer, adamw
 from train.overfit import check_memorised
 from train.pictures import draw_pictures
+from train.progress import Metrics, Progress
 from train.prolong import prolong
 from train.report import (
     final_table,
@@ -57,7 +58,7 @@ def train(
     started = time.perf_counter() - progress.seconds
     parts = assemble(settings, kinds)
     if resume:
-        check_data(run, parts.data)
+        check_state(run, parts.origin, [len(source) for source in parts.sources])
     tasks, model, dev, test = parts.tasks, parts.model, parts.dev, parts.test
     occurring = None if parts.hides_words else parts.token_ids()
     with used_words_only(parts.encoder.bert, occurring, optimizer) as words:

@@ -278,16 +278,17 @@ class Settings:
 def read_settings(file: Path) -> dict[str, Any]:
     """The keys of a recipe or settings.toml. Raises InputError for a key that is no setting, naming
     the nearest."""
+    text = read_text(file)
     try:
-        content = tomllib.loads(read_text(file))
-    except tomllib.TOMLDecodeError as error:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also thousands of digits or brackets
         raise InputError(f"{file}: not TOML ({error})") from error
     names = [f.name for f in fields(Settings)]
     content = as_now(content)
     for key in content:
         if key not in names:
             near = difflib.get_close_matches(key, names, n=1, cutoff=0)[0]
-            raise InputError(f"{file}: there is no setting {key!r}; the nearest is {near!r}")
+            raise InputError(f"{file}: there is no setting {key!r:.80}; the nearest is {near!r}")
     return content
 
 

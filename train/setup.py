@@ -21,6 +21,7 @@ from train.freezing import FreezingPlan
 from train.load import load_data
 from train.mixing import LossMixer
 from train.model import Heads, JointModel, make_fast, set_dropout
+from train.origin import Origin, model_print
 from train.scratch import is_new, new_encoder
 from train.settings import Settings
 from train.start import Start, open_start, take_heads, take_pretraining_heads
@@ -45,7 +46,7 @@ class Parts:
     corpora: list[Corpus]  # plain text to train on
     dev: list[Item]
     test: list[Item]
-    data: dict[str, Any]  # its fingerprint
+    origin: Origin
 
     @property
     def sources(self) -> list[Sequence[Item]]:
@@ -110,6 +111,7 @@ def assemble(
     encoder = start.encoder
     text_tasks = build_text_tasks(settings, encoder.tokenizer, kinds)
     labelled, dev, test, number = tokenize(sets, tasks, encoder)
+    items = [item for part in (*labelled, dev, test) for item in part]
     texts = load_texts(settings, text_tasks, encoder.tokenizer, number, announce)
     tasks, dev, test = [*tasks, *text_tasks], dev + texts.dev, test + texts.test
     chosen = {task.name: start.head_for(task, settings) for task in tasks}
@@ -149,7 +151,10 @@ def assemble(
         corpora=texts.train,
         dev=dev,
         test=test,
-        data=fingerprint(sets, texts.data),
+        origin=Origin(
+            data=fingerprint(sets, texts.data),
+            model=model_print(encoder, tasks, items, is_new(settings.model)),
+        ),
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from minibert.config import BertConfig
 from minibert.encoder import SentenceEncoder
-from minibert.files import InputError, read_json, read_object
+from minibert.files import InputError, read_object
 from minibert.formats.checkpoint import HeadWarning, read_head
 from minibert.formats.config import family_of
 from minibert.formats.hub import PoolingWarning, find_model
@@ -109,12 +109,17 @@ def open_run_folder(run: Path, kinds: Kinds = KINDS, **more: Any) -> Start:
         is_begun = os.path.exists(run / "settings.toml")
         hint = f". To finish it: {train_command()} --resume {run}" if is_begun else ""
         raise InputError(f"{run} is no finished run: it has no tasks.json{hint}")
-    content = read_json(run / "tasks.json")
+    content = read_object(run / "tasks.json")
     try:
         tasks = [task_from(description, kinds) for description in content["tasks"]]
         splitting = str(content["split_words"])
+    except InputError as error:
+        raise InputError(f"{run / 'tasks.json'} does not describe tasks: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{run / 'tasks.json'} does not describe tasks: {error!r}") from error
+        raise InputError(f"{run / 'tasks.json'} does not describe tasks: {error!r:.200}") from error
+    names = [task.name.replace(".", ":") for task in tasks]
+    if len({*names}) < len(names):
+        raise InputError(f"{run / 'tasks.json'} describes two tasks of one name")
     settings = Settings(**read_settings(run / "settings.toml"))
     for task in tasks:
         task.configure(settings)

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from minibert.config import BertConfig
 from minibert.files import InputError
@@ -12,6 +11,7 @@ from minibert.tokenizer import Tokenizer
 from train.batches import Item
 from train.data.corpus import Corpus, TextForm, cut_up, unigram_entropy
 from train.data.documents import text_files
+from train.data.fingerprint import SetPrint
 from train.data.token_file import tokenize_files
 from train.settings import Settings
 from train.tasks.base import Task
@@ -28,7 +28,7 @@ class Texts:
     train: list[Corpus] = field(default_factory=list)
     dev: list[Item] = field(default_factory=list)
     test: list[Item] = field(default_factory=list)
-    data: list[dict[str, Any]] = field(default_factory=list)  # their fingerprints
+    data: list[SetPrint] = field(default_factory=list)  # their fingerprints
 
 
 def load_texts(
@@ -46,7 +46,7 @@ def load_texts(
     texts, number = Texts(), first_number
     for source in settings.text:
         splits: dict[str, Corpus] = {}
-        record: dict[str, Any] = {"name": Path(source).name, "splits": {}}
+        record = SetPrint(name=Path(source).name, splits={})
         found = text_files(Path(os.path.expanduser(source)))
         if "train" not in found:
             raise InputError(f"--text {source}: the folder has no .txt file to learn from")

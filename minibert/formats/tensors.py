@@ -1,5 +1,6 @@
 """Tensors in safetensors files, which hold data only: nothing here unpickles."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -119,9 +120,23 @@ def is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(least) & torch.isfinite(most))
 
 
-def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Write a safetensors file, with the mark `"format": "pt"`, without which `transformers`
-    refuses it. Raises InputError if the disk refuses."""
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of tensors: of their names, types, shapes and bytes."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().contiguous().view(-1)
+        found.update(flat.view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def save_tensors(
+    tensors: Mapping[str, Tensor], file: Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file. Raises InputError if the disk refuses.
+
+    metadata: by default the mark `"format": "pt"`, without which `transformers` refuses it.
+    """
     data = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(file) as beside:
-        beside.write_bytes(save(data, metadata={"format": "pt"}))
+        beside.write_bytes(save(data, metadata=dict(metadata or {"format": "pt"})))

@@ -32,6 +32,7 @@ from train.tasks.tagging import TokenTagging
 from train.tasks.targets import TargetTask
 from train.tasks.text import TextTask
 from train.tasks.words import WordTagging
+from train.typed import misfit
 
 __all__ = ["FRAME", "KINDS", "Kinds", "Metric", "Prediction", "TargetTask", "Task"]
 
@@ -113,8 +114,7 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
     for name, examples in found.items():
         if settings.tasks and name not in settings.tasks:
             continue
-        # A head is an attribute of a module, and cannot have the name of another attribute.
-        if name in (FRAME.name, *objectives_of(settings)) or hasattr(Heads({}), name):
+        if name in objectives_of(settings) or not is_name(name):
             raise InputError(
                 f"a task cannot be named {name!r}: rename it in the data, or leave it out with "
                 "--tasks"
@@ -228,11 +228,25 @@ def check_labels(examples: Iterable[Example], tasks: Sequence[Task]) -> None:
                 task.check(example)
 
 
+def is_name(name: str) -> bool:
+    """Whether a task can have a name. Its head is an attribute of a module, and can have no name
+    that another attribute has."""
+    return name not in ("", FRAME.name) and not hasattr(Heads({}), name)
+
+
 def task_from(description: Mapping[str, Any], kinds: Kinds = KINDS) -> Task:
-    """The task that `Task.describe` described. Raises ValueError for a kind that there is not."""
+    """The task that `Task.describe` described. Raises ValueError for a kind that there is not, and
+    for what no task of its kind is."""
     for kind in kinds:
         if kind.kind == description["kind"]:
+            for key, wanted in kind.described.items():
+                if key in description and (found := misfit(description[key], wanted, key)):
+                    raise InputError(found)
+            if not is_name(description["name"]):
+                raise InputError(f"no task can be named {description['name']!r:.80}")
             task = kind.from_description(description)
             task.overlap = description.get("overlap")
+            if task.overlap is not None and task.overlap < 1:
+                raise InputError(f"overlap = {task.overlap} must be at least 1")
             return task
     raise ValueError(f"there is no kind of task {description['kind']!r}")

@@ -42,6 +42,12 @@ class Task(ABC):
     hides_words: ClassVar[bool] = False  # whether it changes a batch's input_ids
     objective: ClassVar[str] = ""  # its word in `settings.objectives`; see text.py
     pretraining_part: ClassVar[str] = ""  # the part of BertForPreTraining that its head is
+    # what `describe` tells, with the types: tasks.json may have been changed
+    described: ClassVar[Mapping[str, Any]] = {
+        "name": str,
+        "labels": list[str],
+        "overlap": int | None,
+    }
     instead: ClassVar[str] = ""  # of a kind that reads no text to predict on: what does so
 
     overlap: int | None = None  # of the windows in which it reads long texts; None: they are cut

@@ -5,7 +5,7 @@ Shapes: D hidden, V vocabulary, K masked tokens of a batch. `*` stands for the t
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -54,6 +54,7 @@ class MaskedWords(TextTask):
     """
 
     kind = "masked words"
+    described: ClassVar = {**TextTask.described, "masks": dict[str, float | bool]}
     objective = "masked"
     hides_words = True
     pretraining_part = "masked_words"

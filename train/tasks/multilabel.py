@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,6 +31,7 @@ class MultilabelClassification(SentenceTask):
     """
 
     kind = "multilabel"
+    described: ClassVar = {**SentenceTask.described, "thresholds": list[float]}
     takes_windows = True
     metrics = (
         Metric("micro_f1", is_shown=True, is_percent=True),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,6 +35,7 @@ class QuestionAnswering(TargetTask):
     """
 
     kind = "question"
+    described: ClassVar = {**TargetTask.described, "threshold": float | None}
     uses_token_types = True
     metrics = (
         Metric("f1", is_shown=True, is_percent=True),

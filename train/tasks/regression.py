@@ -32,6 +32,13 @@ class SentenceRegression(SentenceTask):
     """
 
     kind = "regression"
+    described: ClassVar = {
+        **SentenceTask.described,
+        "offset": float,
+        "scale": float,
+        "low": float | None,
+        "high": float | None,
+    }
     takes_windows = True
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("spearman", is_shown=True),

@@ -1,7 +1,7 @@
 """Entities of a text, written as tags of its words."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -23,6 +23,7 @@ class TokenTagging(WordTagging):
     """
 
     kind = "tokens"
+    described: ClassVar = {**WordTagging.described, "scheme": str, "valid_tags": bool}
     metrics = (
         Metric("f1", is_shown=True, is_percent=True),
         Metric("precision", is_percent=True),
@@ -39,6 +40,8 @@ class TokenTagging(WordTagging):
     ) -> None:
         super().__init__(name, labels)
         self.scheme = SCHEMES[scheme]
+        if odd := [label for label in labels if not self.scheme.reads(label)]:
+            raise InputError(f"{odd[0]!r:.80} is no tag of {scheme}")
         self.valid_tags = valid_tags
 
     @classmethod

@@ -95,6 +95,7 @@ class SentenceTask(TargetTask):
     pooling: one of `minibert.heads.POOLINGS`, or "pooler".
     """
 
+    described: ClassVar = {**TargetTask.described, "pooling": str}
     poolings: ClassVar[tuple[str, ...]] = (*POOLINGS, "pooler")
     reads_both: bool = False  # a text or a pair, as an example has it; see `from_transformers`
     trains_vectors: ClassVar[bool] = False  # whether its pooled vectors are good sentence vectors
@@ -104,21 +105,20 @@ class SentenceTask(TargetTask):
         self.pool_by(pooling)
 
     def pool_by(self, pooling: str) -> None:
-        """Pool in this way from now on."""
+        """Pool in this way from now on. Raises InputError for a pooling that there is not."""
+        if pooling not in self.poolings:
+            raise InputError(
+                f"pooling of {self.name}: {pooling!r} is not one of {', '.join(self.poolings)}"
+            )
         self.pooling = pooling
         self.uses_pooler = pooling == "pooler"
         self.vector_pooling = pooling if self.trains_vectors else None
 
     @classmethod
     def pooling_of(cls, name: str, settings: Settings) -> str:
-        """The pooling that the settings ask for. Raises InputError for one that there is not."""
+        """The pooling that the settings ask for."""
         default, given = parse_by_task(settings.pooling, "pooling")
-        pooling = given.get(name, default or "mean")
-        if pooling not in cls.poolings:
-            raise InputError(
-                f"pooling of {name}: {pooling!r} is not one of {', '.join(cls.poolings)}"
-            )
-        return pooling
+        return given.get(name, default or "mean")
 
     def goes_on_from(self, other: Task, settings: Settings) -> bool:
         """A head learnt on vectors of one pooling, so the poolings must be the same."""
