@@ -127,7 +127,7 @@ STAGING = re.compile(r"\.model\.[0-9]+\.[0-9]+\.tmp")  # of `replacing_model`
 
 
 @contextmanager
-def refusals(target: Path) -> Iterator[None]:
+def writing(target: Path) -> Iterator[None]:
     """In this block, an OSError becomes an InputError: the target cannot be written."""
     if "\0" in str(target):
         raise InputError(f"cannot write {str(target)!r}: a file's name has no NUL in it")
@@ -150,7 +150,7 @@ def replacing(file: Path) -> Iterator[Path]:
     old file or the new one. Raises InputError if the disk refuses (it is full, read-only ...).
     """
     beside = _beside(file)
-    with refusals(file):
+    with writing(file):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(file)
@@ -175,7 +175,7 @@ def replacing_model(folder: Path) -> Iterator[Path]:
     Raises InputError if the disk refuses.
     """
     beside = _beside(folder / "model")
-    with refusals(folder):
+    with writing(folder):
         try:
             beside.mkdir(parents=True)
             remove_leftovers(folder / "model")

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from minibert.files import InputError, refusals
+from minibert.files import InputError, writing
 
 if sys.platform == "win32":
     import msvcrt
@@ -27,7 +27,7 @@ def locked(target: Path) -> Iterator[None]:
     """
     is_folder = os.path.isdir(target)  # answers False to odd names, for which Path.is_dir raises
     file = target / ".lock" if is_folder else target.with_name(f".{target.name}.lock")
-    with refusals(target):
+    with writing(target):
         file.parent.mkdir(parents=True, exist_ok=True)
         stream = _take_lock(file)
     if stream is None:

@@ -616,7 +616,7 @@ def test_a_folder_that_another_process_writes_is_refused(
     run = tmp_path / "run"
     command = arguments(world.settings(epochs=1), tmp_path, "--output", str(run))
     holder = (
-        "import sys, pathlib\nfrom minibert.files import locked\n"
+        "import sys, pathlib\nfrom minibert.locks import locked\n"
         f"folder = pathlib.Path({str(run)!r})\nfolder.mkdir()\n"
         "with locked(folder):\n    print('locked', flush=True)\n    sys.stdin.read()"
     )

@@ -9,7 +9,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from minibert.files import InputError, refusals
+from minibert.files import InputError, writing
 from minibert.locks import locked
 from minibert.program import Interrupted, called_as
 from train.checkpoint import has_results
@@ -96,7 +96,7 @@ def run_folder(settings: Settings, resumed: Path | None) -> Iterator[Path]:
     resumed. A KeyboardInterrupt in the block becomes an Interrupted that says how to go on.
     """
     is_ours = resumed is None and not (settings.output and os.path.exists(settings.output))
-    with refusals(resumed or Path(settings.output or "runs")):
+    with writing(resumed or Path(settings.output or "runs")):
         folder = resumed or new_folder(settings)
     try:
         with locked(folder):

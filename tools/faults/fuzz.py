@@ -77,22 +77,16 @@ class Sandbox:
             if not path.startswith(str(self.folder)) and (writes or not path.startswith(READABLE)):
                 self.trespasses.append(f"{'writes' if writes else 'reads'} {path}")
         elif event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"):
-            path = os.path.realpath(os.fsdecode(arguments[0]))
+            # the last argument may be the open folder that a relative name is in; -1 for none
+            at = arguments[-1] if isinstance(arguments[-1], int) and arguments[-1] >= 0 else None
+            parent = f"/proc/self/fd/{at}" if at is not None else ""
+            path = os.path.realpath(os.path.join(parent, os.fsdecode(arguments[0])))
             if not path.startswith(str(self.folder)):
                 self.trespasses.append(f"{event} {path}")
 
 
 ROOT = str(Path(__file__).resolve().parents[2])
-READABLE = (
-    ROOT,
-    sys.prefix,
-    sys.base_prefix,
-    "/usr",
-    "/proc",
-    "/sys",
-    "/dev/null",
-    "/etc/mime.types",
-)
+READABLE = (ROOT, sys.prefix, sys.base_prefix, "/usr", "/proc", "/sys", "/dev/null")
 
 
 def changed(kind: Kind, case: int, sound: Path, folder: Path) -> str:

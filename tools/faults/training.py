@@ -110,6 +110,7 @@ class Trial:
             if path.name in ("metrics.json", "state.json"):
                 content = json.loads(path.read_text(encoding="utf-8"))
                 content.get("progress", content).pop("seconds")
+                content.pop("sha256", None)  # of the whole, with the seconds
                 found[name] = content
             else:
                 found[name] = sha256(path) if path.is_file() else "folder"
