@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from minibert.encoder import SentenceEncoder
+from minibert.files import InputError
 from minibert.formats.hub import find_model
 from minibert.formats.tokenizer import readable
 from minibert.pretraining import BertForPreTraining
@@ -38,7 +39,9 @@ class Explored:
 
     name: str
     encoder: SentenceEncoder
-    whole: BertForPreTraining  # the same encoder, with the heads of pre-training that its files have
+    whole: (
+        BertForPreTraining  # the same encoder, with the heads of pre-training that its files have
+    )
     run: Run | None  # the tasks, if it is a finished run
 
     @property
@@ -80,25 +83,30 @@ def look_at(model: Explored, given: Given) -> dict[str, Any]:
         [tokens] = model.tokenizer.encode_pairs([given])
     else:
         [tokens] = model.tokenizer.encode([given])
-    batch = as_batch(tokens)
+    if 0 < model.whole.config.type_vocab_size <= max(tokens.type_ids):
+        raise InputError(f"{model.name} has no token type for the second text of a pair")
+    input_ids, types = as_tensors(tokens)
     bert = model.whole.bert
+    states = torch.cat(bert.hidden_states(input_ids, None, types))  # (L + 1, S, D)
+    if not states.isfinite().all():
+        raise InputError(
+            f"{model.name}: its vectors of {given!r:.80} are not finite numbers: the weights hold "
+            "values that are none, or too large to compute with"
+        )
     return {
         "texts": [given] if isinstance(given, str) else list(given),
         "lost": tokens.lost,
         "tokens": describe_tokens(model.tokenizer, tokens),
-        "attention": as_bytes(torch.cat(bert.attention_probabilities(**batch))),
-        "moves": describe_moves(torch.cat(bert.hidden_states(**batch))),
+        "attention": as_bytes(torch.cat(bert.attention_probabilities(input_ids, None, types))),
+        "moves": describe_moves(states),
         "words": hidden_words(model, tokens),
         "tasks": predictions(model.run, given),
     }
 
 
-def as_batch(tokens: Tokens) -> dict[str, Tensor]:
-    """One sequence as `Bert.forward` takes it: (1, S) each."""
-    return {
-        "input_ids": torch.tensor([tokens.ids]),
-        "token_type_ids": torch.tensor([tokens.type_ids]),
-    }
+def as_tensors(tokens: Tokens) -> tuple[Tensor, Tensor]:
+    """The ids and the types of one sequence, (1, S) each."""
+    return torch.tensor([tokens.ids]), torch.tensor([tokens.type_ids])
 
 
 def describe_tokens(tokenizer: Tokenizer, tokens: Tokens) -> list[dict[str, Any]]:
@@ -167,9 +175,10 @@ def hidden_words(model: Explored, tokens: Tokens) -> list[dict[str, Any]] | None
     for position, word in enumerate(tokens.words):
         if word is None:  # [CLS] or [SEP]
             continue
-        batch, own = as_batch(tokens), tokens.ids[position]
-        batch["input_ids"][0, position] = mask
-        states = model.whole.bert(**batch)  # (1, S, D)
+        own = tokens.ids[position]
+        input_ids, types = as_tensors(tokens)
+        input_ids[0, position] = mask
+        states = model.whole.bert(input_ids, None, types)  # (1, S, D)
         [probabilities] = model.whole.word_logits(states[0, [position]]).float().softmax(-1)
         best = probabilities.topk(TOP)
         words = [readable(model.tokenizer.token(i), model.tokenizer.backend) for i in best.indices]

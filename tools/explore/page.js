@@ -6,6 +6,7 @@ const { layers, heads } = values.model;
 const FAINTEST = 0.05; // the least share of attention that is drawn as a line
 const ROW = 10; // the height of a token in the coordinates of the lines
 const MOST_LABELS = 24; // on the map of paths
+const MOST_TEXTS = 8; // that are written out on their map; more are numbers there
 
 // What is chosen. Each `show` function below draws what it says of it.
 const chosen = { sequence: 0, layer: 0, head: 0, token: null, against: "before" };
@@ -78,6 +79,7 @@ function listbox(element, options) {
     if (!(event.key in moves)) return;
     event.preventDefault();
     chooseToken(moves[event.key]);
+    options[chosen.token]?.scrollIntoView({ block: "nearest" });
   };
 }
 
@@ -239,7 +241,7 @@ find("matrix-details").ontoggle = showMatrix;
 
 function showMoves() {
   const against = sequence.moves[chosen.against];
-  const columns = ["", ...Array.from({ length: layers }, (_, layer) => `layer ${layer}`)];
+  const columns = ["layer", ...Array(layers).keys()];
   const label = `Cosine with the ${chosen.against === "before" ? "layer before" : "embedding"}`;
   fill(find("moves"), label, columns, names().map((name, i) => [name, against[i].map(cell)]));
   markMoves();
@@ -270,12 +272,13 @@ function placing(map, points) {
     width / 2 + (x - (left + right) / 2) * scale, height / 2 - (y - (low + high) / 2) * scale];
 }
 
-/** Replace what a map shows. labels: [[x, y], text, class] each. */
+/** Replace what a map shows. labels: [[x, y], text, class] each; those without room are left out. */
 function draw(map, label, shapes, labels) {
   const { clientWidth: width, clientHeight: height } = map;
+  const kept = apart(labels, width).filter((text) => text.getAttribute("y") < height);
   map.setAttribute("viewBox", `0 0 ${width} ${height}`);
   map.setAttribute("aria-label", label);
-  map.replaceChildren(...shapes, ...apart(labels, width));
+  map.replaceChildren(...shapes, ...kept);
 }
 
 /** Labels beside their points. One that would lie on another moves down. */
@@ -362,7 +365,8 @@ function showSentences() {
   const placed = points.map(placing(find("map"), points));
   const dots = placed.map(([cx, cy], i) =>
     make("circle", { cx, cy, r: 5 }, make("title", {}, numbered[i])));
-  const labels = placed.map((point, i) => [point, numbered[i], ""]);
+  const isRoomy = texts.length <= MOST_TEXTS;
+  const labels = placed.map((point, i) => [point, isRoomy ? numbered[i] : String(i + 1), ""]);
   draw(find("map"), "A map of the texts; the table beside has their cosines", dots, labels);
   find("map-caption").textContent =
     "The texts' vectors on the plane on which they differ most. It has " +
@@ -395,6 +399,7 @@ function showChoice() {
 }
 
 const before = performance.now();
+document.title = find("title").textContent = `Inside ${values.model.name}`;
 find("about").textContent =
   `${layers} layers of ${heads} heads each; vectors of ${values.model.hidden} numbers.`;
 for (const share of [0, 0.01, 0.1, 0.25, 0.5, 1]) {

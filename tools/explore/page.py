@@ -2,7 +2,6 @@
 
 import json
 import re
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ def write_page(values: dict[str, Any]) -> str:
     # No "<" of a text may end the script that holds the values. ASCII leaves no odd line ends.
     content = json.dumps(values, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     parts = {
-        "title": escape(f"Inside {values['model']['name']}"),
         "style": (FOLDER / "page.css").read_text(encoding="utf-8"),
         "values": content,
         "program": (FOLDER / "page.js").read_text(encoding="utf-8"),
