@@ -5,15 +5,14 @@ const values = JSON.parse(document.getElementById("values").textContent);
 const { layers, heads } = values.model;
 const FAINTEST = 0.05; // the least share of attention that is drawn as a line
 const ROW = 10; // the height of a token in the coordinates of the lines
-const MOST_LABELS = 24; // on the map of paths
-const MOST_TEXTS = 8; // that are written out on their map; more are numbers there
+const TOKEN_ROOM = 30, TEXT_ROOM = 80; // of a map's width for each label, in pixels
 
 // What is chosen. Each `show` function below draws what it says of it.
 const chosen = { sequence: 0, layer: 0, head: 0, token: null, against: "before" };
 let sequence, attention; // the chosen sequence, and its attention as bytes
 
 const find = (id) => document.getElementById(id);
-const two = (number) => number.toFixed(2);
+const two = (number) => number.toFixed(2).replace("-0.00", "0.00");
 const svg = "http://www.w3.org/2000/svg";
 
 /** An element with attributes and children; a child may be text. */
@@ -308,7 +307,7 @@ function showPaths() {
   const placed = path.map((points) => points.map(place));
   const line = (points, kind) => make("polyline", { points: points.join(" "), class: kind });
   const shapes = placed.map((points) => line(points, ""));
-  let labels = placed.length > MOST_LABELS ? [] :
+  let labels = placed.length > map.clientWidth / TOKEN_ROOM ? [] :
     placed.map((points, i) => [points.at(-1), names()[i], ""]);
   if (chosen.token !== null) {
     const points = placed[chosen.token];
@@ -334,7 +333,7 @@ function showWords() {
   const places = sequence.words?.[0]?.best.map((_, i) => `${i + 1}.`) ?? [];
   const rows = (sequence.words ?? []).map(({ position, own, best }) => {
     const words = best.map(([word, probability]) => make(
-      "td", { class: "word", title: probability }, word, make("small", {}, two(probability))));
+      "td", { class: "word", title: probability }, make("bdi", {}, word), make("small", {}, two(probability))));
     return [names()[position], [own === null ? make("td", {}, "") : cell(own), ...words]];
   });
   fill(find("words"), "Expected words", ["hidden token", "its probability", ...places], rows);
@@ -365,7 +364,7 @@ function showSentences() {
   const placed = points.map(placing(find("map"), points));
   const dots = placed.map(([cx, cy], i) =>
     make("circle", { cx, cy, r: 5 }, make("title", {}, numbered[i])));
-  const isRoomy = texts.length <= MOST_TEXTS;
+  const isRoomy = texts.length <= find("map").clientWidth / TEXT_ROOM;
   const labels = placed.map((point, i) => [point, isRoomy ? numbered[i] : String(i + 1), ""]);
   draw(find("map"), "A map of the texts; the table beside has their cosines", dots, labels);
   find("map-caption").textContent =
