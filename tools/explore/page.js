@@ -164,15 +164,13 @@ find("grid").onkeydown = (event) => {
     Home: [layer, 0],
     End: [layer, heads - 1],
   };
-  const [y, x] = moves[event.key] ?? [-1, -1];
   if (!(event.key in moves)) return;
   event.preventDefault();
+  const [y, x] = moves[event.key];
   if (y < 0 || y >= layers || x < 0 || x >= heads) return;
   chooseHead(y, x);
-  button(y, x).focus();
+  find("grid").querySelectorAll("button")[y * heads + x].focus();
 };
-
-const button = (layer, head) => find("grid").querySelectorAll("button")[layer * heads + head];
 
 function chooseHead(layer, head) {
   Object.assign(chosen, { layer, head });
@@ -231,7 +229,7 @@ function showMatrix() {
   if (!find("matrix-details").open) return;
   const rows = names().map((name, token) =>
     [name, [...row(token)].map((byte) => cell(byte / 255))]);
-  const label = `Layer ${chosen.layer}, head ${chosen.head}: from each row's token to each column's`;
+  const label = `${find("head-title").textContent}: from each row's token to each column's`;
   fill(find("matrix"), label, ["", ...names()], rows);
 }
 find("matrix-details").ontoggle = showMatrix;
@@ -271,7 +269,7 @@ function placing(map, points) {
     width / 2 + (x - (left + right) / 2) * scale, height / 2 - (y - (low + high) / 2) * scale];
 }
 
-/** Replace what a map shows. labels: [[x, y], text, class] each; those without room are left out. */
+/** Replace what a map shows. labels: [[x, y], text, class] each; left out if they have no room. */
 function draw(map, label, shapes, labels) {
   const { clientWidth: width, clientHeight: height } = map;
   const kept = apart(labels, width).filter((text) => text.getAttribute("y") < height);
@@ -332,8 +330,10 @@ function showWords() {
   find("words-section").hidden = !sequence.words;
   const places = sequence.words?.[0]?.best.map((_, i) => `${i + 1}.`) ?? [];
   const rows = (sequence.words ?? []).map(({ position, own, best }) => {
-    const words = best.map(([word, probability]) => make(
-      "td", { class: "word", title: probability }, make("bdi", {}, word), make("small", {}, two(probability))));
+    const words = best.map(([word, probability]) => {
+      const parts = [make("bdi", {}, word), make("small", {}, two(probability))];
+      return make("td", { class: "word", title: probability }, ...parts);
+    });
     return [names()[position], [own === null ? make("td", {}, "") : cell(own), ...words]];
   });
   fill(find("words"), "Expected words", ["hidden token", "its probability", ...places], rows);
@@ -348,7 +348,8 @@ function showTasks() {
       const number = make("td", { title: score }, score.toFixed(4));
       return make("tr", {}, make("th", { scope: "row" }, label), make("td", {}, bar), number);
     });
-    const table = make("table", { class: "bars", "aria-label": `Probabilities of ${name}` }, ...bars);
+    const about = { class: "bars", "aria-label": `Probabilities of ${name}` };
+    const table = make("table", about, ...bars);
     return make("div", { class: "task" },
       make("h3", {}, name), make("p", {}, says), ...(bars.length ? [table] : []));
   }));
