@@ -20,9 +20,10 @@ def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
 
         m = β_1 m + (1 - β_1) g
         v = β_2 v + (1 - β_2) g^2
-        w = w - lr (m / (1 - β_1^t) / (sqrt(v / (1 - β_2^t)) + eps) + decay w)
+        M = m / (1 - β_1^t), V = v / (1 - β_2^t)
+        w = w - lr (M / (sqrt(V) + eps) + decay w)
 
-    w: a weight; g: its gradient; t: the step, counted from 1.
+    w: a weight; g: its gradient; t: the step, counted from 1; m, v: 0 at first.
     """
     return torch.optim.AdamW(groups, fused=True)
 

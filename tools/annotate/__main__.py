@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     def program() -> None:
-        pages = build(options.model).pages()
+        pages = build(options.model).pages
         folder = Path(options.output)
         for name, text in pages.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

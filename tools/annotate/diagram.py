@@ -32,10 +32,10 @@ def draw(shape_at: Callable[[Place], str], address_of: Callable[[Place], str], l
     address_of: its link. layers: how many there are."""
     inside = [i for i, (_, _, is_layer) in enumerate(STEPS) if is_layer]
     tops = [
-        10 + i * STEP + 14 * (i >= inside[0]) + 14 * (i > inside[-1]) for i in range(len(STEPS))
+        10 + i * STEP + 24 * (i >= inside[0]) + 14 * (i > inside[-1]) for i in range(len(STEPS))
     ]
     height = tops[-1] + BOX + 10
-    frame = tops[inside[0]] - 14, tops[inside[-1]] + BOX + 14
+    frame = tops[inside[0]] - 26, tops[inside[-1]] + BOX + 14
     parts = [
         f'<svg class="diagram" viewBox="0 0 {WIDTH} {height}" role="group" '
         'aria-label="The encoder from word pieces to a vector, with the shape after each step">',

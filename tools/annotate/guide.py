@@ -21,8 +21,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Part:
-    """Files that are read together. A name that ends with "/" takes all of a folder that no other
-    part names; "X/" of a longer path comes before that of a shorter one."""
+    """Files that are read together. A folder, whose name ends with "/", stands for its files that
+    no part names."""
 
     title: str
     about: str
@@ -150,12 +150,12 @@ GLOSSARY = (
         "several batches, one step, the same gradient",
         Place("train.step.forward_backward", "loss / counts"),
     ),
+    ("Head of a task", "from states to logits", Place("minibert.heads.SentenceHead.forward")),
     (
         "Head of attention",
         "one of H attentions side by side",
         Place("minibert.model.Attention.project"),
     ),
-    ("Head of a task", "from states to logits", Place("minibert.heads.SentenceHead.forward")),
     ("Hidden state", "a token's vector between the layers", Place("minibert.model.Bert.run")),
     (
         "InfoNCE",

@@ -1,5 +1,6 @@
 """The pages of the site: one for each file, and the index."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,13 +14,13 @@ from pygments.token import Comment, Keyword, Name, Number, String, _TokenType
 from minibert.encoder import SentenceEncoder
 from tools.annotate.diagram import draw
 from tools.annotate.example import TEXTS, Watched, batch
-from tools.annotate.guide import GLOSSARY, PARTS, QUESTIONS, Place, in_order, minutes
+from tools.annotate.guide import GLOSSARY, QUESTIONS, Part, Place, in_order, minutes
 from tools.annotate.prose import Prose, anchor, link
 from tools.annotate.source import Piece, Source, find_place
 from tools.exercises import EXERCISES
 
 HERE = Path(__file__).parent
-STYLE = "style.css"
+INDEX, STYLE = "index.html", "style.css"
 # Which tokens are coloured, and as what.
 COLOURS: tuple[tuple[_TokenType, str], ...] = (
     (Keyword, "k"),
@@ -44,18 +45,25 @@ class Site:
         return Prose(self.sources)
 
     @cached_property
-    def order(self) -> list[Source]:
-        return [source for _, files in in_order(self.sources) for source in files]
+    def parts(self) -> list[tuple[Part, Sequence[Source]]]:
+        return list(in_order(self.sources))
 
+    @cached_property
+    def order(self) -> list[Source]:
+        return [source for _, files in self.parts for source in files]
+
+    @cached_property
     def pages(self) -> dict[str, str]:
         """Every page, by its path within the site."""
-        found = {"index.html": self.index(), STYLE: (HERE / STYLE).read_text(encoding="utf-8")}
+        found = {INDEX: self.index(), STYLE: (HERE / STYLE).read_text(encoding="utf-8")}
         return found | {source.page: self.file(source) for source in self.sources}
 
     def address(self, place: Place) -> str:
         """The link from the index to a place."""
         source, row = find_place(self.sources, place.symbol, place.containing)
-        return f"{source.page}#L{row}"
+        name = place.symbol.removeprefix(source.module).removeprefix(".")
+        anchor_name = f"L{row}" if place.containing else name
+        return f"{source.page}#{anchor_name}" if anchor_name else source.page
 
     def shape(self, place: Place) -> str:
         """The shape in the example of what a place's line made."""
@@ -72,7 +80,7 @@ class Site:
             lambda place: shapes.get(place) or self.shape(place), self.address, len(bert.layers)
         )
         example = " and ".join(f"“{escape(text)}”" for text in TEXTS)
-        reading = "".join(self.part(i) for i in range(len(PARTS)))
+        reading = "".join(self.part(i) for i in range(len(self.parts)))
         questions = "".join(
             f"<li>{anchor(self.address(place), escape(text))}</li>" for text, place in QUESTIONS
         )
@@ -107,11 +115,11 @@ computes it.</p><dl>{terms}</dl></section>
 
     def part(self, number: int) -> str:
         """A part of the reading order, with its files."""
-        part, files = list(in_order(self.sources))[number]
+        part, files = self.parts[number]
         whole = sum(map(minutes, files))
         rows = "".join(
-            f"<tr><th scope='row'>{anchor(source.page, escape(source.path))}</th>"
-            f"<td>{self.prose.text(source.summary, source)}</td>"
+            f"<tr><th scope='row'>{anchor(source.page, source.path.replace('/', '/<wbr>'))}</th>"
+            f"<td>{self.prose.line(source.summary, source, INDEX)}</td>"
             f"<td class='number'>{max(1, round(minutes(source)))}</td></tr>"
             for source in files
         )
@@ -132,7 +140,7 @@ computes it.</p><dl>{terms}</dl></section>
         source, _ = find_place(self.sources, place.symbol)
         question = (getdoc(function) or "").partition("\n\n")[0]
         return (
-            f"<li><h3>{escape(title)}</h3>{self.prose.html(question, source)}"
+            f"<li><h3>{escape(title)}</h3>{self.prose.html(question, source, page=INDEX)}"
             f"<p><code>python -m tools.exercises {number}</code> · "
             f"{anchor(self.address(place), 'the answer')}</p></li>"
         )
@@ -141,7 +149,7 @@ computes it.</p><dl>{terms}</dl></section>
         code = highlighted(source.text)
         sections = "".join(self.section(source, piece, code) for piece in source.pieces)
         here = self.order.index(source)
-        links = [anchor(link(source.page, "index.html"), "Index")]
+        links = [anchor(link(source.page, INDEX), "Index")]
         for label, i in (("Before", here - 1), ("Next", here + 1)):
             if 0 <= i < len(self.order):
                 other = self.order[i]
@@ -183,7 +191,7 @@ computes it.</p><dl>{terms}</dl></section>
 
 
 def highlighted(text: str) -> list[str]:
-    """The lines of a file as HTML, with what is coloured in spans."""
+    """The lines of a file as HTML, with what is coloured in spans, and links to papers."""
     parts = []
     for kind, value in PythonLexer(stripnl=False).get_tokens(text):
         name = next((name for tokens, name in COLOURS if kind in tokens), "")
@@ -193,7 +201,10 @@ def highlighted(text: str) -> list[str]:
                 f'<span class="{name}">{line}</span>' if name and line else line for line in lines
             )
         )
-    return "".join(parts).split("\n")
+    linked = re.sub(
+        r"arXiv:(\d[\d.]*\d)", r'<a href="https://arxiv.org/abs/\1">\g<0></a>', "".join(parts)
+    )
+    return linked.split("\n")
 
 
 def page(title: str, style: str, body: str) -> str:

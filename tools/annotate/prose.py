@@ -27,6 +27,10 @@ LINKED = re.compile(
 )
 
 
+# A first author and a year, or "" for any year -> the numbers of their papers at arXiv.
+Papers = Mapping[tuple[str, str], set[str]]
+
+
 @dataclass(frozen=True)
 class Prose:
     """Turns prose into HTML, with links into the other sources."""
@@ -34,17 +38,15 @@ class Prose:
     sources: Sequence[Source]
 
     @cached_property
-    def papers(self) -> Mapping[tuple[str, str], str]:
-        """A first author and a year -> the paper's number at arXiv. The year may be "" where a name
-        has one paper."""
-        found: dict[tuple[str, str], str] = {}
-        of_name: dict[str, set[str]] = defaultdict(set)
-        references = (ROOT / "README.md").read_text(encoding="utf-8")
-        for text in (*(source.text for source in self.sources), references):
-            for match in PAPER.finditer(text):
-                found[match["name"], match["year"]] = match["id"]
-                of_name[match["name"]].add(match["id"])
-        return found | {(name, ""): ids.pop() for name, ids in of_name.items() if len(ids) == 1}
+    def own_papers(self) -> Mapping[str, Papers]:
+        """What each file cites, by its path."""
+        return {source.path: papers(p.prose for p in source.pieces) for source in self.sources}
+
+    @cached_property
+    def all_papers(self) -> Papers:
+        """What any file cites, and the README."""
+        texts = [piece.prose for source in self.sources for piece in source.pieces]
+        return papers([*texts, (ROOT / "README.md").read_text(encoding="utf-8")])
 
     @cached_property
     def symbols(self) -> Mapping[str, list[tuple[Source, str]]]:
@@ -60,41 +62,78 @@ class Prose:
     def files(self) -> Mapping[str, Source]:
         return {source.path: source for source in self.sources}
 
-    def html(self, text: str, source: Source, scope: str = "") -> str:
-        """The HTML of a docstring or comment of `source`. scope: the class or function that it
-        belongs to."""
-        return str(MARKDOWN.render(one_row_each(text), {"prose": self, "at": source, "in": scope}))
+    def html(self, text: str, at: Source, scope: str = "", page: str | None = None) -> str:
+        """The HTML of a docstring or comment of the file `at`.
 
-    def find_symbol(self, name: str, source: Source, scope: str) -> str | None:
+        scope: the class or function that it belongs to. page: where it is shown, if not on the
+        file's own page.
+        """
+        context = Context(self, at, scope, page or at.page)
+        return str(MARKDOWN.render(one_row_each(text), vars(context)))
+
+    def line(self, text: str, at: Source, page: str) -> str:
+        """The same for a single sentence, without a paragraph around it."""
+        return str(MARKDOWN.renderInline(text, vars(Context(self, at, "", page))))
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where some prose stands, and on which page it is shown: what links depend on."""
+
+    prose: Prose
+    at: Source
+    scope: str
+    page: str
+
+    def symbol(self, name: str) -> str | None:
         """The address of what a name in backticks means, if it is one of ours: in the same class,
         in the same file, or the only one of that name."""
+        scope = self.scope
         for own in (f"{scope}.{name}", f"{scope.rpartition('.')[0]}.{name}", name):
-            if own in source.definitions:
-                return f"#{own}"
-        found = self.symbols.get(name, [])
-        if len(found) != 1:
-            return None
-        target, own = found[0]
-        return f"{link(source.page, target.page)}#{own}"
+            if own in self.at.definitions:
+                return f"{self.link(self.at)}#{own}"
+        found = self.prose.symbols.get(name, [])
+        return f"{self.link(found[0][0])}#{found[0][1]}" if len(found) == 1 else None
 
-    def find_file(self, name: str, source: Source) -> str | None:
-        """The address of a file's page: beside `source`, or by its whole path."""
-        beside = str(PurePosixPath(source.path).parent / name)
-        target = self.files.get(beside) or self.files.get(name)
-        return link(source.page, target.page) if target else None
+    def file(self, name: str) -> str | None:
+        """The address of a file's page: of one beside this, or by its whole path."""
+        beside = str(PurePosixPath(self.at.path).parent / name)
+        target = self.prose.files.get(beside) or self.prose.files.get(name)
+        return self.link(target) if target else None
 
-    def text(self, text: str, source: Source) -> str:
+    def link(self, target: Source) -> str:
+        return "" if target.page == self.page else link(self.page, target.page)
+
+    def paper(self, name: str | None, year: str) -> str | None:
+        """The number of a paper that is cited by author and year: of the only such one in this
+        file, else of the only one anywhere."""
+        for known in (self.prose.own_papers[self.at.path], self.prose.all_papers):
+            if name and len(numbers := known.get((name, year), set())) == 1:
+                return next(iter(numbers))
+        return None
+
+    def text(self, text: str) -> str:
         """Plain text, escaped, with its links."""
         parts, end = [], 0
         for match in LINKED.finditer(text):
-            number = match["id"] or self.papers.get((match["name"] or "", match["year"] or ""))
+            number = match["id"] or self.paper(match["name"], match["year"] or "")
             address = f"https://arxiv.org/abs/{number}" if number else None
             if match["file"]:
-                address = self.find_file(match["file"], source)
+                address = self.file(match["file"])
             if address:
                 parts += [escape(text[end : match.start()]), anchor(address, escape(match[0]))]
                 end = match.end()
         return "".join((*parts, escape(text[end:])))
+
+
+def papers(texts: Iterable[str]) -> Papers:
+    """The papers that some texts cite by author, year and number."""
+    found: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for text in texts:
+        for match in PAPER.finditer(one_row_each(text)):
+            for year in (match["year"], ""):
+                found[match["name"], year].add(match["id"])
+    return found
 
 
 def link(page: str, other: str) -> str:
@@ -121,15 +160,14 @@ def one_row_each(text: str) -> str:
 
 
 def render_text(tokens: Sequence[Token], i: int, _: Any, env: Mapping[str, Any]) -> str:
-    return str(env["prose"].text(tokens[i].content, env["at"]))
+    return Context(**env).text(tokens[i].content)
 
 
 def render_code(tokens: Sequence[Token], i: int, _: Any, env: Mapping[str, Any]) -> str:
-    name = tokens[i].content
-    found = env["prose"].find_symbol(name, env["at"], env["in"])
-    found = found or env["prose"].find_file(name, env["at"])
+    name, context = tokens[i].content, Context(**env)
+    address = context.symbol(name) or context.file(name)
     code = f"<code>{escape(name)}</code>"
-    return anchor(found, code) if found else code
+    return anchor(address, code) if address else code
 
 
 def render_block(tokens: Sequence[Token], i: int, _: Any, env: Mapping[str, Any]) -> str:

@@ -52,8 +52,13 @@ class Source:
 
     @cached_property
     def definitions(self) -> dict[str, Definition]:
-        """Each class, function and method by its qualified name."""
-        return dict(_definitions(self.tree, ""))
+        """Each class, function and method by its qualified name. Of several of one name, such as
+        overloads or a property's setter, it is the last that has a docstring."""
+        found: dict[str, Definition] = {}
+        for name, node in _definitions(self.tree, ""):
+            if ast.get_docstring(node) or not ast.get_docstring(found.get(name, node)):
+                found[name] = node
+        return found
 
     @cached_property
     def summary(self) -> str:
@@ -78,8 +83,9 @@ class Source:
         """The whole file, in order. Docstrings and comments on lines of their own are prose, and no
         code."""
         starts, ends, hidden = {}, set(), set(_docstring_rows(self.tree))
-        for name, node in self.definitions.items():
-            starts[min(n.lineno for n in (node, *node.decorator_list))] = name, node
+        for name, node in _definitions(self.tree, ""):
+            own = name if self.definitions[name] is node else ""
+            starts[min(n.lineno for n in (node, *node.decorator_list))] = own, node
             ends.add((node.end_lineno or node.lineno) + 1)
         comments = _comments(self.text)
         pieces = [Piece("", ast.get_docstring(self.tree) or "")]
