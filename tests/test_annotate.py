@@ -250,6 +250,16 @@ def test_text_of_the_source_is_escaped(site: Site) -> None:
     assert html == "<p>Less &lt; more &amp; <code>&lt;b&gt;</code> &lt;script&gt;.</p>\n"
 
 
+def test_a_name_leads_to_the_file_that_the_text_says(site: Site) -> None:
+    source = next(source for source in site.sources if source.path == "minibert/fast/attention.py")
+    html = site.prose.html("`attention` of model.py, `attention`, fit.py", source)
+    assert re.findall('href="(.*?)"', html) == [
+        "../model.html#attention",
+        "../model.html",
+        "#attention",
+    ]
+
+
 def test_comments_and_docstrings_stand_beside_what_they_are_about() -> None:
     source = Source(
         "a.py",

@@ -25,7 +25,8 @@ LINKED = re.compile(
     rf"|{AUTHORS}(?:\s+(?P<year>\d{{4}})|(?=,\s+(?:section|figure)))"
     r"|(?P<file>\b[\w/]+\.py)\b"
 )
-
+# What follows a name that stands in another file.
+OF_FILE = re.compile(r"\s+(?:of|in)\s+([\w/]+\.py)\b")
 
 # A first author and a year, or "" for any year -> the numbers of their papers at arXiv.
 Papers = Mapping[tuple[str, str], set[str]]
@@ -85,9 +86,12 @@ class Context:
     scope: str
     page: str
 
-    def symbol(self, name: str) -> str | None:
-        """The address of what a name in backticks means, if it is one of ours: in the same class,
-        in the same file, or the only one of that name."""
+    def symbol(self, name: str, following: str) -> str | None:
+        """The address of what a name in backticks means, if it is one of ours: in the file that the
+        text after it names, in the same class, in the same file, or the only one of that name."""
+        named = OF_FILE.match(following)
+        if named and (other := self.source(named[1])) and name in other.definitions:
+            return f"{self.link(other)}#{name}"
         scope = self.scope
         for own in (f"{scope}.{name}", f"{scope.rpartition('.')[0]}.{name}", name):
             if own in self.at.definitions:
@@ -95,10 +99,15 @@ class Context:
         found = self.prose.symbols.get(name, [])
         return f"{self.link(found[0][0])}#{found[0][1]}" if len(found) == 1 else None
 
+    def source(self, name: str) -> Source | None:
+        """The file of a name or path: beside this one, or in a folder above."""
+        folders = PurePosixPath(self.at.path).parents
+        paths = (str(folder / name) for folder in folders)
+        return next((self.prose.files[path] for path in paths if path in self.prose.files), None)
+
     def file(self, name: str) -> str | None:
-        """The address of a file's page: of one beside this, or by its whole path."""
-        beside = str(PurePosixPath(self.at.path).parent / name)
-        target = self.prose.files.get(beside) or self.prose.files.get(name)
+        """The address of a file's page."""
+        target = self.source(name)
         return self.link(target) if target else None
 
     def link(self, target: Source) -> str:
@@ -165,7 +174,8 @@ def render_text(tokens: Sequence[Token], i: int, _: Any, env: Mapping[str, Any])
 
 def render_code(tokens: Sequence[Token], i: int, _: Any, env: Mapping[str, Any]) -> str:
     name, context = tokens[i].content, Context(**env)
-    address = context.symbol(name) or context.file(name)
+    following = tokens[i + 1].content if i + 1 < len(tokens) else ""
+    address = context.symbol(name, following) or context.file(name)
     code = f"<code>{escape(name)}</code>"
     return anchor(address, code) if address else code
 

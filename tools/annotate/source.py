@@ -103,7 +103,9 @@ class Source:
                 if last.rows or row - 1 not in comments:
                     pieces.append(last := Piece())
                 last.prose = f"{last.prose}\n{comments[row]}".strip("\n")
-            elif row not in hidden and (last.rows or self.lines[row - 1].strip()):
+            elif row not in hidden and (
+                self.lines[row - 1].strip() or (last.rows and row - 1 not in hidden)
+            ):
                 last.rows.append(row)
         for piece in pieces:
             while piece.rows and not self.lines[piece.rows[-1] - 1].strip():
