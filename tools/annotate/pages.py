@@ -154,7 +154,8 @@ computes it.</p><dl>{terms}</dl></section>
             if 0 <= i < len(self.order):
                 other = self.order[i]
                 links.append(f"{label}: {anchor(link(source.page, other.page), other.path)}")
-        navigation = f"<nav aria-label="Files">{''.join(f'<span>{one}</span>' for one in links)}</nav>"
+        spans = "".join(f"<span>{one}</span>" for one in links)
+        navigation = f'<nav aria-label="Files">{spans}</nav>'
         return page(
             source.path,
             link(source.page, STYLE),
