@@ -1,4 +1,13 @@
-"""Sentence vectors: text in, numpy out."""
+"""Sentence vectors: text in, numpy out.
+
+The functions from a string to its vector, each of which calls the next:
+
+1. `Compatible.encode` checks the texts, and `SentenceEncoder._stream` takes them window by window.
+2. `Tokenizer.tokenize` makes token ids of them.
+3. `compute_batches` sorts them by length into batches, and `compute_vectors` computes a batch.
+4. `Bert.forward` gives each token a vector, by `Embeddings.forward` and `Layer.forward`.
+5. `pool` makes one vector of a text's tokens, which is scaled to length 1 if the model's files say.
+"""
 
 import math
 import time

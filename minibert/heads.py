@@ -19,6 +19,8 @@ from minibert.model import init_weights
 def mean(states: Tensor, mask: Tensor | None) -> Tensor:
     """The mean over each sentence's real tokens: (G, L, D), (G, L) -> (G, D). No tokens give 0.
 
+        mean(x) = sum_i mask_i x_i / sum_i mask_i
+
     [CLS] and [SEP] count, padding does not (Reimers and Gurevych 2019, section 3,
     arXiv:1908.10084).
     """

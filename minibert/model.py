@@ -34,7 +34,9 @@ class Embeddings(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         size = config.embedding_size or config.hidden_size
-        # The row of [PAD] gets no gradient: that is what padding_idx means.
+        # Looking up [PAD] gives its row no gradient: that is what padding_idx means. Weight decay
+        # shrinks the row all the same, and a masked-word head, which multiplies by this table, does
+        # give it a gradient.
         self.word = embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
         self.position = embedding(config.max_position_embeddings, size)  # learned, not sinusoids
         self.first_position = config.first_position  # 0; RoBERTa's is 2
@@ -73,7 +75,9 @@ def attention(
     bias: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """softmax(Q K^T / sqrt(W) + bias) V: each token becomes a weighted mean of the values it sees.
+    """Each token becomes a weighted mean of the values that it sees.
+
+        attention(Q, K, V) = softmax(Q K^T / sqrt(W) + bias) V
 
     query, key, value: (G, H, L, W) float. mask: (G, L) bool, True for the keys that may be seen;
     a sentence without any gets 0. bias: added to the scores, of a shape that broadcasts to
@@ -88,7 +92,8 @@ def attention(
         probabilities = scores.softmax(-1)  # (G, H, L, L)
     else:
         mask = mask[:, None, None, :]  # (G, L) -> (G, 1, 1, L): the same keys for each query
-        # Google's code adds -10000. The dtype's smallest number also holds in half precision:
+        # Here the padding mask meets the scores, and writes the dtype's smallest number. Google's
+        # code adds -10000. The smallest number also holds in half precision:
         # exp(smallest - the row's largest) is exactly 0. It is finite, so a row without keys is no
         # NaN; the product with the mask makes it 0.
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # (G, H, L, L)
@@ -141,7 +146,11 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two products with an activation between (Vaswani et al. 2017, section 3.3)."""
+    """Two products with an activation between (Vaswani et al. 2017, section 3.3).
+
+        feed_forward(x) = gelu(x W_1 + b_1) W_2 + b_2
+        gelu(x) = x Φ(x) = x (1 + erf(x / sqrt(2))) / 2
+    """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -156,7 +165,14 @@ class FeedForward(nn.Module):
 
 class Layer(nn.Module):
     """Attention, then feed-forward, each with dropout, a residual sum and a norm, in this order:
-    "post-norm", as in the original (Vaswani et al. 2017, section 3.1)."""
+    "post-norm", as in the original (Vaswani et al. 2017, section 3.1).
+
+        x = norm(x + dropout(attention(x)))
+        x = norm(x + dropout(feed_forward(x)))
+        norm(x) = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias
+
+    Mean and variance are those of one token's D numbers (Ba et al. 2016, section 3).
+    """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()

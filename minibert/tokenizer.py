@@ -144,7 +144,8 @@ class Tokenizer:
     def encode_pairs(
         self, pairs: Sequence[tuple[str, str]], truncation: Truncation = "warn"
     ) -> list[Tokens]:
-        """[CLS] first [SEP] second [SEP] for each pair; the longer text loses its end first."""
+        """[CLS] first [SEP] second [SEP] for each pair: token type 0 up to the first [SEP], 1 after
+        it (Devlin et al. 2019, figure 2). The longer text of a pair loses its end first."""
         for i, pair in enumerate(pairs):
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise InputError(
@@ -233,7 +234,7 @@ class Tokenizer:
             return backend.encode_batch(texts, is_pretokenized=split, add_special_tokens=False)
 
     def _tokens(self, parts: list[tokenizers.Encoding]) -> Tokens:
-        """One text's or one pair's pieces, cut to the limit, with [CLS] and [SEP].
+        """One text's or one pair's pieces, cut to the limit, with [CLS], [SEP] and token types.
 
         The library cuts only by a setting of the tokenizer, which other threads would see.
         """

@@ -302,8 +302,9 @@ class Comment:
     problem: str = ""
     runs: int = 0
 
-    def hold(self, reads: list[Found], found: list[Found]) -> None:
-        """Hold the comment against one execution: the shapes that it read, and those it made."""
+    def hold(self, reads: list[Found], result: object) -> None:
+        """Hold the comment against one execution: the shapes that it read, and what it made."""
+        found = shapes(result)
         self.runs += bool(found)
         if found and not self.problem and not self._fits(reads, found):
             self.problem = (
@@ -428,11 +429,11 @@ def is_plain(node: ast.AST) -> bool:
     )
 
 
-def look_up(expression: str, frame: FrameType) -> list[Found]:
+def look_up(expression: str, frame: FrameType) -> object:
     try:
-        return shapes(eval(expression, frame.f_globals, frame.f_locals))
+        return eval(expression, frame.f_globals, frame.f_locals)
     except Exception:  # a comprehension's own variable, say, which the frame does not have
-        return [None]
+        return ...
 
 
 def trace(comments: Iterable[Comment], run: Callable[[], None]) -> None:
@@ -457,9 +458,7 @@ def trace(comments: Iterable[Comment], run: Callable[[], None]) -> None:
                 running.pop(frame, None)
         elif event == "return":  # or a yield
             if comment:
-                comment.hold(
-                    reads, look_up(comment.target, frame) if comment.target else shapes(value)
-                )
+                comment.hold(reads, look_up(comment.target, frame) if comment.target else value)
             running.pop(frame, None)
         # leaving a `with` comes after `return`
         elif comment is None or not (row in comment.rows or comment.is_return):
@@ -468,7 +467,9 @@ def trace(comments: Iterable[Comment], run: Callable[[], None]) -> None:
             running.pop(frame, None)
             if following := at_row.get((real_path(frame.f_code.co_filename), row)):
                 found = (
-                    shape for expression in following.reads for shape in look_up(expression, frame)
+                    shape
+                    for expression in following.reads
+                    for shape in shapes(look_up(expression, frame))
                 )
                 running[frame] = (
                     following,

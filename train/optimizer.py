@@ -16,7 +16,15 @@ BuildOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 
 def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), in one fused kernel."""
+    """AdamW (Loshchilov and Hutter 2019, algorithm 2, arXiv:1711.05101), in one fused kernel.
+
+        m = β_1 m + (1 - β_1) g
+        v = β_2 v + (1 - β_2) g^2
+        M = m / (1 - β_1^t), V = v / (1 - β_2^t)
+        w = w - lr (M / (sqrt(V) + eps) + decay w)
+
+    w: a weight; g: its gradient; t: the step, counted from 1; m, v: 0 at first.
+    """
     return torch.optim.AdamW(groups, fused=True)
 
 
@@ -43,7 +51,7 @@ def learning_rates(model: JointModel, settings: Settings) -> dict[str, float]:
 
 def no_decay(unit: nn.Module) -> set[int]:
     """The ids of the parameters that weight decay leaves alone: biases, and all of a norm (by the
-    module's type)."""
+    module's type). So what decays is the matrices: those of linear layers, and the embeddings."""
     return {
         id(parameter)
         for module in unit.modules()

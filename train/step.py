@@ -1,4 +1,10 @@
-"""The forward and backward pass of one step: exact, whatever the sizes of its batches."""
+"""The forward and backward pass of one step: exact, whatever the sizes of its batches.
+
+`fit` of fit.py takes a step in this order: it sets the learning rates; `forward_backward` computes
+losses and gradients, batch by batch; the gradient's norm is cut off at `clip`; the optimizer moves
+the parameters, unless a loss or the norm is not finite; the gradients are cleared. Each task's loss
+is divided by the number of its targets in all batches of the step.
+"""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,15 @@
 """Attention, faster: the same function as `attention` in model.py, and fewer calls of it.
 
+| which attention runs      | when                                                                 |
+| ------------------------- | -------------------------------------------------------------------- |
+| `Attention` of model.py   | in a Bert by itself: the formula                                     |
+| `FastAttention`           | in `encode` on a CPU: the formula up to SHORT tokens, else the fused |
+|                           | kernel                                                               |
+| `ArrangedAttention`       | the same, in float32 or bfloat16, where products are arranged        |
+| `GroupedAttention`        | in `encode` on a GPU: the fused kernel                               |
+| `GroupedAttention`        | in training: `dropped_attention` on a CPU with dropout, the fused    |
+|                           | kernel on a GPU, else as `FastAttention`                             |
+
 Shapes: N packed tokens, H heads, W width of a head, G sentences of a group, L their length, or the
         longest's.
 """

@@ -1,4 +1,10 @@
-"""A folder of config.json and safetensors <-> a model, with a report of every tensor."""
+"""A folder of config.json and safetensors <-> a model, with a report of every tensor.
+
+How a tensor reaches its module: `model_name` of names.py turns its name in the file into the
+parameter's, `load_state` reads and converts it, and `load_model` puts it into the model. The report
+has a line for each tensor. A parameter that no tensor fills is "missing": `raise_for_problems`
+names it in an InputError, and nothing is filled in for it.
+"""
 
 import re
 import warnings

@@ -31,8 +31,12 @@ class Contrastive(VectorTask):
     arXiv:1807.03748), also called multiple negatives ranking (Henderson et al. 2017, section 4.4,
     arXiv:1705.00652).
 
-    The loss of an anchor is the cross-entropy of cosines * scale, the positive being the right
-    class. symmetric: the loss is the mean of this and of its mirror image, in which a positive must
+    The loss of an anchor a is the cross-entropy of cosines * scale. Its positive p is the right
+    class among all texts t:
+
+        loss = -log(exp(scale cos(a, p)) / sum_t exp(scale cos(a, t)))
+
+    symmetric: the loss is the mean of this and of its mirror image, in which a positive must
     find its anchor among all anchors (as Radford et al. 2021, section 2.3, arXiv:2103.00020).
     A text that the model reads as the same tokens as the anchor or its positive is no negative of
     that anchor.
