@@ -16,7 +16,7 @@ from minibert.bulk import RowSettings, calibrate_ranges, json_lines, read_ranges
 from minibert.devices import as_device
 from minibert.encoder import SentenceEncoder
 from minibert.export import export_onnx
-from minibert.files import InputError, sha256
+from minibert.files import InputError, escaped, sha256
 from minibert.formats.hub import BERT_BASE, KNOWN_WEIGHTS, find_model
 from minibert.formats.tokenizer import readable
 from minibert.heads import POOLINGS
@@ -131,7 +131,7 @@ def fill_mask(options: argparse.Namespace) -> None:
             if len(masks) > 1:
                 print(f"  mask {number}")
             for token, probability in mask:
-                print(f"{probability:9.4f}  {readable(token, tokenizer.backend)}")
+                print(f"{probability:9.4f}  {escaped(readable(token, tokenizer.backend))}")
 
 
 def inspect(options: argparse.Namespace) -> None:
@@ -165,7 +165,8 @@ def inspect(options: argparse.Namespace) -> None:
     print(f"precision: float32 if left out; auto chooses {chosen_by_auto()}")
     for entry in report.entries:
         shape = "x".join(map(str, entry.shape))
-        print(f"{entry.status:<8}  {entry.dtype:<4}  {shape:>10}  {entry.name}  ->  {entry.note}")
+        name = escaped(entry.name)
+        print(f"{entry.status:<8}  {entry.dtype:<4}  {shape:>10}  {name}  ->  {entry.note}")
     print(", ".join(f"{count} {status}" for status, count in report.counts.items()))
 
 

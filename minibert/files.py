@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -24,8 +25,31 @@ class InputError(ValueError):
 
     The message is written for a person: what was wrong, where (file, key, line, value), and what to
     do. The command line prints it without a traceback. Any other exception that escapes is a bug of
-    ours.
+    ours. Characters that would control a terminal are written as escapes.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(escaped(message))
+
+
+# Control characters but the line feed, Unicode's marks of direction and other ends of lines, and
+# halves of surrogate pairs.
+CONTROLS = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def escaped(text: str) -> str:
+    """A text for a terminal: what would control it, such as "\\x1b[2J", is written as an escape.
+    Line feeds stay."""
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def check_regular(file: Path) -> None:
+    """Raise InputError for a pipe, which would let a reader wait, and for a device, which may never
+    end. What is missing, or is a folder, is told of by the reader itself."""
+    if os.path.exists(file) and not os.path.isfile(file) and not os.path.isdir(file):
+        raise InputError(f"{file} is a pipe or a device, and no regular file")
 
 
 def read_text(file: Path) -> str:
@@ -63,10 +87,19 @@ def read_lines(file: Path) -> list[str]:
 
 
 def read_json(file: Path) -> Any:
-    """The content of a JSON file. Raises InputError, naming file and line, if it is not JSON."""
+    """The content of a JSON file. Raises InputError, naming file and line, if it is not JSON, or
+    holds half a surrogate pair."""
+    check_regular(file)
     text = read_text(file)
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        if re.search(r"\\u[dD][89a-fA-F]", text):
+            json.dumps(content, ensure_ascii=False).encode()
+        return content
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{file}: not text (it has half a surrogate pair, which is no character)"
+        ) from error
     except json.JSONDecodeError as error:
         raise InputError(f"{file}, line {error.lineno}: not JSON ({error.msg})") from error
     except (ValueError, RecursionError) as error:  # thousands of digits, or of nested brackets

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
 
-from minibert.files import InputError
+from minibert.files import InputError, escaped
 
 
 class Interrupted(KeyboardInterrupt):
@@ -24,28 +24,33 @@ def run_program(work: Callable[[], object]) -> int:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_: complain(f"warning: {message}")
         try:
             work()
             sys.stdout.flush()
         except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
+            complain(f"error: {error}")
             return 2
         except KeyboardInterrupt as notice:
-            print(str(notice) or "stopped", file=sys.stderr)
+            complain(str(notice) or "stopped")
             return 130
         except OSError as error:
             if error.filename is not None:
-                print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+                complain(f"error: {error.filename}: {error.strerror}")
                 return 2
             # It names no file, so it is standard output. Python would write the rest of it when it
             # ends, and fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if isinstance(error, BrokenPipeError):  # a reader that has seen enough, such as head
                 return 0
-            print(f"error: cannot write to standard output: {error.strerror}", file=sys.stderr)
+            complain(f"error: cannot write to standard output: {error.strerror}")
             return 2
     return 0
+
+
+def complain(message: str) -> None:
+    """Print a message to standard error. A name or a value in it cannot control the terminal."""
+    print(escaped(message), file=sys.stderr)
 
 
 def called_as(command: str, module: str) -> str:

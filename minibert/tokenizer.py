@@ -19,6 +19,7 @@ from tokenizers.normalizers import Sequence as Normalizers
 
 from minibert.files import InputError
 from minibert.formats.tokenizer import for_words, read_tokenizer, special_tokens, write_tokenizer
+from minibert.formats.tokenizer_parts import refusals
 from minibert.texts import check_texts
 
 Truncation = Literal["warn", "error", "silent"]
@@ -103,6 +104,7 @@ class Tokenizer:
     backend: a `tokenizers.Tokenizer`; its own padding and truncation are switched off.
     max_length: the most tokens a text may have, [CLS] and [SEP] included; None for no limit.
     special: its special tokens by their roles, as `special_tokens` finds them.
+    source: its file, to be named when the library refuses a text.
     """
 
     def __init__(
@@ -110,11 +112,13 @@ class Tokenizer:
         backend: tokenizers.Tokenizer,
         max_length: int | None = None,
         special: Mapping[str, str] | None = None,
+        source: str = "the tokenizer",
     ) -> None:
         backend.no_padding()  # MiniLM's file asks for 128 tokens, always
         backend.no_truncation()
         self.backend = backend
         self.max_length = max_length
+        self.source = source
         self.special = special_tokens(backend) if special is None else dict(special)
 
     @classmethod
@@ -148,8 +152,7 @@ class Tokenizer:
                     f"pair number {i} (counted from 0) must be two texts, not {pair!r:.80}"
                 )
             check_texts(pair, f"pair number {i}, ")
-        texts = [text for pair in pairs for text in pair]
-        pieces = iter(self.backend.encode_batch(texts, add_special_tokens=False))
+        pieces = iter(self._pieces([text for pair in pairs for text in pair]))
         tokens = [self._tokens(list(pair)) for pair in zip(pieces, pieces, strict=True)]
         return self._told(tokens, truncation)
 
@@ -159,7 +162,7 @@ class Tokenizer:
         """[CLS] words [SEP] for each sentence that is split already; `Tokens.words` maps its tokens
         to its words.
 
-        A word that the normalisation empties (control characters, say) has no token at all.
+        A word that the normalisation empties has no token at all.
         """
         for i, words in enumerate(sentences):
             if not isinstance(words, tuple | list):
@@ -168,9 +171,7 @@ class Tokenizer:
                     f"not {words!r:.80}"
                 )
             check_texts(words, f"sentence number {i}, ")
-        pieces = self._for_words.encode_batch(
-            list(sentences), is_pretokenized=True, add_special_tokens=False
-        )
+        pieces = self._pieces(list(sentences), split=True)
         return self._told([self._tokens([words]) for words in pieces], truncation)
 
     def encode_windows(
@@ -190,10 +191,7 @@ class Tokenizer:
             for i, one in enumerate(inputs):
                 check_texts(one, f"{'pair' if form == 'pair' else 'sentence'} number {i}, ")
         texts: list[Any] = [t for one in inputs for t in one] if form == "pair" else list(inputs)
-        backend = self._for_words if form == "words" else self.backend
-        pieces = backend.encode_batch(
-            texts, is_pretokenized=form == "words", add_special_tokens=False
-        )
+        pieces = self._pieces(texts, split=form == "words")
         if form != "pair":
             return [self._windows([text], overlap) for text in pieces]
         pairs = iter(pieces)
@@ -220,23 +218,27 @@ class Tokenizer:
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
         """As `encode`, for texts that have been checked, and silent about what was cut off."""
-        pieces = self.backend.encode_batch(list(texts), add_special_tokens=False)
-        return [self._tokens([text]) for text in pieces]
+        return [self._tokens([text]) for text in self._pieces(list(texts))]
 
     def limited(self, *limits: int | None) -> "Tokenizer":
         """The same tokenizer with the smallest of its own and these limits."""
         known = [limit for limit in (self.max_length, *limits) if limit is not None]
-        return Tokenizer(self.backend, min(known, default=None), self.special)
+        return Tokenizer(self.backend, min(known, default=None), self.special, self.source)
 
     @cached_property
     def _for_words(self) -> tokenizers.Tokenizer:
         return for_words(self.backend)
 
+    def _pieces(self, texts: list[Any], split: bool = False) -> list[tokenizers.Encoding]:
+        """The tokens of each text, without [CLS] and [SEP]. split: texts are lists of words."""
+        backend = self._for_words if split else self.backend
+        with refusals(self.source):
+            return backend.encode_batch(texts, is_pretokenized=split, add_special_tokens=False)
+
     def _tokens(self, parts: list[tokenizers.Encoding]) -> Tokens:
         """One text's or one pair's pieces, cut to the limit, with [CLS] and [SEP].
 
-        The library could cut by itself, but only by a setting of the tokenizer, which other
-        threads would see.
+        The library cuts only by a setting of the tokenizer, which other threads would see.
         """
         special = self.backend.num_special_tokens_to_add(len(parts) == 2)
         lengths = [len(part) for part in parts]
@@ -255,7 +257,7 @@ class Tokenizer:
         return Tokens(whole.ids, whole.type_ids, whole.word_ids, lost)
 
     def _windows(self, parts: list[tokenizers.Encoding], overlap: int) -> list[Tokens]:
-        """The windows of one text, or of the second of a pair, each with [CLS] and [SEP]."""
+        """The windows of a text, or of the second of a pair, each with [CLS] and [SEP]."""
         text, before = parts[-1], parts[0] if len(parts) == 2 else None
         lost = 0
         if before is not None:

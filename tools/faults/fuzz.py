@@ -153,7 +153,7 @@ def serve(kinds: Callable[[], tuple[Kind, ...]], pipe: Connection, top: str) -> 
         if not sound.exists():
             sound.mkdir(parents=True)
             known[name].make(sound)
-            known[name].use(shutil.copytree(sound, sandbox.folder / "given"))  # it is sound
+            known[name].use(shutil.copytree(sound, sandbox.folder / "given", symlinks=True))
             shutil.rmtree(sandbox.folder / "given")
             pipe.send(None)
         pipe.send(attempt(known[name], case, sound, sandbox))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import tokenizers
 import torch
 from tokenizers.normalizers import BertNormalizer
 
@@ -13,11 +14,14 @@ WORDS = "the a film play rain good bad oslo rome anna new york in to with ##s ##
 TEXTS = ("Rain in Oslo.", "the good film", "a song with Anna", "", "New York, new day!", "plays")
 
 
-def write_small_encoder(folder: Path) -> None:
-    """Save a SentenceEncoder with all files that sentence-transformers has."""
-    tokens = (*SPECIAL_TOKENS, *WORDS.split())
+def write_small_encoder(folder: Path, backend: tokenizers.Tokenizer | None = None) -> None:
+    """Save a SentenceEncoder with all files that sentence-transformers has. backend: its tokenizer,
+    if it is not BERT's."""
+    if backend is None:
+        ids = {token: i for i, token in enumerate((*SPECIAL_TOKENS, *WORDS.split()))}
+        backend = bert_tokenizer(ids, BertNormalizer(lowercase=True))
     config = BertConfig(
-        vocab_size=len(tokens),
+        vocab_size=1 + max(backend.get_vocab().values()),
         hidden_size=16,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -25,7 +29,6 @@ def write_small_encoder(folder: Path) -> None:
         max_position_embeddings=32,
     )
     torch.manual_seed(7)
-    backend = bert_tokenizer({t: i for i, t in enumerate(tokens)}, BertNormalizer(lowercase=True))
     SentenceEncoder(
         Bert(config, pooler=True), Tokenizer(backend, 32, special_tokens(backend))
     ).save_pretrained(folder)
