@@ -1,6 +1,8 @@
 """Where the settings of a run come from, the command line and recipes; and which folder it gets."""
 
 import argparse
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields
@@ -117,7 +119,8 @@ def new_folder(settings: Settings) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     name, source = name_of((*settings.data, *settings.text)[0])
-    first = folder = Path("runs") / (name or Path(source).name)
+    named = name or Path(os.path.expanduser(source)).resolve().name  # of "..", its real name
+    first = folder = Path("runs") / (re.sub(r"[^\w.+ -]", "_", named).strip(". ") or "run")
     number = 1
     while True:
         try:

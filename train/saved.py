@@ -52,6 +52,11 @@ def save_run(
     )
 
 
+def folder_name(task: str) -> str:
+    """The name of a task as that of a folder: "stars/5" and ".." cannot be one."""
+    return re.sub(r'[%/\\<>:"|?*]|^\.', lambda found: f"%{ord(found[0]):02X}", task)
+
+
 def save_for_transformers(
     run: Path,
     tokenizer: Tokenizer,
@@ -85,9 +90,7 @@ def save_for_transformers(
                 f"head than {counterpart.architecture}"
             )
             continue
-        # A label may be called "stars/5", and no folder may be.
-        name = re.sub(r"[/\\\0]", lambda found: f"%{ord(found[0]):02X}", task.name)
-        folder = run / "transformers" / name
+        folder = run / "transformers" / folder_name(task.name)
         encoder = {
             checkpoint_name(f"bert.{name}", family): p
             for name, p in model.bert.named_parameters()

@@ -280,13 +280,13 @@ def read_settings(file: Path) -> dict[str, Any]:
     the nearest."""
     try:
         content = tomllib.loads(read_text(file))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also thousands of digits, or of brackets
         raise InputError(f"{file}: not TOML ({error})") from error
     names = [f.name for f in fields(Settings)]
     content = as_now(content)
     for key in content:
         if key not in names:
-            near = difflib.get_close_matches(key, names, n=1, cutoff=0)[0]
+            near = difflib.get_close_matches(key[:80], names, n=1, cutoff=0)[0]
             raise InputError(f"{file}: there is no setting {key!r}; the nearest is {near!r}")
     return content
 

@@ -39,7 +39,7 @@ from tokenizers.trainers import WordPieceTrainer
 from tqdm import tqdm
 
 from minibert.batching import windows
-from minibert.files import InputError
+from minibert.files import InputError, escaped
 from minibert.formats.tokenizer import SPECIAL_TOKENS, bert_tokenizer
 from minibert.program import run_program
 from minibert.texts import lazy_lines
@@ -183,8 +183,8 @@ def report(corpus: WordCounts, backend: tokenizers.Tokenizer) -> str:
         f"read: {corpus.num_characters:,} characters, {count:,} words, {len(words):,} different\n"
         f"vocabulary: {backend.get_vocab_size():,} tokens; {pieces / count:.3f} tokens a word, "
         f"{unknown / count:.4%} of the words are [UNK]\n"
-        f"for example: {corpus.example}\n"
-        f"   in tokens: {cut}"
+        f"for example: {escaped(corpus.example)}\n"
+        f"   in tokens: {escaped(cut)}"
     )
 
 

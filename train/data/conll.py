@@ -9,6 +9,7 @@ from minibert.files import InputError
 from train.data.examples import Example
 from train.data.reading import Reading
 from train.data.words import between_words
+from train.parse import parse_whole
 
 COLUMN = re.compile("[^ \t]+")  # a no-break space may stand inside a word
 TAG = re.compile("O|[BIESLUM]-.+")  # of entities, in any scheme
@@ -95,7 +96,7 @@ def _chosen(sentences: Sequence[Sequence[Line]], file: Path, reading: Reading) -
                 f"{named['text']}"
             )
         for name, number in named.items():
-            if not number.isdecimal() or not 0 < int(number) <= width:
+            if not 0 < (parse_whole(number) or 0) <= width:
                 raise InputError(
                     f"columns: {name}={number}: {file} has no such column; its columns are "
                     f"numbered from 1 to {width}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from minibert.files import InputError
+from minibert.files import InputError, one_line
 from minibert.tokenizer import Tokenizer
 from train.data.examples import DataSet, Example, examples_by_label
 from train.model import Heads
@@ -34,6 +34,9 @@ from train.tasks.text import TextTask
 from train.tasks.words import WordTagging
 
 __all__ = ["FRAME", "KINDS", "Kinds", "Metric", "Prediction", "TargetTask", "Task"]
+
+LONGEST_NAME = 200  # bytes of a task's name
+MOST_LABELS = 100_000
 
 Kinds = Sequence[type[Task]]
 # The first that fits a field, and is wanted for it, has it.
@@ -110,15 +113,17 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
     if sets and not found:
         raise InputError("the training data has texts, but no labels")
     kind_by_name: dict[str, type[Task]] = {}
+    heads: set[str] = set()
     for name, examples in found.items():
         if settings.tasks and name not in settings.tasks:
             continue
-        # A head is an attribute of a module, and cannot have the name of another attribute.
-        if name in (FRAME.name, *objectives_of(settings)) or hasattr(Heads({}), name):
+        head = name.replace(".", ":")  # as in Heads
+        if not may_be_name(name) or name in (FRAME.name, *objectives_of(settings)) or head in heads:
             raise InputError(
-                f"a task cannot be named {name!r}: rename it in the data, or leave it out with "
-                "--tasks"
+                f"a task cannot be named {name!r:.200}: rename it in the data, or leave it out "
+                "with --tasks"
             )
+        heads.add(head)
         wanted = [kind for kind in kinds if kind.is_wanted(name, settings)]
         kind = kind_of(name, examples, wanted)
         if kind is None:
@@ -128,12 +133,27 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
     tasks = [kind.from_examples(name, found[name], settings) for name, kind in kind_by_name.items()]
     learnt = learnt_names(sets)
     for task in tasks:
+        if len(task.labels) > MOST_LABELS:
+            raise InputError(
+                f"{task.name} has {len(task.labels):,} labels, and a task at most "
+                f"{MOST_LABELS:,}: is it a text? Leave it out with --tasks"
+            )
         task.configure(settings)
         if task.name not in learnt:
             task.vector_pooling = None  # nothing trains its vectors
     others = (split for data in sets for name, split in data.splits.items() if name != "train")
     check_labels((example for split in others for example in split), tasks)
     return tasks
+
+
+def may_be_name(name: str) -> bool:
+    """Whether a task can have a name: one that a line and a folder's name have room for, without
+    control characters. A head is an attribute of a module, and cannot have the name of another."""
+    return (
+        0 < len(name.encode()) <= LONGEST_NAME
+        and one_line(name) == name == name.strip()
+        and not hasattr(Heads({}), name)
+    )
 
 
 def build_text_tasks(
