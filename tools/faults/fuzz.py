@@ -158,8 +158,10 @@ def serve(kinds: Callable[[], tuple[Kind, ...]], pipe: Connection, top: str) -> 
         sound = Path(top) / "sound" / name
         if not sound.exists():
             sound.mkdir(parents=True)
-            known[name].make(sound)
-            known[name].use(shutil.copytree(sound, sandbox.folder / "given", symlinks=True))
+            given = sandbox.folder / "given"
+            with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+                known[name].make(sound)
+                known[name].use(shutil.copytree(sound, given, symlinks=True))
             shutil.rmtree(sandbox.folder / "given")
             pipe.send(None)
         pipe.send(attempt(known[name], case, sound, sandbox))

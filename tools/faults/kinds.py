@@ -1,8 +1,8 @@
 """All kinds of input from strangers."""
 
-from tools.faults import data, models
+from tools.faults import commands, data, models
 from tools.faults.fuzz import Kind
 
 
 def kinds() -> tuple[Kind, ...]:
-    return (*models.KINDS, *data.KINDS)
+    return (*models.KINDS, *data.KINDS, *commands.KINDS)

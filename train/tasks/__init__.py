@@ -71,8 +71,11 @@ def clean_labels(
 ) -> list[Example]:
     """The examples with every label as its kind means it; `announce` is told what was changed."""
     result = list(examples)
-    for name in dict.fromkeys(name for example in examples for name in example.labels):
-        having = [i for i, example in enumerate(examples) if name in example.labels]
+    having_each: dict[str, list[int]] = {}
+    for i, example in enumerate(examples):
+        for name in example.labels:
+            having_each.setdefault(name, []).append(i)
+    for name, having in having_each.items():
         kind = kind_of(name, [examples[i] for i in having], kinds)
         if kind is None:
             continue
