@@ -94,8 +94,8 @@ def options_of(command: tuple[str, ...]) -> list[str]:
         return ["--data", "--text", "--split", "--json"]
     parser: ArgumentParser = makers[command[0]]()
     if command[0] == "minibert":
-        (commands,) = (action for action in parser._actions if action.dest == "command")
-        parser = commands.choices[command[1]]  # type: ignore[index]
+        commands = next(a for a in parser._actions if isinstance(a.choices, dict))
+        parser = commands.choices.get(command[1], parser)  # type: ignore[union-attr]
     return [name for action in parser._actions for name in action.option_strings]
 
 

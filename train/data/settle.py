@@ -136,13 +136,13 @@ def _score(value: Any, example: Example, name: str) -> Any:
 
 def _said_score(value: Any, example: Example, name: str) -> float:
     """A number, which may be written as a text, also with a comma: "0,5"."""
-    if isinstance(value, str) and NUMBER.fullmatch(value):
-        value = float(value.replace(",", "."))
-    if not isinstance(value, int | float) or not abs(value) < MOST:
+    is_written = isinstance(value, str) and NUMBER.fullmatch(value)
+    number = float(value.replace(",", ".")) if is_written else value
+    if not isinstance(number, int | float) or not abs(number) < MOST:
         raise InputError(
             f"{example.where}: {name} = {value!r:.80} is no finite number, as a score must be"
         )
-    return float(value)
+    return float(number)
 
 
 def _tags(value: Any, example: Example, name: str) -> Any:
