@@ -1,11 +1,13 @@
 """How a program ends: with an exit status, and a message for people in place of a traceback."""
 
+import argparse
 import os
 import sys
 import warnings
 from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
+from typing import NoReturn
 
 from minibert.files import InputError, escaped
 
@@ -51,6 +53,13 @@ def run_program(work: Callable[[], object]) -> int:
 def complain(message: str) -> None:
     """Print a message to standard error. A name or a value in it cannot control the terminal."""
     print(escaped(message), file=sys.stderr)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of options. A word that it does not know cannot control the terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(escaped(message))
 
 
 def called_as(command: str, module: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from minibert.files import InputError, locked
-from minibert.program import called_as
+from minibert.program import Parser, called_as
 from train.data.read import name_of
 from train.prolong import LIMITS
 from train.settings import Settings, read_settings
@@ -23,9 +23,7 @@ def command_line(
 ) -> tuple[Settings, Path | None, dict[str, int]]:
     """The settings that the command line asks for, over those of its recipe; the run folder to
     resume, if any; and the higher limits that this run is to have."""
-    parser = argparse.ArgumentParser(
-        prog=program, description=description, argument_default=argparse.SUPPRESS
-    )
+    parser = Parser(prog=program, description=description, argument_default=argparse.SUPPRESS)
     help = "settings to start from, a name or a TOML file; newsroom, where there is no --data"
     parser.add_argument("--recipe", default=None, metavar="NAME", help=help)
     help = (

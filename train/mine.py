@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, one_line, replacing
-from minibert.program import run_program
+from minibert.program import Parser, run_program
 from train.data.examples import Negatives
 from train.data.read import read_source
 from train.data.reading import Reading
@@ -212,7 +212,7 @@ def parse_choice(count: int, ranks: str, margin: str) -> Choice:
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = argparse.ArgumentParser(prog="python -m train.mine", description=__doc__)
+    made = Parser(prog="python -m train.mine", description=__doc__)
     made.add_argument(
         "--data",
         required=True,

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from minibert.batching import windows
 from minibert.files import InputError, one_line
-from minibert.program import run_program
+from minibert.program import Parser, run_program
 from minibert.texts import count_lines, lazy_texts
 from minibert.tokenizer import TruncationWarning
 from train.batches import prepare
@@ -129,7 +129,7 @@ def as_lines(
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m train.predict",
         usage="%(prog)s (RUN | --model MODEL) [TEXT ...] [options]",
         description=__doc__,

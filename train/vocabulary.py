@@ -41,7 +41,7 @@ from tqdm import tqdm
 from minibert.batching import windows
 from minibert.files import InputError, escaped
 from minibert.formats.tokenizer import SPECIAL_TOKENS, bert_tokenizer
-from minibert.program import run_program
+from minibert.program import Parser, run_program
 from minibert.texts import lazy_lines
 from minibert.tokenizer import Tokenizer
 
@@ -190,7 +190,7 @@ def report(corpus: WordCounts, backend: tokenizers.Tokenizer) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m train.vocabulary",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

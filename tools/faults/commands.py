@@ -1,6 +1,7 @@
 """Command lines, and the files that they read, as strangers give them."""
 
 import json
+import os
 import random
 import sys
 from argparse import ArgumentParser
@@ -40,15 +41,17 @@ COMMANDS = (
     ("vocabulary", "text/train.txt", "--size", "60", "-o", "vocabulary"),
 )
 FEW_STEPS = ("epochs", "max_steps", "overfit_batch", "compare_single")  # these could train for long
-# A path on the command line is the user's own, and leads anywhere. No argument can hold NUL.
+# A path on the command line is the user's own, and leads anywhere. No argument can hold NUL, and
+# half a surrogate pair stands for a byte that is not UTF-8.
 ODD = [
-    str(value)
+    str(value).replace("\ud800", "\udcff")
     for value in VALUES
     if not (isinstance(value, int) and abs(value) >= 10**400)
     and not any(part in str(value) for part in ("/", "..", "\0"))
 ]
 
 
+os.environ.setdefault("HF_TOKEN", "hf_none")  # else the user's own is read
 sys.modules["matplotlib"] = None  # type: ignore[assignment]  # its pictures take seconds
 
 
