@@ -6,7 +6,7 @@ import random
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable
-from contextlib import chdir
+from contextlib import chdir, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ ODD = [
 
 
 os.environ.setdefault("HF_TOKEN", "hf_none")  # else the user's own is read
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.modules["matplotlib"] = None  # type: ignore[assignment]  # its pictures take seconds
 
 
@@ -80,6 +81,8 @@ def write_commands(folder: Path) -> None:
     """The same, with a file that says which program is called, and how."""
     write_everything(folder)
     (folder / "arguments.json").write_text(json.dumps(COMMANDS[0]))
+    with suppress(InputError):  # when it is first used, the Hub's library looks at the system
+        call("minibert", "inspect", "no such model")
 
 
 def options_of(command: tuple[str, ...]) -> list[str]:

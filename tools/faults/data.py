@@ -71,29 +71,19 @@ DOCCANO = lines(
     {"id": 3, "text": "a day", "label": [], "Comments": []},
 )
 RECORDS = json.dumps([{"text": text, "label": i % 2} for i, text in enumerate(SENTENCES)])
-SQUAD = json.dumps(
-    {
-        "data": [
-            {
-                "title": "Oslo",
-                "paragraphs": [
-                    {
-                        "context": text,
-                        "qas": [
-                            {
-                                "id": text,
-                                "question": "the day?",
-                                "answers": [{"text": text.split()[0], "answer_start": 0}],
-                            },
-                            {"question": "a film?", "is_impossible": True, "answers": []},
-                        ],
-                    }
-                    for text in SENTENCES
-                ],
-            }
-        ]
-    }
-)
+
+
+def paragraph(text: str) -> dict[str, Any]:
+    """A text of SQuAD with two questions, of which it answers the first."""
+    answer = {"text": text.split()[0], "answer_start": 0}
+    questions = (
+        {"id": text, "question": "the day?", "answers": [answer]},
+        {"question": "a film?", "is_impossible": True, "answers": []},
+    )
+    return {"context": text, "qas": questions}
+
+
+SQUAD = json.dumps({"data": [{"title": "Oslo", "paragraphs": list(map(paragraph, SENTENCES))}]})
 LABEL_STUDIO = json.dumps(
     [
         {
