@@ -48,6 +48,7 @@ from minibert.tokenizer import Tokenizer
 FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 REMEMBERED = 2**17  # texts between spaces whose words are known
 FED = 2**12  # characters that the trainer is given at once
+LARGEST = 2**31  # number in an option
 EXAMPLE_WORDS = range(6, 17)  # of the sentence that shows what the vocabulary does
 
 
@@ -237,8 +238,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     def program() -> None:
         for name in ("size", "min_frequency", "limit_alphabet"):
-            if (value := getattr(options, name)) < 1:
-                raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+            if not 1 <= (value := getattr(options, name)) <= LARGEST:
+                raise InputError(f"--{name.replace('_', '-')} {value}: must be from 1 to {LARGEST}")
         if there := [name for name in FILES if os.path.lexists(options.output / name)]:
             raise InputError(
                 f"{options.output} holds a vocabulary already ({', '.join(there)}): delete it, or "
