@@ -23,7 +23,7 @@ from minibert.formats.tokenizer import readable
 from minibert.heads import POOLINGS
 from minibert.precision import PRECISIONS, processor, uses_bfloat16
 from minibert.pretraining import BertForPreTraining, fill_masks
-from minibert.program import called_as, run_program, say
+from minibert.program import Parser, called_as, run_program, say
 from minibert.quantize import CALIBRATED, KINDS, quantize
 from minibert.texts import count_lines, lazy_texts, read_texts
 from minibert.tokenizer import Tokenizer, TruncationWarning
@@ -201,7 +201,7 @@ def load_encoder(options: argparse.Namespace) -> SentenceEncoder:
 
 
 def parser() -> argparse.ArgumentParser:
-    whole = argparse.ArgumentParser(prog=called_as("minibert", "minibert"), description=__doc__)
+    whole = Parser(prog=called_as("minibert", "minibert"), description=__doc__)
     whole.add_argument("--version", action=ShowAbout, help="versions, device and processor")
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
     for function in (encode, calibrate, similarity, fill_mask, inspect, export):

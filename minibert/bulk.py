@@ -21,9 +21,9 @@ from minibert.encoder import SentenceEncoder
 from minibert.files import (
     InputError,
     read_object,
-    refusals,
     remove_leftovers,
     write_json,
+    writing,
 )
 from minibert.locks import locked
 from minibert.program import signals
@@ -127,7 +127,7 @@ def write_vectors(
                 "delete it to begin again"
             )
         try:
-            with refusals(target), signals() as stop_asked:
+            with writing(target), signals() as stop_asked:
                 if not written.texts:
                     notes.unlink(missing_ok=True)  # of another file that was here once
                 with partial.open("r+b" if resume else "wb") as stream:

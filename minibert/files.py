@@ -19,12 +19,17 @@ class InputError(ValueError):
 
     The message is written for a person: what was wrong, where (file, key, line, value), and what to
     do. The command line prints it without a traceback. Any other exception that escapes is a bug of
-    ours. Characters that would control a terminal are written as escapes.
+    ours. Characters that would control a terminal are written as escapes, and of a very long
+    message only its beginning and its end are kept.
     """
 
     def __init__(self, message: str) -> None:
+        if len(message) > 2 * LONGEST:
+            message = f"{message[:LONGEST]} [...] {message[-LONGEST:]}"
         super().__init__(escaped(message))
 
+
+LONGEST = 500  # characters of a message, at its beginning and at its end
 
 # Control characters but the line feed, Unicode's marks of direction and other ends of lines, and
 # halves of surrogate pairs.
@@ -37,6 +42,11 @@ def escaped(text: str) -> str:
     """A text for a terminal: what would control it, such as "\\x1b[2J", is written as an escape.
     Line feeds stay."""
     return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(text: str) -> str:
+    """The same, with line feeds as escapes too."""
+    return escaped(text).replace("\n", "\\n")
 
 
 def check_regular(file: Path) -> None:

@@ -1,5 +1,6 @@
 """How a program ends: with an exit status, and a message for people in place of a traceback."""
 
+import argparse
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from minibert.files import InputError, escaped
 
@@ -126,6 +127,13 @@ def signals() -> Iterator[Callable[[], bool]]:
 
     with handling(note):
         yield lambda: bool(asked)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of options. A word that it does not know cannot control the terminal."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(escaped(message))
 
 
 def called_as(command: str, module: str) -> str:

@@ -177,7 +177,8 @@ def test_a_vocabulary_is_not_written_over(
         (b"good\nb\xffd\n", (), "corpus.txt, line 2: not UTF-8 text"),
         (b" \n\n", (), "there is no word in"),
         (b"abc abd\n", ("--size", "9"), "--size 9: the special tokens and the characters"),
-        (b"abc abd\n", ("--size", "0"), "--size 0: must be at least 1"),
+        (b"abc abd\n", ("--size", "0"), "--size 0: must be from 1 to 2147483648"),
+        (b"abc abd\n", ("--min-frequency", "9" * 30), "must be from 1 to 2147483648"),
         (None, (), "cannot read"),
     ],
 )

@@ -12,6 +12,7 @@ from train.tasks.base import Task
 from train.tasks.records import Prediction
 
 NUM_BINS = 15
+MOST_CLASSES = 1000  # of a confusion matrix
 NUM_WORST = 10
 
 
@@ -102,17 +103,24 @@ def analyse(
         confidences = task.confidences(own_items, own)
         result[task.name] = Analysis(
             task.per_label(own_items, own),
-            confusion_matrix(confusions, task.labels) if confusions else None,
+            confusion_matrix(confusions, task.labels),
             calibration(confidences) if confidences else None,
             [pairs[i] for i in order[:NUM_WORST]],
         )
     return result
 
 
-def confusion_matrix(pairs: Sequence[tuple[str, str]], order: Sequence[str] = ()) -> Confusion:
-    """Pairs of the right class and the predicted one, counted. order: of the classes; others
-    follow by name, and those that do not occur are left out."""
+def confusion_matrix(
+    pairs: Sequence[tuple[str, str]], order: Sequence[str] = ()
+) -> Confusion | None:
+    """Pairs of the right class and the predicted one, counted; None if there are none, or so many
+    classes that nearly all of the matrix is 0.
+
+    order: of the classes; others follow by name, and those that do not occur are left out.
+    """
     occurring = {label for pair in pairs for label in pair}
+    if not 0 < len(occurring) <= MOST_CLASSES:
+        return None
     labels = [label for label in order if label in occurring]
     labels += sorted(occurring - set(labels))
     counts = Counter(pairs)

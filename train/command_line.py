@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from minibert.files import InputError, writing
 from minibert.locks import locked
-from minibert.program import Interrupted, called_as
+from minibert.program import Interrupted, Parser, called_as
 from train.checkpoint import has_results
 from train.data.read import name_of
 from train.prolong import LIMITS
@@ -25,9 +26,7 @@ def command_line(
 ) -> tuple[Settings, Path | None, dict[str, int]]:
     """The settings that the command line asks for, over those of its recipe; the run folder to
     resume, if any; and the higher limits that this run is to have."""
-    parser = argparse.ArgumentParser(
-        prog=program, description=description, argument_default=argparse.SUPPRESS
-    )
+    parser = Parser(prog=program, description=description, argument_default=argparse.SUPPRESS)
     help = "settings to start from, a name or a TOML file; newsroom, where there is no --data"
     parser.add_argument("--recipe", default=None, metavar="NAME", help=help)
     help = (
@@ -141,7 +140,8 @@ def new_folder(settings: Settings) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
     name, source = name_of((*settings.data, *settings.text)[0])
-    first = folder = Path("runs") / (name or Path(source).name)
+    named = name or Path(os.path.expanduser(source)).resolve().name  # of "..", its real name
+    first = folder = Path("runs") / (re.sub(r"[^\w.+ -]", "_", named).strip(". ") or "run")
     number = 1
     while True:
         try:

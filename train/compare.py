@@ -13,7 +13,7 @@ from train.load import load_data
 from train.progress import Metrics
 from train.report import final_table
 from train.sampling import plan_steps
-from train.saved import as_file_name
+from train.saved import folder_name
 from train.settings import Settings
 from train.tasks import KINDS, Kinds, build_tasks, learnt_names
 from train.tasks.base import Task
@@ -37,7 +37,7 @@ def compare_single(
     for task in tasks:
         epochs = epochs_alone(settings, sets, tasks, task)
         print(f"\n{task.name} alone, {epochs} epochs")
-        folder = run / f"single-{as_file_name(task.name)}"
+        folder = run / f"single-{folder_name(task.name)}"
         own = settings_alone(settings, task, tasks, epochs)
         file = folder / "settings.toml"
         if file.exists() and read_text(file) != own.toml():

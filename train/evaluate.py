@@ -1,7 +1,6 @@
 """python -m train.evaluate RUN --data PATH: how good a finished run is on any data with its
 labels, and where it is wrong. With --text PATH: how well it knows the words of plain text."""
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from minibert.program import run_program
+from minibert.program import Parser, run_program
 from train.analysis import Analysis, analyse
 from train.batches import Item, prepare
 from train.evaluation import evaluate as measured
@@ -75,7 +74,7 @@ def evaluate(
 
 def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:
     """Print how good a run is. Returns the exit status, as `run_program`."""
-    parser = argparse.ArgumentParser(prog="python -m train.evaluate", description=__doc__)
+    parser = Parser(prog="python -m train.evaluate", description=__doc__)
     parser.add_argument(
         "run", metavar="RUN", help="a finished run, or a folder or Hub id with a fine-tuned head"
     )

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 
 from minibert.files import InputError
 from train.model import HasHead, JointModel
+from train.parse import parse_whole
 
 
 def select(text: str, units: Sequence[str], setting: str) -> set[str]:
     """The units that a text names. Raises InputError, naming the word, for one that names none."""
     chosen: set[str] = set()
     for word in filter(None, map(str.strip, text.split(","))):
-        span = re.fullmatch(r"layers\.(\d+)-(\d+)", word)
+        span = re.fullmatch(r"layers\.([0-9]{1,4})-([0-9]{1,4})", word)
         if word == "all":
             named = set(units)
         elif word == "backbone":
@@ -57,8 +58,8 @@ class FreezingPlan:
         self.frozen = select(freeze, names, "freeze") | unused
         self.thawed: dict[int, set[str]] = {}
         for part in filter(None, map(str.strip, unfreeze.split(";"))):
-            epoch, colon, text = part.partition(":")
-            if not colon or not epoch.strip().isdecimal() or int(epoch) < 1:
+            number, colon, text = part.partition(":")
+            if not colon or not (epoch := parse_whole(number.strip())):
                 raise InputError(
                     f"unfreeze = {unfreeze!r}: {part!r} should read EPOCH: UNITS, "
                     "epochs counted from 1"
@@ -73,7 +74,7 @@ class FreezingPlan:
                     f"unfreeze = {unfreeze!r}: {', '.join(sorted(needless))} is not frozen by "
                     f"freeze = {freeze!r}"
                 )
-            self.thawed[int(epoch)] = self.thawed.get(int(epoch), set()) | thawed
+            self.thawed[epoch] = self.thawed.get(epoch, set()) | thawed
         with_parameters = {name for name, unit in model.units().items() if list(unit.parameters())}
         if self.thawed and self.frozen_in(1) >= with_parameters:
             raise InputError(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from minibert.files import InputError
+from minibert.files import InputError, escaped
 from train.data.examples import DataSet, Example, examples_of, fields_of
 from train.data.read import name_of, read_source
 from train.data.reading import Reading
@@ -36,7 +36,7 @@ def load_data(
     train. `announce` is told of all this, of what was read as what, and of the labels' counts.
     Raises InputError, naming file and line, for what cannot be read or makes no sense.
     """
-    announce = _once(announce)
+    announce = telling(announce)
     reading = Reading.of(settings, announce)
     sources = (*settings.data, *settings.dev_data)
     sets = [_read(source, reading) for source in settings.data]
@@ -82,7 +82,7 @@ def load_split(
     Labels that the tasks do not know count as errors, and `announce` is told. Raises InputError for
     data without any label of theirs, or with labels of another kind.
     """
-    announce = _once(announce)
+    announce = telling(announce)
     reading = Reading.of(settings, announce)
     data = read_source(source, reading)
     is_file = Path(name_of(source)[1]).is_file()
@@ -126,14 +126,14 @@ def _with_numbers_named(example: Example, tasks: Sequence[Task]) -> Example:
     return replace(example, labels={**example.labels, **known})
 
 
-def _once(announce: Callable[[str], None]) -> Callable[[str], None]:
-    """The same, but what was told is not told again."""
+def telling(announce: Callable[[str], None]) -> Callable[[str], None]:
+    """The same, but what was told is not told again, and names in it cannot control a terminal."""
     told: set[str] = set()
 
     def say(text: str) -> None:
         if text not in told:
             told.add(text)
-            announce(text)
+            announce(escaped(text))
 
     return say
 

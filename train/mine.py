@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from minibert.encoder import SentenceEncoder
-from minibert.files import InputError, replacing
-from minibert.program import run_program
+from minibert.files import InputError, one_line, replacing
+from minibert.program import Parser, run_program
 from train.data.examples import Negatives
 from train.data.read import read_source
 from train.data.reading import Reading
@@ -154,7 +154,8 @@ def read_pairs(source: str, columns: str) -> list[tuple[str, str]]:
     if not pairs:
         raise InputError(f"--data {source}: there is no training pair")
     if ignored:
-        print(f"not read: {', '.join(ignored)}. Every pair counts as an anchor and its positive")
+        names = one_line(", ".join(ignored))
+        print(f"not read: {names}. Every pair counts as an anchor and its positive")
     return pairs
 
 
@@ -189,16 +190,16 @@ def write_mined(mined: Iterator[Mined], file: Path) -> list[str]:
             "mean cosine with the anchor, of pairs that have negatives: positives "
             f"{of_positives / (num_pairs - counts[0]):.3f}, negatives "
             f"{of_negatives / num_negatives:.3f}. For example:",
-            f"          {example.anchor}",
-            f"   {example.cosine:.3f}  {example.positive}",
-            *(f" - {cosine:.3f}  {text}" for text, cosine in example.negatives.items()),
+            f"          {one_line(example.anchor)}",
+            f"   {example.cosine:.3f}  {one_line(example.positive)}",
+            *(f" - {cosine:.3f}  {one_line(text)}" for text, cosine in example.negatives.items()),
         ]
     return told
 
 
 def parse_choice(count: int, ranks: str, margin: str) -> Choice:
     """The options as they are meant. Raises InputError for what makes no sense."""
-    found = re.fullmatch(r"(\d+)\.\.(\d+)", ranks.strip())
+    found = re.fullmatch(r"([0-9]{1,9})\.\.([0-9]{1,9})", ranks.strip())
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
         raise InputError(f"--range {ranks}: should read as 10..100, the first at least 1")
     first, last = int(found[1]), int(found[2])
@@ -211,7 +212,7 @@ def parse_choice(count: int, ranks: str, margin: str) -> Choice:
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = argparse.ArgumentParser(prog="python -m train.mine", description=__doc__)
+    made = Parser(prog="python -m train.mine", description=__doc__)
     made.add_argument(
         "--data",
         required=True,

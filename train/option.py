@@ -6,6 +6,7 @@ from dataclasses import field, fields
 from typing import Any, get_args, get_origin, get_type_hints
 
 from minibert.files import InputError
+from train.typed import LARGEST
 
 
 def option(
@@ -31,8 +32,8 @@ def check_options(settings: Any) -> None:
         value, wanted = getattr(settings, f.name), hints[f.name]
         if isinstance(value, list) and get_origin(wanted) is tuple:
             value = tuple(value)
-        if type(value) is int and abs(value) >= 2**63:
-            raise InputError(f"{f.name}: {value!s:.20}... is too large a number")
+        if type(value) is int and abs(value) > LARGEST:
+            raise InputError(f"{f.name}: a number may be from -{LARGEST} to {LARGEST}")
         if wanted is float and type(value) is int:
             value = float(value)
         object.__setattr__(settings, f.name, value)
@@ -42,7 +43,7 @@ def check_options(settings: Any) -> None:
         else:
             fits = type(value) in allowed or (type(value) is int and float in allowed)
         if not fits:
-            raise InputError(f"{f.name} = {value!r:.200}: must be {_type_name(wanted)}")
+            raise InputError(f"{f.name} = {_shown(value)}: must be {_type_name(wanted)}")
         if isinstance(value, str | tuple) and re.search("[\ud800-\udfff]", "".join(value)):
             # settings.toml must be
             raise InputError(f"{f.name} = {value!r:.200}: not UTF-8 text")
@@ -60,6 +61,13 @@ def _check_bounds(name: str, value: Any, bounds: Mapping[str, Any]) -> None:
     if least is not None and not least <= value < (below or float("inf")):
         limit = f" and below {below}" if below else ""
         raise InputError(f"{name} = {value!r:.200}: must be at least {least}{limit}")
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python shows no number of thousands of digits
+        return "a very large number"
 
 
 def _type_name(wanted: Any) -> str:

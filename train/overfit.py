@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from minibert.files import InputError
+from minibert.files import InputError, one_line
 from train.batches import Item
 from train.report import text_of
 from train.tasks.base import Task
@@ -28,13 +28,11 @@ def check_memorised(
             gold, found = example.labels[task.name], predicted[task.name].label
             total += 1
             if verdicts[task.name][i]:
-                print(f"  right  {task.name}: {task.readable(gold, example)}")
+                print(f"  right  {task.name}: {one_line(task.readable(gold, example))}")
             else:
                 wrong += 1
-                print(
-                    f"  WRONG  {task.name}: {task.readable(gold, example)}, predicted "
-                    f"{task.readable(found, example)}"
-                )
+                readable = (one_line(task.readable(label, example)) for label in (gold, found))
+                print(f"  WRONG  {task.name}: {', predicted '.join(readable)}")
     if wrong:
         raise InputError(
             f"the batch was not memorised: {wrong} of {total} predictions are wrong. Train longer "

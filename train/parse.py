@@ -1,5 +1,7 @@
 """Reading settings that are small languages: "a=1, b=2", or "mean, emotion=cls"."""
 
+import re
+
 from minibert.files import InputError
 
 
@@ -28,6 +30,11 @@ def parse_pairs(text: str, setting: str) -> dict[str, str]:
             )
         pairs[key] = value
     return pairs
+
+
+def parse_whole(text: str) -> int | None:
+    """A whole number of at most nine digits, as it is usually written; None for any other text."""
+    return int(text) if re.fullmatch("0|[1-9][0-9]{0,8}", text) else None
 
 
 def parse_number(text: str, setting: str) -> float:

@@ -12,8 +12,8 @@ from typing import Any
 from tqdm import tqdm
 
 from minibert.batching import windows
-from minibert.files import InputError
-from minibert.program import run_program
+from minibert.files import InputError, one_line
+from minibert.program import Parser, run_program
 from minibert.texts import count_lines, lazy_texts
 from minibert.tokenizer import TruncationWarning
 from train.batches import prepare
@@ -111,15 +111,17 @@ def as_lines(
 ) -> str:
     """The same for people."""
     example = given.example
-    lines = [example.text] if example.second is None else [example.text, example.second]
+    texts = (example.text,) if example.second is None else (example.text, example.second)
+    lines = [one_line(text) for text in texts]
     for task in tasks:
         if (prediction := predictions.get(task.name)) is None:
             continue
-        lines.append(f"  {task.name}: {task.as_text(prediction, example)}")
+        lines.append(f"  {one_line(task.name)}: {one_line(task.as_text(prediction, example))}")
         if top is not None and (scores := prediction.scores) is not None:
             kept = likeliest(scores, top)
-            width = max(map(len, kept))
-            lines += [f"    {label:<{width}}  {scores[label]:.4f}" for label in kept]
+            shown = {label: one_line(label) for label in kept}
+            width = max(map(len, shown.values()))
+            lines += [f"    {name:<{width}}  {scores[label]:.4f}" for label, name in shown.items()]
     if cut := cut_off(predictions):
         lines.append(f"  cut: {cut} tokens not seen")
     return "\n".join(lines)
@@ -127,7 +129,7 @@ def as_lines(
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m train.predict",
         usage="%(prog)s (RUN | --model MODEL) [TEXT ...] [options]",
         description=__doc__,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minibert.files import write_text
+from minibert.files import escaped, one_line, write_text
 from minibert.formats.hub import hub_id
 from train.analysis import Analysis, Calibration, Confusion, example_fields
 from train.batches import Item
@@ -29,6 +29,7 @@ MOST_CHARACTERS = 300  # of a text in the report; predictions.jsonl has the whol
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows as aligned columns; the first row is the head. Columns of numbers align right."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     numeric = [
         all(row[i].lstrip("-")[:1].isdigit() or row[i] in ("", "-") for row in rows[1:])
@@ -206,9 +207,9 @@ def mistakes_list(task: Task, mistakes: Sequence[tuple[Item, Prediction]]) -> st
         example = item.example
         entries.append(
             f"{i:2}. {text_of(example, MOST_CHARACTERS)}\n"
-            f"    right      {task.readable(example.labels[task.name], example)}\n"
-            f"    predicted  {task.as_text(prediction, example)}\n"
-            f"    from       {example.where}"
+            f"    right      {one_line(task.readable(example.labels[task.name], example))}\n"
+            f"    predicted  {one_line(task.as_text(prediction, example))}\n"
+            f"    from       {one_line(example.where)}"
         )
     return "\n".join(entries)
 
@@ -221,7 +222,7 @@ def texts_of(example: Example) -> list[str]:
 
 def text_of(example: Example, most: int | None = None) -> str:
     """All texts of an example on one line, each of at most so many characters."""
-    texts = (" ".join(text.split()) for text in texts_of(example))
+    texts = (escaped(" ".join(text.split())) for text in texts_of(example))
     return " | ".join(t if most is None or len(t) <= most else f"{t[:most]} ..." for t in texts)
 
 
@@ -254,7 +255,8 @@ def write_report(
     for heading, text in sections:
         # A fence of backticks must be longer than any in the text.
         fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text) or [""]))
-        parts.append(f"## {heading}\n\n{fence}\n{text}\n{fence}\n")
+        title = re.sub(r"[\\`*\[<&]", r"\\\g<0>", heading)  # a task's name may have such signs
+        parts.append(f"## {title}\n\n{fence}\n{text}\n{fence}\n")
     parts += [f"![{Path(name).stem}]({name})\n" for name in pictures]
     write_text(file, "\n".join(parts))
 

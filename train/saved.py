@@ -52,6 +52,11 @@ def save_run(
     )
 
 
+def folder_name(task: str) -> str:
+    """The name of a task as that of a folder: "stars/5" and ".." cannot be one."""
+    return re.sub(r'[%/\\<>:"|?*]|^\.', lambda found: f"%{ord(found[0]):02X}", task)
+
+
 def save_for_transformers(
     run: Path,
     tokenizer: Tokenizer,
@@ -85,7 +90,7 @@ def save_for_transformers(
                 f"head than {counterpart.architecture}"
             )
             continue
-        folder = run / "transformers" / as_file_name(task.name)
+        folder = run / "transformers" / folder_name(task.name)
         encoder = {
             checkpoint_name(f"bert.{name}", family): p
             for name, p in model.bert.named_parameters()
@@ -107,11 +112,6 @@ def save_for_transformers(
             "tags": [config.model_type],
         }
         write_card(folder / "README.md", about | dict(facts), f"# {task.name}\n\n{training}")
-
-
-def as_file_name(name: str) -> str:
-    """A task's name, such as "stars/5", as the name of a folder, which leads nowhere else."""
-    return re.sub(r"[/\\\0]|^\.+$", lambda odd: "".join(f"%{ord(c):02X}" for c in odd[0]), name)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from minibert.formats.config import read_config
 from minibert.formats.families import FAMILIES
 from minibert.model import Bert
 from minibert.tokenizer import Tokenizer
-from train.parse import parse_pairs
+from train.parse import parse_pairs, parse_whole
 
 HEAD_WIDTH = 64  # of the published models
 SIZES = (
@@ -79,9 +79,9 @@ def config_of(sizes: str, tokenizer: Tokenizer) -> BertConfig:
     for name, value in parse_pairs(sizes, "model").items():
         if name not in SIZES:
             raise InputError(f"model = {sizes!r}: {name} is no size; sizes are {', '.join(SIZES)}")
-        if not value.isdecimal():
+        if (number := parse_whole(value)) is None:
             raise InputError(f"model = {sizes!r}: {name} = {value} is no whole number")
-        given[name] = int(value)
+        given[name] = number
     hidden = given.get("hidden_size", BertConfig.hidden_size)
     follow = {
         "vocab_size": tokenizer.vocab_size,

@@ -287,7 +287,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     content = as_now(content)
     for key in content:
         if key not in names:
-            near = difflib.get_close_matches(key, names, n=1, cutoff=0)[0]
+            near = difflib.get_close_matches(key[:80], names, n=1, cutoff=0)[0]
             raise InputError(f"{file}: there is no setting {key!r:.80}; the nearest is {near!r}")
     return content
 

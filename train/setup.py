@@ -18,7 +18,7 @@ from train.data.fingerprint import fingerprint
 from train.data.words import word_splitting
 from train.evaluation import check_monitor
 from train.freezing import FreezingPlan
-from train.load import load_data
+from train.load import load_data, telling
 from train.mixing import LossMixer
 from train.model import Heads, JointModel, make_fast, set_dropout
 from train.origin import Origin, model_print
@@ -99,6 +99,7 @@ def assemble(
     sets: the data, if not what `settings.data` names. announce: is told what was changed in the
     data. Raises InputError for data, weights or settings that cannot be used.
     """
+    announce = telling(announce)
     torch.manual_seed(settings.seed)
     device = choose_device(settings.device)
     uses_bfloat16(settings.precision, device)  # raises where it cannot be had

@@ -39,15 +39,16 @@ from tokenizers.trainers import WordPieceTrainer
 from tqdm import tqdm
 
 from minibert.batching import windows
-from minibert.files import InputError
+from minibert.files import InputError, escaped
 from minibert.formats.tokenizer import SPECIAL_TOKENS, bert_tokenizer
-from minibert.program import run_program
+from minibert.program import Parser, run_program
 from minibert.texts import lazy_lines
 from minibert.tokenizer import Tokenizer
 
 FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 REMEMBERED = 2**17  # texts between spaces whose words are known
 FED = 2**12  # characters that the trainer is given at once
+LARGEST = 2**31  # number in an option
 EXAMPLE_WORDS = range(6, 17)  # of the sentence that shows what the vocabulary does
 
 
@@ -183,14 +184,14 @@ def report(corpus: WordCounts, backend: tokenizers.Tokenizer) -> str:
         f"read: {corpus.num_characters:,} characters, {count:,} words, {len(words):,} different\n"
         f"vocabulary: {backend.get_vocab_size():,} tokens; {pieces / count:.3f} tokens a word, "
         f"{unknown / count:.4%} of the words are [UNK]\n"
-        f"for example: {corpus.example}\n"
-        f"   in tokens: {cut}"
+        f"for example: {escaped(corpus.example)}\n"
+        f"   in tokens: {escaped(cut)}"
     )
 
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m train.vocabulary",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -237,8 +238,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     def program() -> None:
         for name in ("size", "min_frequency", "limit_alphabet"):
-            if (value := getattr(options, name)) < 1:
-                raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+            if not 1 <= (value := getattr(options, name)) <= LARGEST:
+                raise InputError(f"--{name.replace('_', '-')} {value}: must be from 1 to {LARGEST}")
         if there := [name for name in FILES if os.path.lexists(options.output / name)]:
             raise InputError(
                 f"{options.output} holds a vocabulary already ({', '.join(there)}): delete it, or "

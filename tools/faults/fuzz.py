@@ -2,7 +2,8 @@
 
 A case is one change of one file. It may end in a result, or in one of the project's own errors
 with a readable message. Everything else is a fault: another exception, a process that dies, one
-that takes too long or too much memory, a file touched outside of the folder, or anything executed.
+that takes too long or too much memory, a file touched outside of the folder, anything executed, or
+printed characters that control a terminal.
 Cases run in a process of their own, which a dying case takes with it, and are drawn from seeds:
 `python -m tools.faults --replay KIND --case N` shows one again.
 """
@@ -10,7 +11,6 @@ Cases run in a process of their own, which a dying case takes with it, and are d
 import multiprocessing
 import os
 import random
-import re
 import resource
 import shutil
 import sys
@@ -27,7 +27,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from minibert.files import InputError
+from minibert.files import CONTROLS, InputError
 from tools.faults.mutate import Mutator
 
 SECONDS = 10.0  # that one case may take
@@ -108,14 +108,16 @@ def attempt(kind: Kind, case: int, sound: Path, sandbox: Sandbox) -> Outcome:
     before = set(os.listdir(sandbox.folder))
     sandbox.trespasses.clear()
     outcome = Outcome(kind.name, case, "result")
+    screen = StringIO()
     sandbox.is_watching = True
     try:
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()), warnings.catch_warnings():
+        with redirect_stdout(screen), redirect_stderr(screen), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             kind.use(folder)
     except InputError as error:
         outcome.what, outcome.message = "refused", str(error)
-        if len(outcome.message) > 3000 or re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", str(error)):
+        print(error, file=screen)
+        if len(outcome.message) > 3000:
             outcome.what = "unreadable"
     except MemoryError:
         outcome.what, outcome.message = "memory", traceback.format_exc()
@@ -123,6 +125,10 @@ def attempt(kind: Kind, case: int, sound: Path, sandbox: Sandbox) -> Outcome:
         outcome.what, outcome.message = "traceback", traceback.format_exc()
     finally:
         sandbox.is_watching = False
+    if outcome.what in SOUND and (found := CONTROLS.search(screen.getvalue())):
+        start, end = found.start(), found.end()
+        outcome.what = "unreadable"
+        outcome.message = repr(screen.getvalue()[max(0, start - 80) : end + 80])
     if sandbox.trespasses or set(os.listdir(sandbox.folder)) != before:
         outcome.what, outcome.message = "outside", "; ".join(sandbox.trespasses) or "a new file"
     outcome.message = f"{file}: {outcome.message}"
@@ -146,8 +152,10 @@ def serve(kinds: Callable[[], tuple[Kind, ...]], pipe: Connection, top: str) -> 
         sound = Path(top) / "sound" / name
         if not sound.exists():
             sound.mkdir(parents=True)
-            known[name].make(sound)
-            known[name].use(shutil.copytree(sound, sandbox.folder / "given", symlinks=True))
+            given = sandbox.folder / "given"
+            with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+                known[name].make(sound)
+                known[name].use(shutil.copytree(sound, given, symlinks=True))
             shutil.rmtree(sandbox.folder / "given")
             pipe.send(None)
         pipe.send(attempt(known[name], case, sound, sandbox))

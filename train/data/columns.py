@@ -33,6 +33,7 @@ TEXTS = (
 WORDS = ("tokens",)
 CHOICES = re.compile("(ending|choice|option)_?([0-9])")  # SWAG's ending0, ending1 ...
 STEMS = ("text", "sent1", "question", "context")  # what the choices may follow
+MOST = 1e300  # what a number's size must be below
 NEEDED = "text, or words, or text_a and text_b, or anchor and positive"
 
 
@@ -217,7 +218,7 @@ def _label(
             f"{where}: {name} = {value!r} is no label: a string, a number or a list is one"
         )
     if not isinstance(value, list):
-        if not abs(value) < 1e300:  # NaN too
+        if not abs(value) < MOST:  # NaN too
             raise InputError(f"{where}: {name} = {value!r:.40} is not a finite number")
         return value
     if words is not None and all(isinstance(tag, str) for tag in value):

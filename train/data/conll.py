@@ -1,7 +1,7 @@
 """CoNLL columns: the format of shared tasks on tagging."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from minibert.files import InputError
 from train.data.examples import Example
 from train.data.reading import Reading
 from train.data.words import between_words
+from train.parse import parse_whole
 
 COLUMN = re.compile("[^ \t]+")  # a no-break space may stand inside a word
 TAG = re.compile("O|[BIESLUM]-.+")  # of entities, in any scheme
@@ -47,10 +48,15 @@ def read_conll(file: Path, reading: Reading) -> Iterator[Example]:
 def _sentences(file: Path, reading: Reading) -> Iterator[list[Line]]:
     lines = [(i, _columns(line)) for i, line in enumerate(reading.lines(file), start=1)]
     others = [columns for _, columns in lines if columns and not columns[0].startswith("#")]
+    tags, widths = {columns[-1] for columns in others}, set(map(len, others))
     sentence: list[Line] = []
     comments = 0
     for i, columns in [*lines, (0, [])]:
-        if columns and columns[0].startswith("#") and _is_comment(columns, others, bool(sentence)):
+        if (
+            columns
+            and columns[0].startswith("#")
+            and _is_comment(columns, tags, widths, bool(sentence))
+        ):
             comments += 1
         elif columns and columns[0] != "-DOCSTART-":
             if len(columns) < 2 or not columns[0]:
@@ -74,12 +80,14 @@ def _columns(line: str) -> list[str]:
     return COLUMN.findall(line) if line.strip() else []
 
 
-def _is_comment(columns: Sequence[str], others: Sequence[Sequence[str]], is_inside: bool) -> bool:
+def _is_comment(
+    columns: Sequence[str], tags: Collection[str], widths: Collection[int], is_inside: bool
+) -> bool:
     """Whether a line that begins with "#" is a comment: its number of columns, or its tag, is that
-    of no other line."""
-    if columns[0] == "#" and columns[-1] not in {other[-1] for other in others}:
+    of no other line. tags, widths: of the other lines."""
+    if columns[0] == "#" and columns[-1] not in tags:
         return True
-    is_odd = len(columns) not in {len(other) for other in others}
+    is_odd = len(columns) not in widths
     return is_odd and (columns[0] == "#" or not is_inside)
 
 
@@ -95,7 +103,7 @@ def _chosen(sentences: Sequence[Sequence[Line]], file: Path, reading: Reading) -
                 f"{named['text']}"
             )
         for name, number in named.items():
-            if not number.isdecimal() or not 0 < int(number) <= width:
+            if not 0 < (parse_whole(number) or 0) <= width:
                 raise InputError(
                     f"columns: {name}={number}: {file} has no such column; its columns are "
                     f"numbered from 1 to {width}"

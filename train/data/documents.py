@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from minibert.files import InputError
+from minibert.files import InputError, check_regular
 from train.data.examples import SPLITS
 
 LONGEST = 2**18  # characters of a line that are read at once
@@ -50,12 +50,14 @@ def read_lines(file: Path, documents: str, encoding: str) -> Iterator[Line]:
     text of the encoding.
     """
     begins, number = True, 0
+    check_regular(file)
     try:
         with file.open(encoding=encoding) as stream:
             for number, piece, is_first in _pieces(stream):
                 if is_first and documents == "lines":
                     begins = True
                 text = (piece.removeprefix("\ufeff") if number == 1 else piece).strip()
+                text.encode()  # utf-7 and others can write half of a surrogate pair
                 if text:
                     yield Line(text, number, begins)
                     begins = False

@@ -49,15 +49,26 @@ def tasks_fields(
 def _results(task: Mapping[str, Any], where: str) -> list[dict[str, Any]] | None:
     """The results of the annotation that counts; None if there is none."""
     done = task.get("annotations", task.get("completions")) or []
+    if not isinstance(done, list):
+        raise InputError(f"{where}: annotations must be a list, not {done!r:.80}")
     done = [one for one in done if isinstance(one, dict) and not one.get("was_cancelled")]
     if not done:
         return None
     results = done[0].get("result") or []
-    if not all(isinstance(one, dict) and isinstance(one.get("value", {}), dict) for one in results):
+    if not isinstance(results, list) or not all(map(_is_result, results)):
         raise InputError(
-            f"{where}: the results of an annotation must be objects, each with a value"
+            f"{where}: the results of an annotation must be a list of objects, each with the name "
+            "of a control (from_name) and a value, which is an object"
         )
     return results
+
+
+def _is_result(result: Any) -> bool:
+    return (
+        isinstance(result, dict)
+        and isinstance(result.get("from_name", ""), str)
+        and isinstance(result.get("value", {}), dict)
+    )
 
 
 def _labels(results: Sequence[Mapping[str, Any]], where: str, reading: Reading) -> dict[str, Any]:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from minibert.files import InputError
+from train.parse import parse_whole
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -19,15 +22,23 @@ class Layout:
     may_be_short: bool = False  # some lines lack columns, in the distributed file too
     several: str = ""  # the column with several labels, which are numbers with commas between
 
-    def cleaned(self, cells: Mapping[str, Any]) -> dict[str, Any]:
-        """A row's cells, several labels as a list, and without a label that stands for none."""
+    def cleaned(self, cells: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """A row's cells, several labels as a list, and without a label that stands for none. Raises
+        InputError, saying where, for several labels that are no numbers."""
         return {
-            name: [int(number) for number in str(cell).split(",") if number]
-            if name == self.several
-            else cell
+            name: _numbers(str(cell), where) if name == self.several else cell
             for name, cell in cells.items()
             if not (name == "gold_label" and cell == "-")  # no majority among the annotators
         }
+
+
+def _numbers(cell: str, where: str) -> list[int]:
+    """The numbers of several labels, with commas between."""
+    found = [parse_whole(part) for part in cell.split(",") if part]
+    numbers = [number for number in found if number is not None]
+    if len(numbers) < len(found):
+        raise InputError(f"{where}: {cell!r:.80} should be the numbers of labels, as 3,17")
+    return numbers
 
 
 # Recognised by the columns of their headers, all but the label's, which test splits lack.

@@ -54,8 +54,11 @@ def read_source(source: str, reading: Reading | None = None) -> DataSet:
     """The splits of one `--data`, as its files have them; `settle` has to follow.
 
     source: a folder in any of the formats, or a file, which is all train; one of the project's own
-    data sets ("newsroom"); or hub:OWNER/NAME[/CONFIG]. NAME=SOURCE gives it a name. Raises
-    InputError, naming file and line, for what cannot be read.
+    data sets ("newsroom"); or hub:OWNER/NAME[/CONFIG]. NAME=SOURCE gives it a name.
+
+    No file names another, so nothing outside of a folder is read but by its links. These are
+    followed, as people link to large data. Raises InputError, naming file and line, for what cannot
+    be read.
     """
     reading = reading or Reading()
     return join_columns(_as_it_is(source, reading), reading)

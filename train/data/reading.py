@@ -1,15 +1,15 @@
 """How a user's files are to be read: what the settings say of it."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minibert.files import InputError, split_lines
-from train.parse import parse_pairs
+from minibert.files import InputError, check_regular, split_lines
+from train.parse import parse_pairs, parse_whole
 from train.settings import Settings
 
 UTF8 = "utf-8"
+MOST_COLUMNS = 10_000
 DELIMITERS = {"tab": "\t", "\\t": "\t"}  # what a shell makes hard to type
 
 
@@ -48,10 +48,15 @@ class Reading:
         columns = parse_pairs(settings.columns, "columns")
         if not settings.header:
             for name, number in columns.items():
-                if not re.fullmatch("[1-9][0-9]*", number):
+                if not parse_whole(number):
                     raise InputError(
                         f"columns = {settings.columns!r}: {name}={number}: without a header, "
                         "columns are numbered from 1"
+                    )
+                if int(number) > MOST_COLUMNS:
+                    raise InputError(
+                        f"columns = {settings.columns!r}: {name}={number}: a table may have "
+                        f"{MOST_COLUMNS:,} columns"
                     )
         multilabel = []
         for text in settings.multilabel:
@@ -84,12 +89,16 @@ class Reading:
     def text(self, file: Path) -> str:
         """The content of a file, without the byte order mark that some editors put first. Raises
         InputError, naming file and line, if it is not of the encoding."""
+        check_regular(file)
         try:
             content = file.read_bytes()
         except OSError as error:
             raise InputError(f"cannot read {file}: {error.strerror}") from error
         try:
-            return content.decode(self.encoding).removeprefix("\ufeff")
+            text = content.decode(self.encoding).removeprefix("\ufeff")
+            if self.encoding != UTF8:
+                text.encode()  # utf-7 and others can write half of a surrogate pair
+            return text
         except LookupError as error:
             raise InputError(
                 f"encoding = {self.encoding!r}: there is no such encoding; utf-8, cp1252, latin-1 "

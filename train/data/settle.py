@@ -12,12 +12,13 @@ from functools import partial
 from typing import Any
 
 from minibert.files import InputError
-from train.data.columns import as_tags
+from train.data.columns import MOST, as_tags
 from train.data.examples import DataSet, Example, examples_of, fields_of, mapped
 from train.data.reading import Reading
 from train.data.several import tell_never
 from train.data.spans import locate, span_tags
 from train.data.words import WORD
+from train.parse import parse_whole
 
 # Fields whose numbers a file of names is about, if there are several fields of numbers.
 NAMED = ("label", "labels", "tags", "ner_tags")
@@ -135,13 +136,13 @@ def _score(value: Any, example: Example, name: str) -> Any:
 
 def _said_score(value: Any, example: Example, name: str) -> float:
     """A number, which may be written as a text, also with a comma: "0,5"."""
-    if isinstance(value, str) and NUMBER.fullmatch(value):
-        return float(value.replace(",", "."))
-    if not isinstance(value, int | float):
+    is_written = isinstance(value, str) and NUMBER.fullmatch(value)
+    number = float(value.replace(",", ".")) if is_written else value
+    if not isinstance(number, int | float) or not abs(number) < MOST:
         raise InputError(
-            f"{example.where}: {name} = {value!r:.80} is no number, as a score must be"
+            f"{example.where}: {name} = {value!r:.80} is no finite number, as a score must be"
         )
-    return float(value)
+    return float(number)
 
 
 def _tags(value: Any, example: Example, name: str) -> Any:
@@ -244,9 +245,7 @@ def _whole_numbers(values: Sequence[Any], is_several: bool) -> list[int] | None:
     for value in values:
         if is_several and isinstance(value, str):
             parts = _in_cell(value)
-            if not all(part.isdecimal() for part in parts):
-                return None
-            value = [int(part) for part in parts]
+            value = [parse_whole(part) for part in parts]
         found = value if isinstance(value, list) else [value]
         if not all(type(one) is int for one in found):
             return None

@@ -1,5 +1,6 @@
 """Entities given as characters of a text -> BIO tags of its words."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,6 +48,7 @@ def span_tags(
     """BIO tags of words (start, end) from entities [start, end, type], all in characters of the
     text. Raises InputError for an entity that is none."""
     tags = ["O"] * len(words)
+    starts, ends = [start for start, _ in words], [end for _, end in words]
     for span in spans:
         start, end, kind = as_span(span, where, name)
         if not 0 <= start < end <= len(text):
@@ -55,7 +57,7 @@ def span_tags(
                 f"{len(text)} characters"
             )
         this = f"{where}: {name} has {span!r}, {text[start:end]!r}"
-        covered = [i for i, (s, e) in enumerate(words) if s < end and e > start]
+        covered = range(bisect_right(ends, start), bisect_left(starts, end))
         if not covered or words[covered[0]][0] != start or words[covered[-1]][1] != end:
             raise InputError(f"{this}: it must begin and end where words do")
         if any(tags[i] != "O" for i in covered):

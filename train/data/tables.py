@@ -15,7 +15,7 @@ from minibert.files import InputError, split_lines
 from train.data.columns import INPUTS, from_fields, has_text, texts_among
 from train.data.examples import Example
 from train.data.layouts import layout_of
-from train.data.reading import Reading
+from train.data.reading import MOST_COLUMNS, Reading
 
 WHOLE = re.compile(r"0|-?[1-9][0-9]{0,15}")  # not "007", which may be a name
 FRACTION = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
@@ -57,7 +57,7 @@ def read_table(file: Path, reading: Reading) -> Iterator[Example]:
             if name and (name in chosen or not only_chosen)
         }
         if layout is not None:
-            cells = layout.cleaned(cells)
+            cells = layout.cleaned(cells, where)
         yield from_fields(cells, where, reading)
     if short:
         reading.announce(f"{file}: {short} lines with too few columns are left out")
@@ -116,6 +116,8 @@ def _rows(text: str, file: Path, reading: Reading) -> Iterator[Row]:
 def _check_header(header: Sequence[str], where: str, reading: Reading) -> None:
     if not header:
         raise InputError(f"{where}: there must be the names of the columns")
+    if len(header) > MOST_COLUMNS:
+        raise InputError(f"{where}: {len(header):,} columns; at most {MOST_COLUMNS:,} are read")
     names = ", ".join(header)
     if twice := [name for name, count in Counter(header).items() if name and count > 1]:
         raise InputError(f"{where}: the column {twice[0]!r} stands twice in {names}")
@@ -150,11 +152,15 @@ def _value(cell: str) -> Any:
 
 def _list(cell: str) -> Any:
     """A cell in brackets as the list that Python, JSON or NumPy writes so, or else as it is."""
-    if NUMPY_LIST.fullmatch(cell):
-        return [ast.literal_eval(element) for element in re.findall(ELEMENT, cell)]
-    for read in (json.loads, ast.literal_eval):
+    for read in (_numpy_list, json.loads, ast.literal_eval):
         try:
             return list(read(cell))
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             continue
     return cell
+
+
+def _numpy_list(cell: str) -> list[Any]:
+    if not NUMPY_LIST.fullmatch(cell):
+        raise ValueError
+    return [ast.literal_eval(element) for element in re.findall(ELEMENT, cell)]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from minibert.files import InputError
+from minibert.files import InputError, one_line
 from minibert.tokenizer import Tokenizer
 from train.data.examples import DataSet, Example, examples_by_label
 from train.model import Heads
@@ -35,6 +35,9 @@ from train.tasks.words import WordTagging
 from train.typed import misfit
 
 __all__ = ["FRAME", "KINDS", "Kinds", "Metric", "Prediction", "TargetTask", "Task"]
+
+LONGEST_NAME = 200  # bytes of a task's name
+MOST_LABELS = 100_000
 
 Kinds = Sequence[type[Task]]
 # The first that fits a field, and is wanted for it, has it.
@@ -69,8 +72,11 @@ def clean_labels(
 ) -> list[Example]:
     """The examples with every label as its kind means it; `announce` is told what was changed."""
     result = list(examples)
-    for name in dict.fromkeys(name for example in examples for name in example.labels):
-        having = [i for i, example in enumerate(examples) if name in example.labels]
+    having_each: dict[str, list[int]] = {}
+    for i, example in enumerate(examples):
+        for name in example.labels:
+            having_each.setdefault(name, []).append(i)
+    for name, having in having_each.items():
         kind = kind_of(name, [examples[i] for i in having], kinds)
         if kind is None:
             continue
@@ -111,14 +117,17 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
     if sets and not found:
         raise InputError("the training data has texts, but no labels")
     kind_by_name: dict[str, type[Task]] = {}
+    heads: set[str] = set()
     for name, examples in found.items():
         if settings.tasks and name not in settings.tasks:
             continue
-        if name in objectives_of(settings) or not is_name(name):
+        head = name.replace(".", ":")  # as in Heads
+        if not may_be_name(name) or name in objectives_of(settings) or head in heads:
             raise InputError(
-                f"a task cannot be named {name!r}: rename it in the data, or leave it out with "
-                "--tasks"
+                f"a task cannot be named {name!r:.200}: rename it in the data, or leave it out "
+                "with --tasks"
             )
+        heads.add(head)
         wanted = [kind for kind in kinds if kind.is_wanted(name, settings)]
         kind = kind_of(name, examples, wanted)
         if kind is None:
@@ -128,12 +137,28 @@ def build_tasks(sets: Sequence[DataSet], settings: Settings, kinds: Kinds = KIND
     tasks = [kind.from_examples(name, found[name], settings) for name, kind in kind_by_name.items()]
     learnt = learnt_names(sets)
     for task in tasks:
+        if len(task.labels) > MOST_LABELS:
+            raise InputError(
+                f"{task.name} has {len(task.labels):,} labels, and a task at most "
+                f"{MOST_LABELS:,}: is it a text? Leave it out with --tasks"
+            )
         task.configure(settings)
         if task.name not in learnt:
             task.vector_pooling = None  # nothing trains its vectors
     others = (split for data in sets for name, split in data.splits.items() if name != "train")
     check_labels((example for split in others for example in split), tasks)
     return tasks
+
+
+def may_be_name(name: str) -> bool:
+    """Whether a task can have a name: one that a line and a folder's name have room for, without
+    control characters. A head is an attribute of a module, and cannot have the name of another."""
+    return (
+        0 < len(name.encode()) <= LONGEST_NAME
+        and one_line(name) == name == name.strip()
+        and name != FRAME.name
+        and not hasattr(Heads({}), name)
+    )
 
 
 def build_text_tasks(
@@ -228,12 +253,6 @@ def check_labels(examples: Iterable[Example], tasks: Sequence[Task]) -> None:
                 task.check(example)
 
 
-def is_name(name: str) -> bool:
-    """Whether a task can have a name. Its head is an attribute of a module, and can have no name
-    that another attribute has."""
-    return name not in ("", FRAME.name) and not hasattr(Heads({}), name)
-
-
 def task_from(description: Mapping[str, Any], kinds: Kinds = KINDS) -> Task:
     """The task that `Task.describe` described. Raises ValueError for a kind that there is not, and
     for what no task of its kind is."""
@@ -242,7 +261,7 @@ def task_from(description: Mapping[str, Any], kinds: Kinds = KINDS) -> Task:
             for key, wanted in kind.described.items():
                 if key in description and (found := misfit(description[key], wanted, key)):
                     raise InputError(found)
-            if not is_name(description["name"]):
+            if not may_be_name(description["name"]):
                 raise InputError(f"no task can be named {description['name']!r:.80}")
             task = kind.from_description(description)
             task.overlap = description.get("overlap")

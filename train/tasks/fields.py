@@ -2,11 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from minibert.files import InputError
+from minibert.files import InputError, one_line
 from train.data.examples import (
     Answers,
     DataSet,
@@ -22,6 +22,7 @@ from train.tasks.base import Task
 ID = re.compile(
     r"(?i:id|idx|index|guid|uid|uuid|qid[12]?)|.*[_ -](?i:id|idx|uuid)|.+[a-z]ID|Unnamed: \d+"
 )
+MOST_TASKS = 1000
 FEW_ROWS = 10  # with fewer, all labels may well be different
 MANY = 8  # labels of a task; of more, only the commonest are told
 SHOWN = 3
@@ -40,6 +41,12 @@ def learnable(
     """
     having = examples_by_label(sets)
     reasons = {name: _why_not(name, found, kinds.get(name)) for name, found in having.items()}
+    num_tasks = len(wanted) or sum(not reason for reason in reasons.values())
+    if num_tasks > MOST_TASKS:
+        raise InputError(
+            f"the data has {num_tasks:,} fields that could be tasks, and a run learns at most "
+            f"{MOST_TASKS:,}: name some of them, --tasks NAME"
+        )
     if wanted:
         for name in wanted:
             if name not in having:
@@ -65,7 +72,11 @@ def _why_not(name: str, examples: Sequence[Example], kind: type[Task] | None) ->
         return ""
     if ID.fullmatch(name.rpartition(".")[2]):
         return "names of rows"
-    found = {one for value in values for one in (value if isinstance(value, tuple) else (value,))}
+    found = {
+        one
+        for value in values
+        for one in (value if isinstance(value, tuple) else (_hashable(value),))
+    }
     if len(found) == 1:
         (only,) = found
         return f"only {_shown(only)!r}"
@@ -75,6 +86,11 @@ def _why_not(name: str, examples: Sequence[Example], kind: type[Task] | None) ->
     if is_class and len(values) >= FEW_ROWS and len(found) > len(values) / 2:
         return f"{len(found)} different values in {len(values)} rows"
     return ""
+
+
+def _hashable(value: Any) -> Hashable:
+    """A value, or what stands for it: a field of mixed kinds may hold lists."""
+    return repr(value) if isinstance(value, list) else value
 
 
 def _shown(value: Any) -> str:
@@ -218,7 +234,7 @@ def _listed(counts: Counter[str]) -> str:
     shown = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     few = shown if len(shown) <= MANY else shown[:SHOWN]
     more = len(shown) - len(few)
-    listed = ", ".join(f"{label} {count}" for label, count in few)
+    listed = ", ".join(f"{one_line(label)} {count}" for label, count in few)
     return f"{listed} and {more} more labels" if more else listed
 
 

@@ -15,6 +15,7 @@ from minibert.files import InputError
 from minibert.heads import POOLINGS, pool
 from train.batches import Batch
 from train.model import JointModel
+from train.parse import parse_whole
 from train.settings import Settings
 from train.tasks.records import Counterpart, Metric
 from train.tasks.targets import SentenceTask
@@ -90,7 +91,7 @@ def cut(vectors: Tensor, size: int) -> Tensor:
 def parse_sizes(text: str) -> tuple[int, ...]:
     """ "128, 256" -> (256, 128). Raises InputError for anything else."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if odd := [part for part in parts if not part.isdecimal() or int(part) == 0]:
+    if odd := [part for part in parts if not parse_whole(part)]:
         raise InputError(
             f"matryoshka = {text!r}: {odd[0]!r} is no size of a vector; write whole numbers, such "
             'as "256, 128, 64"'
