@@ -224,8 +224,7 @@ class SentenceEncoder(Compatible):
 
         Its model card, README.md, gets `facts` for the Hub, such as {"base_model": ID}, and
         `training` for people, in Markdown.
-        All files are written before they replace older ones, see `replacing_model`.
-        Raises InputError if the disk refuses; files that were there before are then unchanged.
+        Raises InputError if the disk refuses; older files are then unchanged (`replacing_model`).
         """
         config = self._bert.config
         settings = replace(self.settings, max_length=self.tokenizer.max_length)
