@@ -2,7 +2,6 @@
 the command line."""
 
 import argparse
-import json
 import os
 import sys
 import warnings
@@ -17,7 +16,7 @@ from minibert.calibration import calibrate_ranges, read_ranges
 from minibert.devices import as_device
 from minibert.encoder import SentenceEncoder
 from minibert.export import export_onnx
-from minibert.files import InputError, escaped, sha256
+from minibert.files import InputError, escaped, json_line, one_line, sha256
 from minibert.formats.hub import BERT_BASE, KNOWN_WEIGHTS, find_model
 from minibert.formats.tokenizer import readable
 from minibert.heads import POOLINGS
@@ -102,9 +101,9 @@ def similarity(options: argparse.Namespace) -> None:
     for i in np.argsort(-cosines[first, second], kind="stable"):
         a, b, cosine = texts[first[i]], texts[second[i]], float(cosines[first[i], second[i]])
         print(
-            json.dumps({"cosine": cosine, "a": a, "b": b}, ensure_ascii=False)
+            json_line({"cosine": cosine, "a": a, "b": b})
             if options.json
-            else f"{cosine:7.4f}  {a}  |  {b}"
+            else f"{cosine:7.4f}  {one_line(a)}  |  {one_line(b)}"
         )
 
 
@@ -126,9 +125,9 @@ def fill_mask(options: argparse.Namespace) -> None:
                 ]
                 for mask in masks
             ]
-            print(json.dumps({"text": text, "masks": words}, ensure_ascii=False))
+            print(json_line({"text": text, "masks": words}))
             continue
-        print(text)
+        print(one_line(text))
         for number, mask in enumerate(masks, start=1):
             if len(masks) > 1:
                 print(f"  mask {number}")

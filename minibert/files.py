@@ -49,6 +49,13 @@ def one_line(text: str) -> str:
     return escaped(text).replace("\n", "\\n")
 
 
+def json_line(content: Any) -> str:
+    """JSON for a terminal, on one line. What would control it is written as an escape, which means
+    the same. Raises ValueError for a number that is not finite."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def check_regular(file: Path) -> None:
     """Raise InputError for a pipe, which would let a reader wait, and for a device, which may never
     end. What is missing, or is a folder, is told of by the reader itself."""

@@ -7,13 +7,14 @@ form.
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from minibert.files import CONTROLS, InputError, one_line
+from minibert.files import CONTROLS, InputError, json_line, one_line
 from tests.training import World, make_world, write_json_lines, write_model
 from tools.faults import commands, data
 from tools.faults.fuzz import SOUND, Fuzzer, Kind
@@ -31,6 +32,7 @@ from train.settings import Settings, read_settings
 from train.setup import assemble
 from train.unlabelled import from_lines
 
+ROOT = Path(__file__).parents[1]
 CASES = 12  # of each kind
 
 
@@ -243,6 +245,13 @@ def test_a_table_is_as_high_as_it_has_rows() -> None:
     assert table([("a\nb", "c"), ("\x1b[2J", "1")]).count("\n") == 1
 
 
+def test_json_for_a_terminal_means_the_same() -> None:
+    content = {"text": "".join(map(chr, range(0x2100))) + "\ud800"}
+    line = json_line(content)
+    assert not CONTROLS.search(line)
+    assert json.loads(line) == content
+
+
 def test_a_heading_of_a_report_is_text(tmp_path: Path) -> None:
     write_report(tmp_path / "r.md", [("![x](http://a) <img>", "text")])
     assert "## !\\[x](http://a) \\<img>\n" in (tmp_path / "r.md").read_text()
@@ -272,3 +281,11 @@ def test_many_spans_in_a_long_text() -> None:
     words = [(2 * i, 2 * i + 1) for i in range(100_000)]
     spans = [[start, end, "x"] for start, end in words]
     assert set(span_tags("a " * 100_000, words, spans, "here", "x")) == {"B-x"}
+
+
+def test_no_table_is_written_that_a_spreadsheet_opens() -> None:
+    """So no label that begins with = is a formula: what is written is JSON, TOML and Markdown."""
+    sources = [file for package in ("minibert", "train") for file in (ROOT / package).rglob("*.py")]
+    assert len(sources) > 100
+    for file in sources:
+        assert not re.search(r"csv\.(w|DictW)riter|to_csv|savetxt", file.read_text("utf-8")), file

@@ -1,7 +1,6 @@
 """python -m train.predict RUN "a sentence": what a finished run's tasks say of texts."""
 
 import argparse
-import json
 import os
 import sys
 import warnings
@@ -12,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from minibert.batching import windows
-from minibert.files import InputError, one_line
+from minibert.files import InputError, json_line, one_line
 from minibert.program import Parser, run_program
 from minibert.texts import count_lines, lazy_texts
 from minibert.tokenizer import TruncationWarning
@@ -268,7 +267,7 @@ def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:
                 cut += cut_off(predictions) > 0
                 if options.json:
                     record = as_record(given, predictions, run.tasks, options.top)
-                    print(json.dumps(record, ensure_ascii=False, allow_nan=False))
+                    print(json_line(record))
                 else:
                     print(as_lines(given, predictions, run.tasks, options.top))
                 bar.update()
