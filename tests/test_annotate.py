@@ -243,11 +243,16 @@ def test_the_program_writes_the_pages(
 
 
 def test_text_of_the_source_is_escaped(site: Site) -> None:
-    source = Source("minibert/odd.py", '"""Less < more & `<b>` <script>."""\nx = "</code><b>"\n')
+    source = Source(
+        "minibert/odd.py", '"""Less < more & `<b>` <script> -> <-> `->`."""\nx = "</code><b>"\n'
+    )
     html = Site([source, *site.sources], site.encoder, {}).prose.html(
         source.pieces[0].prose, source
     )
-    assert html == "<p>Less &lt; more &amp; <code>&lt;b&gt;</code> &lt;script&gt;.</p>\n"
+    assert (
+        html
+        == "<p>Less &lt; more &amp; <code>&lt;b&gt;</code> &lt;script&gt; → ↔ <code>-&gt;</code>.</p>\n"
+    )
 
 
 def test_a_name_leads_to_the_file_that_the_text_says(site: Site) -> None:
