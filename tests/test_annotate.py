@@ -249,9 +249,8 @@ def test_text_of_the_source_is_escaped(site: Site) -> None:
     html = Site([source, *site.sources], site.encoder, {}).prose.html(
         source.pieces[0].prose, source
     )
-    assert (
-        html
-        == "<p>Less &lt; more &amp; <code>&lt;b&gt;</code> &lt;script&gt; → ↔ <code>-&gt;</code>.</p>\n"
+    assert html == (
+        "<p>Less &lt; more &amp; <code>&lt;b&gt;</code> &lt;script&gt; → ↔ <code>-&gt;</code>.</p>\n"
     )
 
 
