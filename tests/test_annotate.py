@@ -244,13 +244,13 @@ def test_the_program_writes_the_pages(
 
 def test_text_of_the_source_is_escaped(site: Site) -> None:
     source = Source(
-        "minibert/odd.py", '"""Less < more & `<b>` <script> -> <-> `->`."""\nx = "</code><b>"\n'
+        "minibert/odd.py", '"""Less < Less < more & `<b>` <script> -> `<b>` <script> -> <-> `->`."""\nx = "</code><b>"\n'
     )
     html = Site([source, *site.sources], site.encoder, {}).prose.html(
         source.pieces[0].prose, source
     )
     assert html == (
-        "<p>Less &lt; more &amp; <code>&lt;b&gt;</code> &lt;script&gt; → ↔ <code>-&gt;</code>.</p>\n"
+        "<p>Less &lt; &amp; <code>&lt;b&gt;</code> &lt;script&gt; → ↔ <code>-&gt;</code>.</p>\n"
     )
 
 
