@@ -92,10 +92,9 @@ def attention(
         probabilities = scores.softmax(-1)  # (G, H, L, L)
     else:
         mask = mask[:, None, None, :]  # (G, L) -> (G, 1, 1, L): the same keys for each query
-        # Here the padding mask meets the scores, and writes the dtype's smallest number. Google's
-        # code adds -10000. The smallest number also holds in half precision:
-        # exp(smallest - the row's largest) is exactly 0. It is finite, so a row without keys is no
-        # NaN; the product with the mask makes it 0.
+        # Here the padding mask meets the scores, and writes the dtype's smallest number, where
+        # Google's code adds -10000. So exp(score - the row's largest) is exactly 0, also in half
+        # precision. A row without keys is no NaN, and the product with the mask makes it 0.
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # (G, H, L, L)
         probabilities = scores.softmax(-1) * mask  # (G, H, L, L)
     return F.dropout(probabilities, dropout) @ value  # (G, H, L, W) or (G, H, L, L) for one-hot
@@ -146,7 +145,8 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two products with an activation between (Vaswani et al. 2017, section 3.3).
+    """Two products with an activation between (Vaswani et al. 2017, section 3.3). BERT's activation
+    is GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415).
 
     feed_forward(x) = gelu(x W_1 + b_1) W_2 + b_2
     gelu(x) = x Φ(x) = x (1 + erf(x / sqrt(2))) / 2

@@ -243,11 +243,15 @@ def test_the_program_writes_the_pages(
 
 
 def test_text_of_the_source_is_escaped(site: Site) -> None:
-    source = Source("minibert/odd.py", '"""Less < more & `<b>` <script>."""\nx = "</code><b>"\n')
+    source = Source(
+        "minibert/odd.py", '"""Less < Less < more & `<b>` <script> -> `<b>` <script> -> <-> `->`."""\nx = "</code><b>"\n'
+    )
     html = Site([source, *site.sources], site.encoder, {}).prose.html(
         source.pieces[0].prose, source
     )
-    assert html == "<p>Less &lt; more &amp; <code>&lt;b&gt;</code> &lt;script&gt;.</p>\n"
+    assert html == (
+        "<p>Less &lt; &amp; <code>&lt;b&gt;</code> &lt;script&gt; → ↔ <code>-&gt;</code>.</p>\n"
+    )
 
 
 def test_a_name_leads_to_the_file_that_the_text_says(site: Site) -> None:
@@ -282,8 +286,10 @@ def test_comments_and_docstrings_stand_beside_what_they_are_about() -> None:
             "x_i / 2",
             "<mfrac><mrow><msub><mi>x</mi><mi>i</mi></msub></mrow><mrow><mn>2</mn></mrow></mfrac>",
         ),
+        ("b_1^t", "<msubsup><mi>b</mi><mn>1</mn><mi>t</mi></msubsup>"),
+        ("sum_i x", '<munder><mo>∑</mo><mi>i</mi></munder><mspace width="0.17em"/><mi>x</mi>'),
         ("sqrt(v)", "<msqrt><mi>v</mi></msqrt>"),
-        ("a = -b", "<mi>a</mi><mo>=</mo><mo form='prefix'>\N{MINUS SIGN}</mo><mi>b</mi>"),
+        ("a = -b", "<mi>a</mi><mo>=</mo><mo>\N{MINUS SIGN}</mo><mi>b</mi>"),
         ("feed_forward", "<mtext>feed_forward</mtext>"),
         # The brackets of a whole numerator go; those of two factors stay.
         ("(a) / 2", "<mfrac><mrow><mi>a</mi></mrow><mrow><mn>2</mn></mrow></mfrac>"),
@@ -297,6 +303,25 @@ def test_comments_and_docstrings_stand_beside_what_they_are_about() -> None:
 )
 def test_formulas(plain: str, mathml: str) -> None:
     assert to_mathml(plain) == f'<math display="block" alttext="{plain}">{mathml}</math>'
+
+
+@pytest.mark.parametrize(
+    ("name", "formulas"),
+    [
+        ("minibert/heads.html", ["mean(x)"]),
+        (
+            "minibert/model.html",
+            ["attention(Q, K, V)", "feed_forward(x)", "gelu(x)", "x", "x", "norm(x)"],
+        ),
+        ("train/optimizer.html", ["m", "v", "M", "w"]),
+        ("train/tasks/contrastive.html", ["loss"]),
+    ],
+)
+def test_the_central_formulas_are_rendered(
+    pages: dict[str, Page], name: str, formulas: list[str]
+) -> None:
+    found = [about["alttext"] for tag, about in pages[name].tags if tag == "math"]
+    assert [formula.partition(" = ")[0] for formula in found] == formulas
 
 
 @pytest.mark.parametrize("plain", ["x +", "(x", "x)", "a / * b", "a ? b", "^2", ""])

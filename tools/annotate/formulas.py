@@ -5,7 +5,7 @@
     product  = quotient { "*" quotient }
     quotient = factors { "/" factors }
     factors  = power { power }                         x y is a product, which binds before "/"
-    power    = atom { ("^" | "_") atom }
+    power    = atom [ "_" atom ] [ "^" atom ]
     atom     = number | name | name "(" formula ")" | "(" formula ")"
 
 A subscript is one letter or number: W_1, sum_i. So feed_forward is a name. sqrt(...) becomes a
@@ -63,7 +63,7 @@ class _Reader:
         return found
 
     def sum(self) -> str:
-        found = _operator(self.advance(), "prefix") if self.token == "-" else ""
+        found = _operator(self.advance()) if self.token == "-" else ""
         found += self.product()
         while self.token in ("+", "-"):
             found += _operator(self.advance()) + self.product()
@@ -89,12 +89,18 @@ class _Reader:
         return found
 
     def power(self) -> str:
-        found = self.atom()
-        while self.token in ("^", "_"):
-            is_sum = found == _operator("∑")
-            tag = "msup" if self.advance() == "^" else "munder" if is_sum else "msub"
-            found = f"<{tag}>{found}{self.atom()}</{tag}>"
-        return found
+        base = self.atom()
+        below = above = ""
+        if self.token == "_":
+            self.advance()
+            below = self.atom()
+        if self.token == "^":
+            self.advance()
+            above = self.atom()
+        is_sum = base == _operator("∑")
+        tag = ("munder" if is_sum else "msub") if below else "m"
+        tag += ("over" if is_sum else "sup") if above else ""
+        return base if tag == "m" else f"<{tag}>{base}{below}{above}</{tag}>"
 
     def atom(self) -> str:
         if self.token == "(":
@@ -119,8 +125,9 @@ class _Reader:
         return f"<mrow><mo>(</mo>{inside}<mo>)</mo></mrow>"
 
 
-def _operator(sign: str, form: str = "") -> str:
-    return f"<mo{f' form={form!r}' if form else ''}>{SIGNS.get(sign, sign)}</mo>"
+def _operator(sign: str) -> str:
+    space = ' rspace="0.4em"' if sign == "," else ""
+    return f"<mo{space}>{SIGNS.get(sign, sign)}</mo>"
 
 
 def _row(inner: str) -> str:

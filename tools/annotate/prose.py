@@ -122,7 +122,7 @@ class Context:
         return None
 
     def text(self, text: str) -> str:
-        """Plain text, escaped, with its links."""
+        """Plain text, escaped, with its links, and with arrows, which no line break divides."""
         parts, end = [], 0
         for match in LINKED.finditer(text):
             number = match["id"] or self.paper(match["name"], match["year"] or "")
@@ -132,7 +132,8 @@ class Context:
             if address:
                 parts += [escape(text[end : match.start()]), anchor(address, escape(match[0]))]
                 end = match.end()
-        return "".join((*parts, escape(text[end:])))
+        html = "".join((*parts, escape(text[end:])))
+        return html.replace("&lt;-&gt;", "↔").replace("-&gt;", "→")
 
 
 def papers(texts: Iterable[str]) -> Papers:
