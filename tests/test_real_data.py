@@ -217,7 +217,7 @@ def test_scores_written_as_texts(tmp_path: Path) -> None:
     found = labels(load(file, delimiter=";", score=("score",)), "score")
     assert [found[f"t {i}"] for i in range(3)] == [0.0, 1.1, 2.2]
     file = write(tmp_path / "b.csv", "text,score\na,1\nb,good\n")
-    with pytest.raises(InputError, match=r"b\.csv, line 3: score = 'good' is no number"):
+    with pytest.raises(InputError, match=r"b\.csv, line 3: score = 'good' is no finite number"):
         load(file, score=("score",))
 
 

@@ -148,7 +148,7 @@ GLOSSARY = (
     (
         "Gradient accumulation",
         "several batches, one step, the same gradient",
-        Place("train.step.forward_backward", "loss / counts"),
+        Place("train.step._forward_backward", "loss / counts"),
     ),
     ("Head of a task", "from states to logits", Place("minibert.heads.SentenceHead.forward")),
     (

@@ -51,13 +51,11 @@ ODD = [
 ]
 
 
-os.environ.setdefault("HF_TOKEN", "hf_none")  # else the user's own is read
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-sys.modules["matplotlib"] = None  # type: ignore[assignment]  # its pictures take seconds
-
-
 def call(program: str, *arguments: str) -> None:
     """Run a program. Raises InputError if it ends with an error, as it does for wrong input."""
+    os.environ.setdefault("HF_TOKEN", "hf_none")  # else the user's own is read
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    sys.modules["matplotlib"] = None  # type: ignore[assignment]  # its pictures take seconds
     try:
         code = PROGRAMS[program](list(arguments))
     except SystemExit as end:  # argparse ends so, after an error or --help
