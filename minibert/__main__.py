@@ -9,6 +9,7 @@ the exit status means, `run_program` says, and so does --help.
 import argparse
 import sys
 import warnings
+from types import ModuleType
 
 from minibert.about import ShowAbout
 from minibert.commands import calibrate, encode, export, fill_mask, inspect, search, similarity
@@ -51,14 +52,25 @@ def parser() -> argparse.ArgumentParser:
         prog=called_as("minibert", "minibert"), **usage(__doc__, EXAMPLES)
     )
     whole.add_argument("--version", action=ShowAbout, help="versions, device and processor")
-    commands = whole.add_subparsers(required=True, title="commands", metavar="COMMAND")
+    commands = whole.add_subparsers(
+        required=True,
+        title="commands",
+        description="\n".join(f"{name:<10}  {purpose(COMMANDS[name])}" for name in COMMANDS),
+        metavar="COMMAND",
+        help="one of these; COMMAND --help tells its options",
+    )
     for name, module in COMMANDS.items():
-        shown = usage(module.__doc__, module.EXAMPLES)
-        short = shown["description"].partition(".")[0].partition(":")[0]
-        command = commands.add_parser(name, help=short, **shown)
+        command = commands.add_parser(
+            name, usage=module.USAGE, **usage(module.__doc__, module.EXAMPLES)
+        )
         module.add_options(command)
         command.set_defaults(run=module.run)
     return whole
+
+
+def purpose(module: ModuleType) -> str:
+    """What a command does, in a few words."""
+    return " ".join((module.__doc__ or "").split()).partition(".")[0].partition(":")[0]
 
 
 if __name__ == "__main__":

@@ -91,6 +91,13 @@ def count_lines(file: Path) -> int:
     return count + (not block.endswith(b"\n"))
 
 
+def count_texts(texts: list[str], file: str | None) -> int | None:
+    """How many texts `lazy_texts` gives, if that is known before they are read."""
+    if texts and texts != ["-"]:
+        return len(texts)
+    return count_lines(Path(file)) if file is not None and os.path.isfile(file) else None
+
+
 def list_of_texts(texts: object) -> list[str]:
     """Texts that a caller gives, as a list: one str, or what holds several in an order.
 

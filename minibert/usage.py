@@ -11,13 +11,12 @@ exit status:
   130 if stopped by SIGINT (Ctrl-C), 143 by SIGTERM; 1 for a fault of ours"""
 
 
-def usage(docstring: str | None, examples: str = "") -> dict[str, Any]:
+def usage(docstring: str | None, examples: str) -> dict[str, Any]:
     """The arguments of an `argparse.ArgumentParser` that show the first paragraph of a docstring
     above the options, and below them examples and what the exit status means."""
     first, *_ = (docstring or "").split("\n\n")
-    shown = f"examples:\n{textwrap.indent(examples, '  ')}\n\n" if examples else ""
     return {
         "description": textwrap.fill(" ".join(first.split()), 79),
-        "epilog": shown + EXIT_STATUS,
+        "epilog": f"examples:\n{textwrap.indent(examples, '  ')}\n\n{EXIT_STATUS}",
         "formatter_class": partial(argparse.RawDescriptionHelpFormatter, max_help_position=26),
     }

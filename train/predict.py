@@ -14,8 +14,9 @@ from tqdm import tqdm
 from minibert.batching import windows
 from minibert.files import InputError
 from minibert.program import run_program
-from minibert.texts import count_lines, lazy_texts
+from minibert.texts import count_texts, lazy_texts
 from minibert.tokenizer import TruncationWarning
+from minibert.usage import usage
 from train.batches import prepare
 from train.evaluation import predict
 from train.parse import parse_pairs
@@ -25,6 +26,11 @@ from train.tasks import KINDS, Kinds
 from train.tasks.base import Task
 from train.tasks.records import Prediction
 from train.unlabelled import Unlabelled, from_json_lines, from_lines, from_pairs
+
+EXAMPLES = """\
+%(prog)s runs/newsroom "Apple opens a laboratory in Nairobi"
+%(prog)s runs/tweets --input tweets.txt --json
+%(prog)s --pair "It rains." "It is wet." --model path/to/model"""
 
 
 def stream(
@@ -130,7 +136,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m train.predict",
         usage="%(prog)s (RUN | --model MODEL) [TEXT ...] [options]",
-        description=__doc__,
+        **usage(__doc__, EXAMPLES),
     )
     made.add_argument(
         "names",
@@ -139,49 +145,59 @@ def parser() -> argparse.ArgumentParser:
         help="the folder of a finished run (but not after --model), and texts, if there are no "
         "other inputs; a tab separates a pair",
     )
-    made.add_argument("--model", help="in place of RUN: a folder or Hub id with a fine-tuned head")
-    made.add_argument("--revision", help="a branch, tag or commit of --model on the Hub")
-    made.add_argument(
+    group = made.add_argument_group("in place of a run")
+    group.add_argument("--model", help="a folder or Hub id with a fine-tuned head (default: RUN)")
+    group.add_argument(
+        "--revision", help="a branch, tag or commit on the Hub (default: the main branch)"
+    )
+    group = made.add_argument_group("inputs")
+    group.add_argument(
         "--input",
         metavar="FILE",
-        help="texts, one a line; or JSON lines, if its name ends in .jsonl; - for standard input",
+        help="texts, one a line, or JSON lines, if its name ends in .jsonl; - for standard input "
+        "(default: the texts given, or else standard input)",
     )
-    made.add_argument(
+    group.add_argument(
         "--json-lines", action="store_true", help="the input is JSON lines, whatever its name"
     )
-    made.add_argument(
+    group.add_argument(
         "--pair", nargs=2, action="append", metavar="TEXT", help="two texts; may be repeated"
     )
-    made.add_argument("--question", help="a question about --context")
-    made.add_argument("--context", metavar="TEXT", help="the text in which the answer stands")
-    made.add_argument(
+    group.add_argument("--question", metavar="TEXT", help="a question about --context")
+    group.add_argument("--context", metavar="TEXT", help="the text in which the answer stands")
+    group.add_argument(
         "--choice",
         action="append",
         default=[],
         metavar="TEXT",
         help="what may follow each text; repeated for each choice",
     )
-    made.add_argument(
+    group.add_argument(
         "--words", action="store_true", help="texts are split into words already, by spaces"
     )
-    made.add_argument(
+    group.add_argument(
         "--stride",
         type=int,
         metavar="N",
-        help="read texts over the limit in windows that overlap by N tokens; if left out, as "
-        "in training",
+        help="read texts over the limit in windows that overlap by N tokens (default: as in "
+        "training)",
     )
-    made.add_argument("--json", action="store_true", help="print JSON lines")
-    which = made.add_mutually_exclusive_group()
+    group = made.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="print JSON lines")
+    which = group.add_mutually_exclusive_group()
     which.add_argument(
-        "--top", type=int, metavar="K", help="show the probabilities of the K likeliest classes"
+        "--top",
+        type=int,
+        metavar="K",
+        help="show the probabilities of the K likeliest classes (default: of none; with --json, "
+        "of all)",
     )
     which.add_argument(
         "--all",
         dest="top",
         action="store_const",
         const=sys.maxsize,
-        help="show the probabilities of all classes, as JSON lines do in any case",
+        help="show the probabilities of all classes",
     )
     return made
 
@@ -236,23 +252,21 @@ def read_asked(options: argparse.Namespace, run: Run) -> tuple[Iterator[Unlabell
         return from_pairs(pairs, splitting, run.tasks), len(pairs)
     lines = lazy_texts(options.names, options.input)
     source = "standard input" if options.input in (None, "-") else options.input
-    total = len(options.names) or None
-    if options.input is not None and os.path.isfile(options.input):
-        total = count_lines(Path(options.input))
+    total = count_texts(options.names, options.input)
     if options.json_lines or (options.input or "").endswith(".jsonl"):
         if options.names or options.choice or options.words:
             raise InputError("JSON lines hold their own texts, words and choices")
         columns = tuple(parse_pairs(run.settings.columns, "columns").items())
         return from_json_lines(lines, source, splitting, run.tasks, columns), total
-    place = "text" if options.names else f"{source}, line"
+    place = "text" if options.names not in ([], ["-"]) else f"{source}, line"
     return from_lines(lines, splitting, run.tasks, options.choice, place), total
 
 
 def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:
     """Print predictions. Returns the exit status, as `run_program`."""
-    options = parser().parse_intermixed_args(arguments)
 
     def program() -> None:
+        options = parser().parse_intermixed_args(arguments)
         if options.top is not None and options.top < 1:
             raise InputError(f"--top {options.top}: must be at least 1")
         run = open_asked(options, kinds)

@@ -44,10 +44,14 @@ from minibert.formats.tokenizer import SPECIAL_TOKENS, bert_tokenizer
 from minibert.program import run_program
 from minibert.texts import lazy_lines
 from minibert.tokenizer import Tokenizer
+from minibert.usage import usage
 
 FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 REMEMBERED = 2**17  # texts between spaces whose words are known
 FED = 2**12  # characters that the trainer is given at once
+EXAMPLES = """\
+%(prog)s novel.txt -o vocabulary
+%(prog)s wiki/ books.txt --size 16000 --cased -o vocabulary"""
 EXAMPLE_WORDS = range(6, 17)  # of the sentence that shows what the vocabulary does
 
 
@@ -190,11 +194,7 @@ def report(corpus: WordCounts, backend: tokenizers.Tokenizer) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = argparse.ArgumentParser(
-        prog="python -m train.vocabulary",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = argparse.ArgumentParser(prog="python -m train.vocabulary", **usage(__doc__, EXAMPLES))
     made.add_argument(
         "corpus",
         nargs="+",
@@ -203,7 +203,11 @@ def parser() -> argparse.ArgumentParser:
         help="a UTF-8 text file of any size, or a folder with train.txt",
     )
     made.add_argument(
-        "--size", type=int, default=8000, help="how many tokens, special ones included (8000)"
+        "--size",
+        type=int,
+        default=8000,
+        metavar="N",
+        help="how many tokens, special ones included (default %(default)s)",
     )
     made.add_argument(
         "--cased",
@@ -215,7 +219,7 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         default=2,
         metavar="N",
-        help="join only what occurs together at least so often (2)",
+        help="join only what occurs together at least so often (default %(default)s)",
     )
     made.add_argument(
         "--limit-alphabet",
@@ -223,19 +227,24 @@ def parser() -> argparse.ArgumentParser:
         default=1000,
         metavar="N",
         help="how many characters are kept, the most frequent ones; a word with another is [UNK] "
-        "(1000)",
+        "(default %(default)s)",
     )
     made.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="where to write it"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="where to write it (required)",
     )
     return made
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Make a vocabulary. Returns the exit status, as `run_program`."""
-    options = parser().parse_args(arguments)
 
     def program() -> None:
+        options = parser().parse_args(arguments)
         for name in ("size", "min_frequency", "limit_alphabet"):
             if (value := getattr(options, name)) < 1:
                 raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")

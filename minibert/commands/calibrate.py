@@ -1,5 +1,5 @@
-"""Write the range of each dimension over the vectors of typical texts, for encode --quantize int8.
-A few thousand texts are enough."""
+"""Write the range of each dimension, for encode --quantize int8. It is the range over the vectors
+of some typical texts."""
 
 import argparse
 from pathlib import Path
@@ -10,12 +10,12 @@ from minibert.commands.options import (
     add_json,
     add_prompt,
     add_texts,
-    count_texts,
     load_encoder,
     tell,
 )
-from minibert.texts import lazy_texts
+from minibert.texts import count_texts, lazy_texts
 
+USAGE = "%(prog)s [TEXT ...] --output FILE [options]"
 EXAMPLES = "%(prog)s --input typical.txt --output ranges.json"
 
 
@@ -25,7 +25,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add_prompt(command)
     group = command.add_argument_group("output")
     group.add_argument(
-        "--output", type=Path, metavar="FILE", required=True, help="a JSON file (needed)"
+        "--output", type=Path, metavar="FILE", required=True, help="a JSON file (required)"
     )
     add_json(group, "what is in --output, as JSON")
 

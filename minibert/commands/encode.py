@@ -1,5 +1,4 @@
-"""Write the vectors of texts as they are computed: JSON lines, or a .npy file with a row for each
-text."""
+"""Write the vectors of texts: JSON lines, or a .npy file with a row for each text."""
 
 import argparse
 import sys
@@ -12,14 +11,14 @@ from minibert.commands.options import (
     add_json,
     add_prompt,
     add_texts,
-    count_texts,
     load_encoder,
     tell,
 )
 from minibert.files import InputError
 from minibert.quantize import CALIBRATED, KINDS, quantize
-from minibert.texts import lazy_texts
+from minibert.texts import count_texts, lazy_texts
 
+USAGE = "%(prog)s [TEXT ...] [options]"
 EXAMPLES = """\
 %(prog)s "A text." "Another."
 %(prog)s --input corpus.txt --output vectors.npy

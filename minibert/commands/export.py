@@ -7,6 +7,7 @@ from minibert.commands.options import add_json, add_revision, tell
 from minibert.encoder import SentenceEncoder
 from minibert.export import export_onnx
 
+USAGE = "%(prog)s MODEL -o FILE.onnx [options]"
 EXAMPLES = "%(prog)s minilm -o minilm.onnx"
 
 
@@ -16,7 +17,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add_revision(group)
     group = command.add_argument_group("output")
     group.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", required=True, help="an .onnx file (needed)"
+        "-o", "--output", type=Path, metavar="FILE", required=True, help="an .onnx file (required)"
     )
     add_json(group, "what is in --output, as JSON")
 

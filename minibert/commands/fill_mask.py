@@ -1,4 +1,4 @@
-"""Print the likeliest words for each masked token, such as [MASK], in texts."""
+"""Print the likeliest words for each masked token, such as [MASK]."""
 
 import argparse
 
@@ -11,6 +11,7 @@ from minibert.terminal import painted
 from minibert.texts import read_texts
 from minibert.tokenizer import Tokenizer
 
+USAGE = "%(prog)s [TEXT ...] [options]"
 EXAMPLES = """\
 %(prog)s "Paris is the [MASK] of France."
 %(prog)s --model runs/own/model --top 3 --json "A [MASK] text."

@@ -1,5 +1,5 @@
-"""Tell what a model is: where it comes from, its sizes and parameters, how its vectors are made,
-its heads, the precision that would be chosen here, and what is missing."""
+"""Tell what a model is, and what it lacks: where it comes from, its sizes and parameters, how its
+vectors are made, its heads, and the precision that would be chosen here."""
 
 import argparse
 from pathlib import Path
@@ -16,6 +16,7 @@ from minibert.precision import processor, uses_bfloat16
 from minibert.pretraining import BertForPreTraining
 from minibert.terminal import painted
 
+USAGE = "%(prog)s MODEL [options]"
 EXAMPLES = """\
 %(prog)s minilm
 %(prog)s google-bert/bert-base-uncased --tensors

@@ -2,15 +2,12 @@
 
 import argparse
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 from minibert.encoder import SentenceEncoder
 from minibert.heads import POOLINGS
 from minibert.precision import PRECISIONS
 from minibert.program import say
-from minibert.texts import count_lines
 
 
 def add_texts(command: argparse.ArgumentParser) -> None:
@@ -87,13 +84,6 @@ def load_encoder(options: argparse.Namespace) -> SentenceEncoder:
         truncate_dim=options.truncate_dim,
         precision=options.precision,
     )
-
-
-def count_texts(texts: list[str], file: str | None) -> int | None:
-    """How many texts there are, if that is known before they are read."""
-    if texts and texts != ["-"]:
-        return len(texts)
-    return count_lines(Path(file)) if file is not None and os.path.isfile(file) else None
 
 
 def print_json(record: Any) -> None:

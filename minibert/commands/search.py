@@ -1,5 +1,5 @@
-"""Find the texts of a corpus that are nearest in meaning to a query. The corpus may be of any size:
-it is read once, a few thousand lines at a time, and only the best lines are kept.
+"""Find the lines of a corpus that are nearest in meaning to a query. The corpus may be of any size:
+it is read once, some lines at a time, and only the best are kept.
 
 Every line is encoded in each search. For many searches of one corpus, `encode` it once, and compare
 with the vectors.
@@ -12,15 +12,15 @@ import numpy as np
 from minibert.commands.options import (
     add_encoder,
     add_json,
-    count_texts,
     load_encoder,
     print_json,
 )
 from minibert.files import InputError, escaped
 from minibert.nearest import Nearest
 from minibert.terminal import painted
-from minibert.texts import is_input_piped, lines_of
+from minibert.texts import count_texts, is_input_piped, lines_of
 
+USAGE = "%(prog)s QUERY [...] --input FILE [options]"
 EXAMPLES = """\
 %(prog)s "how do I get a refund" --input corpus.txt --top 5
 grep -v '^#' notes.txt | %(prog)s "trains" --json

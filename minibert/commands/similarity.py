@@ -1,4 +1,4 @@
-"""Print the cosine of the vectors of each pair of texts, the most similar pair first."""
+"""Print the cosine of each pair of texts, the most similar first."""
 
 import argparse
 
@@ -9,6 +9,7 @@ from minibert.files import InputError, escaped
 from minibert.terminal import aligned, painted
 from minibert.texts import read_texts
 
+USAGE = "%(prog)s [TEXT ...] [options]"
 EXAMPLES = """\
 %(prog)s "A cat sleeps." "A kitten rests." "Stocks fell."
 %(prog)s --input titles.txt --json"""
