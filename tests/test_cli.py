@@ -352,6 +352,7 @@ def test_inspect_tells_what_a_folder_lacks(
     assert "modules.json, which says how to pool: the mean is assumed" in told["missing"]
     assert "pooled by mean" in told["vectors"]
     (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").unlink()
     assert main(["inspect", str(folder)]) == 0
     told = inspected(capsys.readouterr().out)
     assert "what sentence vectors need: " in told["missing"]

@@ -87,10 +87,10 @@ def parser() -> argparse.ArgumentParser:
     )
     source = made.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--data", metavar="PATH", help="data as of train.run: a folder, a file (or --text)"
+        "--data", metavar="PATH", help="data as of train.run: a folder, a file (this or --text)"
     )
     source.add_argument(
-        "--text", metavar="PATH", help="plain text: a folder, or a file (or --data)"
+        "--text", metavar="PATH", help="plain text: a folder, or a file (this or --data)"
     )
     made.add_argument(
         "--split",

@@ -37,7 +37,7 @@ ANCHORS = 1024  # that search at once
 EXAMPLES = """\
 %(prog)s --data pairs.csv -o mined.jsonl
 %(prog)s --data faq.tsv --columns "text_a=q, text_b=a" -o hard.jsonl
-%(prog)s --data pairs.csv --range 10..100 --margin 0.05 -o mined.jsonl"""
+%(prog)s --data pairs.csv --range 10..100 --margin 0.05 -o far.jsonl"""
 
 
 @dataclass(frozen=True)

@@ -161,16 +161,22 @@ def parser() -> argparse.ArgumentParser:
         "--json-lines", action="store_true", help="the input is JSON lines, whatever its name"
     )
     group.add_argument(
-        "--pair", nargs=2, action="append", metavar="TEXT", help="two texts; may be repeated"
+        "--pair",
+        nargs=2,
+        action="append",
+        metavar="TEXT",
+        help="two texts; may be repeated (default: none)",
     )
-    group.add_argument("--question", metavar="TEXT", help="a question about --context")
-    group.add_argument("--context", metavar="TEXT", help="the text in which the answer stands")
+    group.add_argument(
+        "--question", metavar="TEXT", help="a question about --context (default: none)"
+    )
+    group.add_argument("--context", metavar="TEXT", help="where the answer stands (default: none)")
     group.add_argument(
         "--choice",
         action="append",
         default=[],
         metavar="TEXT",
-        help="what may follow each text; repeated for each choice",
+        help="what may follow each text; repeated for each choice (default: none)",
     )
     group.add_argument(
         "--words", action="store_true", help="texts are split into words already, by spaces"

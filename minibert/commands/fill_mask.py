@@ -14,7 +14,7 @@ from minibert.tokenizer import Tokenizer
 USAGE = "%(prog)s [TEXT ...] [options]"
 EXAMPLES = """\
 %(prog)s "Paris is the [MASK] of France."
-%(prog)s --model runs/own/model --top 3 --json "A [MASK] text."
+%(prog)s --model runs/own/model --top 3 "A [MASK]."
 %(prog)s --input masked.txt"""
 
 

@@ -16,9 +16,13 @@ def add_texts(command: argparse.ArgumentParser) -> None:
         "texts",
         nargs="*",
         metavar="TEXT",
-        help="a text; none, or -: read --input, or else standard input",
+        help="a text; none, or -: they are read from --input",
     )
-    group.add_argument("--input", metavar="FILE", help="texts, one a line; - for standard input")
+    group.add_argument(
+        "--input",
+        metavar="FILE",
+        help="texts, one a line; - for standard input (default: standard input)",
+    )
 
 
 def add_model(command: argparse.ArgumentParser, default: str) -> argparse._ArgumentGroup:
@@ -68,7 +72,9 @@ def add_encoder(command: argparse.ArgumentParser) -> None:
 def add_prompt(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("prompt, which is put before each text")
     group.add_argument("--prompt", metavar="TEXT", help="'' for none (default: the model's own)")
-    group.add_argument("--prompt-name", metavar="NAME", help="one of the model's own, by its name")
+    group.add_argument(
+        "--prompt-name", metavar="NAME", help="one of the model's own (default: --prompt)"
+    )
 
 
 def add_json(group: argparse._ActionsContainer, what: str) -> None:
