@@ -36,8 +36,8 @@ from train.retrieval import search
 ANCHORS = 1024  # that search at once
 EXAMPLES = """\
 %(prog)s --data pairs.csv -o mined.jsonl
-%(prog)s --data faq.tsv --columns "text_a=q, text_b=a" -o hard.jsonl
-%(prog)s --data pairs.csv --range 10..100 --margin 0.05 -o far.jsonl"""
+%(prog)s --data faq.tsv --columns "text_a=q, text_b=a" -o x.jsonl
+%(prog)s --data pairs.csv --range 10..100 --margin 0.05 -o y.jsonl"""
 
 
 @dataclass(frozen=True)

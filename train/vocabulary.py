@@ -23,6 +23,7 @@ rest begins with, and so on. A word with a character that is no token becomes [U
 """
 
 import argparse
+import json
 import os
 import sys
 from collections import Counter
@@ -30,6 +31,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers.models import WordPiece
@@ -39,10 +41,10 @@ from tokenizers.trainers import WordPieceTrainer
 from tqdm import tqdm
 
 from minibert.batching import windows
-from minibert.files import InputError
+from minibert.files import InputError, escaped
 from minibert.formats.tokenizer import SPECIAL_TOKENS, bert_tokenizer
 from minibert.program import run_program
-from minibert.texts import lazy_lines
+from minibert.texts import lazy_lines, lines_of
 from minibert.tokenizer import Tokenizer
 from minibert.usage import usage
 
@@ -89,14 +91,18 @@ def count_words(files: Sequence[Path], normalizer: BertNormalizer) -> WordCounts
 
 
 def _size(file: Path) -> int:
+    """In bytes; of standard input nobody knows it."""
     try:
-        return file.stat().st_size
+        return 0 if str(file) == "-" else file.stat().st_size
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
 
 
 def _lines(file: Path, bar: tqdm) -> Iterator[str]:
-    """The lines of a file, while the bar shows how far it has been read."""
+    """The lines of a file, while the bar shows how far it has been read; or of standard input."""
+    if str(file) == "-":
+        yield from lines_of("-")
+        return
     try:
         stream = file.open("rb")
     except OSError as error:
@@ -173,22 +179,35 @@ def _repeated(words: Mapping[str, int]) -> Iterator[str]:
             yield " ".join([word] * min(most, count - done))
 
 
-def report(corpus: WordCounts, backend: tokenizers.Tokenizer) -> str:
+def measure(corpus: WordCounts, backend: tokenizers.Tokenizer) -> dict[str, Any]:
     """What a vocabulary does with the corpus that it was made from."""
-    count = sum(corpus.words.values())
-    words = list(corpus.words)
+    words, count = list(corpus.words), sum(corpus.words.values())
     pieces = unknown = 0
     encodings = backend.encode_batch(words, add_special_tokens=False)
     for word, found in zip(words, encodings, strict=True):
         pieces += len(found.ids) * corpus.words[word]
         unknown += found.tokens.count("[UNK]") * corpus.words[word]
-    cut = " ".join(backend.encode(corpus.example, add_special_tokens=False).tokens)
+    return {
+        "characters": corpus.num_characters,
+        "words": count,
+        "different_words": len(words),
+        "tokens": backend.get_vocab_size(),
+        "tokens_per_word": pieces / count,
+        "unknown_words": unknown / count,  # as a part of all
+        "example": corpus.example,
+        "example_tokens": backend.encode(corpus.example, add_special_tokens=False).tokens,
+    }
+
+
+def report(found: Mapping[str, Any]) -> str:
+    """The same for people."""
     return (
-        f"read: {corpus.num_characters:,} characters, {count:,} words, {len(words):,} different\n"
-        f"vocabulary: {backend.get_vocab_size():,} tokens; {pieces / count:.3f} tokens a word, "
-        f"{unknown / count:.4%} of the words are [UNK]\n"
-        f"for example: {corpus.example}\n"
-        f"   in tokens: {cut}"
+        f"read: {found['characters']:,} characters, {found['words']:,} words, "
+        f"{found['different_words']:,} different\n"
+        f"vocabulary: {found['tokens']:,} tokens; {found['tokens_per_word']:.3f} tokens a word, "
+        f"{found['unknown_words']:.4%} of the words are [UNK]\n"
+        f"for example: {escaped(found['example'])}\n"
+        f"   in tokens: {escaped(' '.join(found['example_tokens']))}"
     )
 
 
@@ -200,7 +219,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         metavar="CORPUS",
-        help="a UTF-8 text file of any size, or a folder with train.txt",
+        help="a UTF-8 text file of any size, or a folder with train.txt; - for standard input",
     )
     made.add_argument(
         "--size",
@@ -237,6 +256,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="where to write it (required)",
     )
+    made.add_argument("--json", action="store_true", help="print the counts as one JSON object")
     return made
 
 
@@ -261,7 +281,11 @@ def main(arguments: list[str] | None = None) -> int:
         )
         backend = bert_tokenizer({token: i for i, token in enumerate(tokens)}, normalizer)
         Tokenizer(backend).save(options.output)
-        print(report(corpus, backend))
+        found = measure(corpus, backend)
+        if options.json:
+            print(json.dumps({"output": str(options.output), **found}, ensure_ascii=False))
+            return
+        print(report(found))
         if len(tokens) < options.size:
             print(
                 f"--size {options.size}: no more pairs occur {options.min_frequency} times in this "
