@@ -20,7 +20,7 @@ from minibert.__main__ import parser as minibert_parser
 from minibert.terminal import width
 from minibert.usage import EXIT_STATUS
 from tests.test_encoder import small_encoder
-from train import command_line, evaluate, mine, predict, run, vocabulary
+from train import command_line, evaluate, mine, predict, predict_options, run, vocabulary
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -66,7 +66,7 @@ def parsers() -> dict[str, argparse.ArgumentParser]:
     return {
         **{f"minibert {name}": made for name, made in commands.choices.items()},
         "train.run": command_line.parser("train.run", ""),
-        "train.predict": predict.parser(),
+        "train.predict": predict_options.parser(),
         "train.evaluate": evaluate.parser(),
         "train.mine": mine.parser(),
         "train.vocabulary": vocabulary.parser(),

@@ -12,25 +12,21 @@ from typing import Any
 from tqdm import tqdm
 
 from minibert.batching import windows
-from minibert.files import InputError
+from minibert.files import InputError, escaped
 from minibert.program import run_program
+from minibert.terminal import painted
 from minibert.texts import count_texts, lazy_texts
 from minibert.tokenizer import TruncationWarning
-from minibert.usage import usage
 from train.batches import prepare
 from train.evaluation import predict
 from train.parse import parse_pairs
+from train.predict_options import parser
 from train.report import texts_of
 from train.saved import Run, load_run, open_run
 from train.tasks import KINDS, Kinds
 from train.tasks.base import Task
 from train.tasks.records import Prediction
 from train.unlabelled import Unlabelled, from_json_lines, from_lines, from_pairs
-
-EXAMPLES = """\
-%(prog)s runs/newsroom "Apple opens a laboratory in Nairobi"
-%(prog)s runs/tweets --input tweets.txt --json
-%(prog)s --pair "It rains." "It is wet." --model path/to/model"""
 
 
 def stream(
@@ -117,95 +113,21 @@ def as_lines(
 ) -> str:
     """The same for people."""
     example = given.example
-    lines = [example.text] if example.second is None else [example.text, example.second]
+    texts = [example.text] if example.second is None else [example.text, example.second]
+    lines = [painted(escaped(text), "strong") for text in texts]
     for task in tasks:
         if (prediction := predictions.get(task.name)) is None:
             continue
-        lines.append(f"  {task.name}: {task.as_text(prediction, example)}")
+        lines.append(escaped(f"  {task.name}: {task.as_text(prediction, example)}"))
         if top is not None and (scores := prediction.scores) is not None:
             kept = likeliest(scores, top)
             width = max(map(len, kept))
-            lines += [f"    {label:<{width}}  {scores[label]:.4f}" for label in kept]
+            for label in kept:
+                score = painted(f"{scores[label]:.4f}", "number")
+                lines.append(f"    {escaped(label):<{width}}  {score}")
     if cut := cut_off(predictions):
         lines.append(f"  cut: {cut} tokens not seen")
     return "\n".join(lines)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options."""
-    made = argparse.ArgumentParser(
-        prog="python -m train.predict",
-        usage="%(prog)s (RUN | --model MODEL) [TEXT ...] [options]",
-        **usage(__doc__, EXAMPLES),
-    )
-    made.add_argument(
-        "names",
-        nargs="*",
-        metavar="RUN TEXT",
-        help="the folder of a finished run (but not after --model), and texts, if there are no "
-        "other inputs; a tab separates a pair",
-    )
-    group = made.add_argument_group("in place of a run")
-    group.add_argument("--model", help="a folder or Hub id with a fine-tuned head (default: RUN)")
-    group.add_argument(
-        "--revision", help="a branch, tag or commit on the Hub (default: the main branch)"
-    )
-    group = made.add_argument_group("inputs")
-    group.add_argument(
-        "--input",
-        metavar="FILE",
-        help="texts, one a line, or JSON lines, if its name ends in .jsonl; - for standard input "
-        "(default: the texts given, or else standard input)",
-    )
-    group.add_argument(
-        "--json-lines", action="store_true", help="the input is JSON lines, whatever its name"
-    )
-    group.add_argument(
-        "--pair",
-        nargs=2,
-        action="append",
-        metavar="TEXT",
-        help="two texts; may be repeated (default: none)",
-    )
-    group.add_argument(
-        "--question", metavar="TEXT", help="a question about --context (default: none)"
-    )
-    group.add_argument("--context", metavar="TEXT", help="where the answer stands (default: none)")
-    group.add_argument(
-        "--choice",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="what may follow each text; repeated for each choice (default: none)",
-    )
-    group.add_argument(
-        "--words", action="store_true", help="texts are split into words already, by spaces"
-    )
-    group.add_argument(
-        "--stride",
-        type=int,
-        metavar="N",
-        help="read texts over the limit in windows that overlap by N tokens (default: as in "
-        "training)",
-    )
-    group = made.add_argument_group("output")
-    group.add_argument("--json", action="store_true", help="print JSON lines")
-    which = group.add_mutually_exclusive_group()
-    which.add_argument(
-        "--top",
-        type=int,
-        metavar="K",
-        help="show the probabilities of the K likeliest classes (default: of none; with --json, "
-        "of all)",
-    )
-    which.add_argument(
-        "--all",
-        dest="top",
-        action="store_const",
-        const=sys.maxsize,
-        help="show the probabilities of all classes",
-    )
-    return made
 
 
 def open_asked(options: argparse.Namespace, kinds: Kinds) -> Run:
