@@ -20,7 +20,7 @@ from minibert.nearest import Nearest
 from minibert.terminal import painted
 from minibert.texts import count_texts, is_input_piped, lines_of
 
-USAGE = "%(prog)s QUERY [...] --input FILE [options]"
+USAGE = "%(prog)s [QUERY ...] [--input FILE] [options]"
 EXAMPLES = """\
 %(prog)s "how do I get a refund" --input corpus.txt --top 5
 grep -v '^#' notes.txt | %(prog)s "trains" --json
