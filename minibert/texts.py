@@ -38,27 +38,40 @@ def _version(stream: BinaryIO) -> tuple[int, int] | None:
     return (facts.st_size, facts.st_mtime_ns) if S_ISREG(facts.st_mode) else None
 
 
+def lines_of(file: str) -> Iterator[str]:
+    """The lines of a file, or of standard input ("-"), as `lazy_lines` gives them. Raises
+    InputError at once if it cannot be opened."""
+    if file == "-":
+        if sys.stdin is None:
+            raise InputError("cannot read standard input: it is closed")
+        return lazy_lines(sys.stdin.buffer, "standard input")
+    try:
+        return lazy_lines(open(file, "rb"), file)  # closed when it has been read
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {file}: {getattr(error, 'strerror', error)}") from error
+
+
+def is_input_piped() -> bool:
+    """Whether standard input is open, and no terminal, which would wait for somebody to type."""
+    return sys.stdin is not None and not sys.stdin.isatty()
+
+
 def lazy_texts(texts: list[str], file: str | None) -> Iterator[str]:
     """The texts that a command works on: its arguments; or the lines of a file; or those of
-    standard input (no file, or "-").
+    standard input (nothing, or "-" for either).
 
-    Raises InputError for arguments and a file at once, and if standard input is a terminal, which
-    would wait for somebody to type; and later, when a line is read that is not UTF-8.
+    Raises InputError for arguments and a file at once, and if nothing is given and standard input
+    is not piped; and later, when a line is read that is not UTF-8.
     """
-    if texts:
-        if file is not None:
-            raise InputError("give texts as arguments or as --input, not both")
+    if texts and file is not None:
+        raise InputError("give texts as arguments or as --input, not both")
+    if texts and texts != ["-"]:
         return iter(texts)
-    if file is not None and file != "-":
-        try:
-            return lazy_lines(open(file, "rb"), file)  # closed when it has been read
-        except (OSError, ValueError) as error:
-            raise InputError(f"cannot read {file}: {getattr(error, 'strerror', error)}") from error
-    if sys.stdin is None or (file is None and sys.stdin.isatty()):
+    if not texts and file is None and not is_input_piped():
         raise InputError(
             "no texts: give them as arguments, as --input FILE (one a line), or on standard input"
         )
-    return lazy_lines(sys.stdin.buffer, "standard input")
+    return lines_of(file or "-")
 
 
 def read_texts(texts: list[str], file: str | None) -> list[str]:
@@ -76,6 +89,13 @@ def count_lines(file: Path) -> int:
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
     return count + (not block.endswith(b"\n"))
+
+
+def count_texts(texts: list[str], file: str | None) -> int | None:
+    """How many texts `lazy_texts` gives, if that is known before they are read."""
+    if texts and texts != ["-"]:
+        return len(texts)
+    return count_lines(Path(file)) if file is not None and os.path.isfile(file) else None
 
 
 def list_of_texts(texts: object) -> list[str]:

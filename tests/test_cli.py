@@ -150,7 +150,7 @@ def test_texts_from_a_file_one_a_line(
     assert texts_of(capsys.readouterr().out) == SPLIT
 
 
-@pytest.mark.parametrize("arguments", [[], ["--input", "-"]])
+@pytest.mark.parametrize("arguments", [[], ["-"], ["--input", "-"]])
 def test_texts_from_standard_input_one_a_line(
     arguments: list[str],
     model: str,
@@ -160,6 +160,21 @@ def test_texts_from_standard_input_one_a_line(
     read_stdin(monkeypatch, f"{LINES}\n".encode())
     assert main(["encode", "--model", model, *arguments]) == 0
     assert texts_of(capsys.readouterr().out) == SPLIT
+
+
+def test_a_minus_among_texts_is_a_text(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encode", "--model", model, "-", "a"]) == 0
+    assert texts_of(capsys.readouterr().out) == ["-", "a"]
+
+
+def test_encode_tells_as_json_what_it_wrote(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = str(tmp_path / "x.npy")
+    assert main(["encode", "--model", model, "--json", "--output", output, *TEXTS]) == 0
+    out, err = capsys.readouterr()
+    told = {"output": output, "vectors": 3, "dimensions": 24, "type": "float32"}
+    assert (json.loads(out), err) == (told, "")
 
 
 # similarity
@@ -256,37 +271,109 @@ def test_fill_mask_of_the_real_minilm(minilm: Path, capsys: pytest.CaptureFixtur
 # inspect
 
 
-def test_inspect_prints_sizes_and_the_report(
+def inspected(out: str) -> dict[str, str]:
+    """The lines of inspect, each by its label."""
+    return dict(line.split(maxsplit=1) for line in out.splitlines())
+
+
+def test_inspect_tells_in_ten_lines_what_a_model_is(
     model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["inspect", model]) == 0
     out = capsys.readouterr().out
+    assert len(out.splitlines()) == 10
+    told = inspected(out)
     bert = SentenceEncoder.from_pretrained(model).bert
-    assert out.startswith(f"{model}: {model} (folder)\n")
-    assert sha256(Path(model) / "model.safetensors") in out
-    assert "hidden_size=24" in out
-    assert f"parameters: {sum(p.numel() for p in bert.parameters()):,}, " in out
-    tensors = [line.split() for line in out.splitlines() if line.startswith("loaded")]
-    assert len(tensors) == len(list(bert.parameters()))
-    assert [
-        "loaded",
-        "F32",
-        "40x24",
-        "embeddings.position_embeddings.weight",
-        "->",
-        "embeddings.position.weight",
-    ] in tensors
-    assert out.endswith(f"{len(tensors)} loaded\n")
+    num_tensors = len(list(bert.parameters()))
+    assert told["model"] == f"{model}: {model} (folder)"
+    file = Path(model) / "model.safetensors"
+    assert told["weights"] == (
+        f"model.safetensors: {file.stat().st_size:,} bytes, SHA-256 {sha256(file)} (unknown)"
+    )
+    assert told["sizes"] == (
+        "2 layers, 24 numbers a token, 3 attention heads, feed-forward 40; "
+        f"{len(UNCASED)} word pieces, 40 positions"
+    )
+    assert told["parameters"].startswith(f"{sum(p.numel() for p in bert.parameters()):,} (")
+    assert told["vectors"] == (
+        "24 numbers: pooled by mean, not scaled, compared by cosine; prompts: none"
+    )
+    assert told["limit"].startswith("40 tokens of a text")
+    assert told["heads"] == "none"
+    assert told["tensors"] == f"{num_tensors} loaded (--tensors lists them)"
+    assert told["missing"] == (
+        "the masked-word head, which fill-mask needs; the next-sentence head"
+    )
 
 
-def test_inspect_counts_the_heads_that_are_there(
-    filler: str, capsys: pytest.CaptureFixture[str]
+def test_inspect_lists_tensors_if_it_is_asked(
+    model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["inspect", filler]) == 0
-    out = capsys.readouterr().out
+    assert main(["inspect", model, "--tensors"]) == 0
+    tensors = [line.split() for line in capsys.readouterr().out.splitlines()[10:]]
+    bert = SentenceEncoder.from_pretrained(model).bert
+    assert len(tensors) == len(list(bert.parameters()))
+    name = "embeddings.position_embeddings.weight"
+    assert ["loaded", "F32", "40x24", name, "->", "embeddings.position.weight"] in tensors
+    assert main(["inspect", model, "--tensors", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["tensor_list"]
+    assert [
+        [t["status"], t["dtype"], "x".join(map(str, t["shape"])), t["name"]] for t in listed
+    ] == [tensor[:4] for tensor in tensors]
+
+
+def test_inspect_as_json(model: str, filler: str, capsys: pytest.CaptureFixture[str]) -> None:
+    records = {}
+    for name in (model, filler):
+        assert main(["inspect", name, "--json"]) == 0
+        records[name] = json.loads(capsys.readouterr().out)
+    encoder = SentenceEncoder.from_pretrained(model)
+    record = records[model]
+    assert record["name"] == record["folder"] == model
+    assert record["files"][0]["sha256"] == sha256(Path(model) / "model.safetensors")
+    assert record["config"] == vars(encoder.bert.config)
+    assert sum(record["parameters"].values()) == encoder.bert.num_parameters()
+    assert record["vectors"]["dimensions"] == encoder.dim()
+    assert "tensor_list" not in record
+    assert records[filler]["heads"] == ["masked words", "next sentence"]
+    assert records[filler]["missing"] == []
     words = len(UNCASED)
-    assert f"masked-word head {24 * 24 + 3 * 24 + words:,}, next-sentence head 50\n" in out
-    assert "ignored" not in out
+    assert records[filler]["parameters"]["masked-word head"] == 24 * 24 + 3 * 24 + words
+    assert records[filler]["parameters"]["next-sentence head"] == 50
+
+
+def test_inspect_tells_what_a_folder_lacks(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "plain"))
+    (folder / "modules.json").unlink()
+    assert main(["inspect", str(folder)]) == 0
+    told = inspected(capsys.readouterr().out)
+    assert "modules.json, which says how to pool: the mean is assumed" in told["missing"]
+    assert "pooled by mean" in told["vectors"]
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").unlink()
+    assert main(["inspect", str(folder)]) == 0
+    told = inspected(capsys.readouterr().out)
+    assert "what sentence vectors need: " in told["missing"]
+    assert "tokenizer.json" in told["missing"]
+    assert told["vectors"] == "none"
+
+
+def test_inspect_finds_the_encoder_in_a_folder_of_its_own(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As sentence-transformers before version 2 wrote it."""
+    whole = tmp_path / "whole"
+    shutil.copytree(model, whole / "0_Transformer")
+    shutil.move(whole / "0_Transformer" / "1_Pooling", whole)
+    entries = json.loads((whole / "0_Transformer" / "modules.json").read_text())
+    entries[0]["path"] = "0_Transformer"
+    (whole / "modules.json").write_text(json.dumps(entries))
+    assert main(["inspect", str(whole)]) == 0
+    told = inspected(capsys.readouterr().out)
+    assert told["model"] == f"{whole}: {whole} (folder)"
+    assert told["vectors"].startswith("24 numbers")
 
 
 def test_inspect_names_what_is_wrong(
@@ -310,8 +397,11 @@ def test_inspect_of_the_real_minilm(minilm: Path, capsys: pytest.CaptureFixture[
     assert main(["inspect", "minilm"]) == 0
     out = capsys.readouterr().out
     assert f"minilm: {minilm} (package, commit 1110a243fdf4706b3f48f1d95db1a4f5529b4d41)" in out
-    assert "parameters: 22,713,216" in out
-    assert out.endswith("103 loaded, 1 ignored\n")
+    told = inspected(out)
+    assert told["parameters"].startswith("22,713,216 (86.6 MiB as float32): ")
+    assert told["vectors"].startswith("384 numbers: pooled by mean, scaled to length 1")
+    assert told["limit"].startswith("256 tokens")
+    assert told["tensors"].startswith("103 loaded, 1 ignored")
 
 
 # Bad input
@@ -331,6 +421,7 @@ def test_what_is_wrong_with_the_arguments(
     assert_refused(["encode", *use, "--input", str(tmp_path)], capsys, f"cannot read {tmp_path}")
     assert_refused(["encode", *use, "--input", str(latin)], capsys, f"{latin}, line 2: not UTF-8")
     assert_refused(["encode", *use, "--input", str(latin), "a"], capsys, "not both")
+    assert_refused(["encode", *use, "--input", str(latin), "-"], capsys, "not both")
     assert_refused(
         ["encode", *use, "a", half],
         capsys,
@@ -445,15 +536,6 @@ def test_arguments_that_are_unknown(
     assert out == ""
     assert err.startswith("usage: python -m minibert")
     assert "error: " in err
-
-
-def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("encode", "similarity", "fill-mask", "inspect", None):
-        arguments = ["--help"] if command is None else [command, "--help"]
-        with pytest.raises(SystemExit) as caught:
-            main(arguments)
-        assert caught.value.code == 0
-        assert capsys.readouterr().out.startswith("usage: python -m minibert")
 
 
 def test_other_warnings_are_left_as_they_were(

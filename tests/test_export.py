@@ -136,6 +136,6 @@ def test_the_command_line(
     pytest.importorskip("onnxruntime")
     encoder.save_pretrained(tmp_path / "model")
     assert main(["export", str(tmp_path / "model"), "-o", str(tmp_path / "model.onnx")]) == 0
-    assert "vectors of 24 numbers, which differ from ours by at most" in capsys.readouterr().out
+    assert "vectors of 24 numbers, which differ from ours by at most" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "model"), "-o", str(tmp_path / "model.bin")]) == 2
     assert "the name of an ONNX file must end in .onnx" in capsys.readouterr().err

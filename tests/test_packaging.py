@@ -98,7 +98,7 @@ def test_a_train_py_of_the_users_own_is_neither_run_nor_in_the_way(
     python = programs / "python"
     call(python, "-m", "train.run", "--help", folder=tmp_path, status=1)  # Python runs that one
     out = call(programs / "minibert-train", "--help", folder=tmp_path)
-    assert out.startswith("usage: minibert-train [-h]")
+    assert out.startswith("usage: minibert-train [--data")
     out = call(python, "-P", "-m", "train.predict", "--help", folder=tmp_path)
     assert out.startswith("usage: python -m train.predict")
 

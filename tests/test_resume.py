@@ -24,7 +24,8 @@ from tools.faults.kinds import kinds
 from train.checkpoint import checkpoints
 from train.origin import check_origin
 from train.run import main, train
-from train.settings import Settings, read_settings
+from train.settings import Settings
+from train.settings_file import read_settings
 from train.setup import assemble
 from train.state import sha256_of
 

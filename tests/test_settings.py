@@ -15,7 +15,8 @@ from train import run
 from train.command_line import RECIPES, command_line, recipe_file
 from train.data.read import OURS
 from train.parse import parse_number, parse_pairs
-from train.settings import Settings, read_settings
+from train.settings import Settings
+from train.settings_file import read_settings
 
 HINTS = get_type_hints(Settings)
 NAMES = [field.name for field in fields(Settings)]

@@ -28,7 +28,8 @@ from train.predict import as_lines, stream
 from train.report import table, write_report
 from train.run import train
 from train.saved import folder_name, load_run
-from train.settings import Settings, read_settings
+from train.settings import Settings
+from train.settings_file import read_settings
 from train.setup import assemble
 from train.unlabelled import from_lines
 

@@ -1,9 +1,11 @@
 """vocabulary.py: the joins are those of byte-pair encoding, written plainly here, and those of the
 tokenizers library; what is written opens everywhere with equal ids."""
 
+import io
 import itertools
 import json
 import random
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -213,3 +215,21 @@ def test_a_folder_is_its_train_split_and_a_small_corpus_gives_fewer_tokens(
     tokens = (tmp_path / "made/vocab.txt").read_text().split()
     assert tokens == [*SPECIAL_TOKENS, *"abcd", "##b", "##c", "##d", "ab", "abc"]
     assert "--size 500: no more pairs occur 2 times" in capsys.readouterr().out
+
+
+def test_standard_input_and_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same vocabulary as from a file."""
+    text = b"abc abc abd\nabd abe\n"
+    (tmp_path / "corpus.txt").write_bytes(text)
+    assert main([str(tmp_path / "corpus.txt"), "-o", str(tmp_path / "file")]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    assert main(["-", "--json", "-o", str(tmp_path / "piped")]) == 0
+    told = json.loads(capsys.readouterr().out)
+    tokens = (tmp_path / "piped/vocab.txt").read_text()
+    assert tokens == (tmp_path / "file/vocab.txt").read_text()
+    assert told["output"] == str(tmp_path / "piped")
+    assert told["tokens"] == len(tokens.split())
+    assert (told["words"], told["different_words"], told["unknown_words"]) == (5, 3, 0)

@@ -6,19 +6,28 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from minibert.files import InputError, writing
 from minibert.locks import locked
 from minibert.program import Interrupted, Parser, called_as
+from minibert.usage import usage
 from train.checkpoint import has_results
 from train.data.read import name_of
 from train.prolong import LIMITS
-from train.settings import Settings, read_settings
+from train.settings import Settings
+from train.settings_file import read_settings
 
 RECIPES = Path(__file__).parent / "recipes"
+METAVARS = {int: "N", float: "X", str: "TEXT"}  # what stands for a setting's value in --help
+EXAMPLES = """\
+%(prog)s
+%(prog)s --data tweets.csv --columns "text=tweet, label=mood"
+%(prog)s --data pairs.jsonl --freeze backbone --epochs 3
+%(prog)s --text novel.txt --epochs 1 --output runs/novel
+%(prog)s --resume runs/newsroom --epochs 8"""
 
 
 def command_line(
@@ -26,28 +35,7 @@ def command_line(
 ) -> tuple[Settings, Path | None, dict[str, int]]:
     """The settings that the command line asks for, over those of its recipe; the run folder to
     resume, if any; and the higher limits that this run is to have."""
-    parser = Parser(prog=program, description=description, argument_default=argparse.SUPPRESS)
-    help = "settings to start from, a name or a TOML file; newsroom, where there is no --data"
-    parser.add_argument("--recipe", default=None, metavar="NAME", help=help)
-    help = (
-        "go on with an interrupted run; with --epochs N or --max-steps N, train it longer, "
-        "finished or not: the steps to come have the learning rates of a schedule over all of it"
-    )
-    parser.add_argument("--resume", default=None, type=Path, metavar="RUN", help=help)
-    hints = get_type_hints(Settings)
-    for f in fields(Settings):
-        flag, wanted = f"--{f.name.replace('_', '-')}", hints[f.name]
-        help = f"{f.metadata['help']} ({_shown(f.default)})"
-        if wanted is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help)
-        elif get_origin(wanted) is tuple:
-            parser.add_argument(flag, action="append", metavar="NAME", help=help)
-        else:
-            kind = next(t for t in (*get_args(wanted), wanted) if t is not type(None))
-            parser.add_argument(
-                flag, type=kind, choices=f.metadata["choices"], metavar=_metavar(f), help=help
-            )
-    given = vars(parser.parse_args(arguments))
+    given = vars(parser(program, description).parse_args(arguments))
     recipe, resume = given.pop("recipe"), given.pop("resume")
     if resume is not None:
         limits = {name: given.pop(name) for name in LIMITS if name in given}
@@ -64,6 +52,52 @@ def command_line(
             recipe = "newsroom"
     base = read_settings(recipe_file(recipe)) if recipe else {}
     return Settings(**(base | given)), None, {}
+
+
+def parser(program: str, description: str) -> argparse.ArgumentParser:
+    """All options: a setting's own, in groups, and two that say where the settings come from."""
+    made = Parser(
+        prog=program,
+        usage="%(prog)s [--data TEXT] [options]",
+        argument_default=argparse.SUPPRESS,
+        **usage(description, EXAMPLES),
+    )
+    group = made.add_argument_group("where to begin")
+    group.add_argument(
+        "--recipe",
+        default=None,
+        metavar="NAME",
+        help="settings to start from: the name of one of our recipes, or a TOML file (default "
+        "newsroom, if there is neither --data nor --text)",
+    )
+    group.add_argument(
+        "--resume",
+        default=None,
+        type=Path,
+        metavar="RUN",
+        help="go on with an interrupted run; with --epochs N or --max-steps N, train it longer, "
+        "finished or not: the steps to come have the learning rates of a schedule over all of it "
+        "(default: a new run)",
+    )
+    hints = get_type_hints(Settings)
+    for f in fields(Settings):
+        if f.metadata["group"]:
+            group = made.add_argument_group(f.metadata["group"])
+        flag, wanted, choices = (
+            f"--{f.name.replace('_', '-')}",
+            hints[f.name],
+            f.metadata["choices"],
+        )
+        help = f.metadata["help"] + _shown(f)
+        if wanted is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=help)
+        elif get_origin(wanted) is tuple:
+            group.add_argument(flag, action="append", metavar="TEXT", help=help)
+        else:
+            kind = next(t for t in (*get_args(wanted), wanted) if t is not type(None))
+            metavar = None if choices else METAVARS[kind]
+            group.add_argument(flag, type=kind, choices=choices, metavar=metavar, help=help)
+    return made
 
 
 def recipe_file(name: str) -> Path:
@@ -152,11 +186,12 @@ def new_folder(settings: Settings) -> Path:
             folder = first.with_name(f"{first.name}-{number}")
 
 
-def _metavar(f: Any) -> str | None:
-    return None if f.metadata["choices"] else f.name.upper()
-
-
-def _shown(default: Any) -> str:
-    assert default is not MISSING
-    shown = ", ".join(default) if isinstance(default, tuple) else default
-    return "none by default" if shown in (None, "") else f"default {shown}"
+def _shown(f: Any) -> str:
+    """A setting's default, as the command line writes it, where the help does not tell what happens
+    without it."""
+    if "If absent" in f.metadata["help"]:
+        return ""
+    if isinstance(f.default, bool):
+        return f" (default {'yes' if f.default else 'no'})"
+    shown = ", ".join(f.default) if isinstance(f.default, tuple) else f.default
+    return " (default: none)" if shown in (None, "") else f" (default {shown})"

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from minibert.program import Parser, run_program
+from minibert.usage import usage
 from train.analysis import Analysis, analyse
 from train.batches import Item, prepare
 from train.evaluation import evaluate as measured
@@ -19,6 +20,11 @@ from train.saved import open_run
 from train.tasks import KINDS, Kinds
 from train.tasks.base import Task
 from train.text import load_text_split
+
+EXAMPLES = """\
+%(prog)s runs/newsroom --data newsroom
+%(prog)s runs/tweets --data later.csv --json
+%(prog)s runs/novel --text novel.txt"""
 
 
 @dataclass(frozen=True)
@@ -72,22 +78,33 @@ def evaluate(
     return Evaluation(split, run.tasks, metrics, analyse(run.tasks, items, predictions))
 
 
-def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:
-    """Print how good a run is. Returns the exit status, as `run_program`."""
-    parser = Parser(prog="python -m train.evaluate", description=__doc__)
-    parser.add_argument(
+def parser() -> Parser:
+    """The options."""
+    made = Parser(prog="python -m train.evaluate", **usage(__doc__, EXAMPLES))
+    made.add_argument(
         "run", metavar="RUN", help="a finished run, or a folder or Hub id with a fine-tuned head"
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", metavar="PATH", help="as of train.run: a data folder, a file ...")
-    source.add_argument("--text", metavar="PATH", help="plain text: a folder, or a file")
-    parser.add_argument(
-        "--split", default="test", help="train, dev or test (the default); a single file is train"
+    source = made.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--data", metavar="PATH", help="data as of train.run: a folder, a file (this or --text)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args(arguments)
+    source.add_argument(
+        "--text", metavar="PATH", help="plain text: a folder, or a file (this or --data)"
+    )
+    made.add_argument(
+        "--split",
+        default="test",
+        help="train, dev or test; a single file is its own split (default %(default)s)",
+    )
+    made.add_argument("--json", action="store_true", help="print one JSON object")
+    return made
+
+
+def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:
+    """Print how good a run is. Returns the exit status, as `run_program`."""
 
     def program() -> None:
+        options = parser().parse_args(arguments)
         found = evaluate(options.run, options.data, options.split, kinds, text=options.text)
         print(
             json.dumps(found.as_record(), indent=2, ensure_ascii=False, allow_nan=False)

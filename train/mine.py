@@ -25,6 +25,7 @@ from tqdm import tqdm
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, one_line, replacing
 from minibert.program import Parser, run_program
+from minibert.usage import usage
 from train.data.examples import Negatives
 from train.data.read import read_source
 from train.data.reading import Reading
@@ -33,6 +34,10 @@ from train.parse import parse_pairs
 from train.retrieval import search
 
 ANCHORS = 1024  # that search at once
+EXAMPLES = """\
+%(prog)s --data pairs.csv -o mined.jsonl
+%(prog)s --data faq.tsv --columns "text_a=q, text_b=a" -o x.jsonl
+%(prog)s --data pairs.csv --range 10..100 --margin 0.05 -o y.jsonl"""
 
 
 @dataclass(frozen=True)
@@ -212,35 +217,46 @@ def parse_choice(count: int, ranks: str, margin: str) -> Choice:
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = Parser(prog="python -m train.mine", description=__doc__)
+    made = Parser(prog="python -m train.mine", **usage(__doc__, EXAMPLES))
     made.add_argument(
         "--data",
         required=True,
         metavar="PAIRS",
-        help="pairs: a file, or a folder with a train split, in any format of train.run",
+        help="pairs: a file, or a folder with a train split, in any format of train.run (required)",
     )
     made.add_argument(
         "--columns",
         default="",
         help="which columns are the anchor and the positive, if their names do not say so: "
-        '"text_a=query, text_b=answer"',
+        '"text_a=query, text_b=answer" (default: by their names)',
     )
     made.add_argument(
-        "--model", default="minilm", help="the encoder: a folder, a Hub id, or minilm (the default)"
+        "--model",
+        default="minilm",
+        help="the encoder: a folder, minilm, or a Hub id (default %(default)s)",
     )
-    made.add_argument("--revision", help="a branch, tag or commit of --model on the Hub")
-    made.add_argument("--count", type=int, default=5, help="the most negatives of a pair (5)")
+    made.add_argument(
+        "--revision",
+        help="a branch, tag or commit of --model on the Hub (default: the main branch)",
+    )
+    made.add_argument(
+        "--count",
+        type=int,
+        default=5,
+        metavar="N",
+        help="the most negatives of a pair (default %(default)s)",
+    )
     made.add_argument(
         "--range",
         default="1..100",
         metavar="FIRST..LAST",
-        help="the ranks to look at, of the texts nearest to an anchor (1..100)",
+        help="the ranks to look at, of the texts nearest to an anchor (default %(default)s)",
     )
     made.add_argument(
         "--margin",
         default="5%",
         help="how much less similar than the positive a negative must be: 0.05 by so much, 5%% by "
-        "this share of the positive's cosine (5%%)",
+        "this share of the positive's cosine (default 5%%)",
     )
     made.add_argument(
         "-o",
@@ -248,16 +264,16 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="FILE.jsonl",
-        help="where to write anchor, positive and negatives, as lines that train.run reads",
+        help="where to write anchor, positive and negatives, as train.run reads them (required)",
     )
     return made
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Find negatives. Returns the exit status, as `run_program`."""
-    options = parser().parse_args(arguments)
 
     def program() -> None:
+        options = parser().parse_args(arguments)
         choice = parse_choice(options.count, options.range, options.margin)
         if options.output.suffix != ".jsonl":
             raise InputError(f"--output {options.output}: the name must end in .jsonl")

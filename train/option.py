@@ -17,11 +17,13 @@ def option(
     least: float | None = None,
     above: float | None = None,
     below: float | None = None,
+    group: str | None = None,
 ) -> Any:
     """A field with its help text, and what its values may be: some words, or numbers within
-    bounds."""
+    bounds. group: its heading in --help, and that of the options after it."""
     bounds = {"least": least, "above": above, "below": below}
-    return field(default=default, metadata={"help": help, "choices": choices, **bounds})
+    metadata = {"help": help, "choices": choices, "group": group, **bounds}
+    return field(default=default, metadata=metadata)
 
 
 def check_options(settings: Any) -> None:

@@ -12,12 +12,14 @@ from tqdm import tqdm
 
 from minibert.batching import windows
 from minibert.files import InputError, json_line, one_line
-from minibert.program import Parser, run_program
-from minibert.texts import count_lines, lazy_texts
+from minibert.program import run_program
+from minibert.terminal import painted
+from minibert.texts import count_texts, lazy_texts
 from minibert.tokenizer import TruncationWarning
 from train.batches import prepare
 from train.evaluation import predict
 from train.parse import parse_pairs
+from train.predict_options import parser
 from train.report import texts_of
 from train.saved import Run, load_run, open_run
 from train.tasks import KINDS, Kinds
@@ -110,8 +112,8 @@ def as_lines(
 ) -> str:
     """The same for people."""
     example = given.example
-    texts = (example.text,) if example.second is None else (example.text, example.second)
-    lines = [one_line(text) for text in texts]
+    texts = [example.text] if example.second is None else [example.text, example.second]
+    lines = [painted(one_line(text), "strong") for text in texts]
     for task in tasks:
         if (prediction := predictions.get(task.name)) is None:
             continue
@@ -120,71 +122,12 @@ def as_lines(
             kept = likeliest(scores, top)
             shown = {label: one_line(label) for label in kept}
             width = max(map(len, shown.values()))
-            lines += [f"    {name:<{width}}  {scores[label]:.4f}" for label, name in shown.items()]
+            for label, name in shown.items():
+                score = painted(f"{scores[label]:.4f}", "number")
+                lines.append(f"    {name:<{width}}  {score}")
     if cut := cut_off(predictions):
         lines.append(f"  cut: {cut} tokens not seen")
     return "\n".join(lines)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options."""
-    made = Parser(
-        prog="python -m train.predict",
-        usage="%(prog)s (RUN | --model MODEL) [TEXT ...] [options]",
-        description=__doc__,
-    )
-    made.add_argument(
-        "names",
-        nargs="*",
-        metavar="RUN TEXT",
-        help="the folder of a finished run (but not after --model), and texts, if there are no "
-        "other inputs; a tab separates a pair",
-    )
-    made.add_argument("--model", help="in place of RUN: a folder or Hub id with a fine-tuned head")
-    made.add_argument("--revision", help="a branch, tag or commit of --model on the Hub")
-    made.add_argument(
-        "--input",
-        metavar="FILE",
-        help="texts, one a line; or JSON lines, if its name ends in .jsonl; - for standard input",
-    )
-    made.add_argument(
-        "--json-lines", action="store_true", help="the input is JSON lines, whatever its name"
-    )
-    made.add_argument(
-        "--pair", nargs=2, action="append", metavar="TEXT", help="two texts; may be repeated"
-    )
-    made.add_argument("--question", help="a question about --context")
-    made.add_argument("--context", metavar="TEXT", help="the text in which the answer stands")
-    made.add_argument(
-        "--choice",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="what may follow each text; repeated for each choice",
-    )
-    made.add_argument(
-        "--words", action="store_true", help="texts are split into words already, by spaces"
-    )
-    made.add_argument(
-        "--stride",
-        type=int,
-        metavar="N",
-        help="read texts over the limit in windows that overlap by N tokens; if left out, as "
-        "in training",
-    )
-    made.add_argument("--json", action="store_true", help="print JSON lines")
-    which = made.add_mutually_exclusive_group()
-    which.add_argument(
-        "--top", type=int, metavar="K", help="show the probabilities of the K likeliest classes"
-    )
-    which.add_argument(
-        "--all",
-        dest="top",
-        action="store_const",
-        const=sys.maxsize,
-        help="show the probabilities of all classes, as JSON lines do in any case",
-    )
-    return made
 
 
 def open_asked(options: argparse.Namespace, kinds: Kinds) -> Run:
@@ -237,23 +180,21 @@ def read_asked(options: argparse.Namespace, run: Run) -> tuple[Iterator[Unlabell
         return from_pairs(pairs, splitting, run.tasks), len(pairs)
     lines = lazy_texts(options.names, options.input)
     source = "standard input" if options.input in (None, "-") else options.input
-    total = len(options.names) or None
-    if options.input is not None and os.path.isfile(options.input):
-        total = count_lines(Path(options.input))
+    total = count_texts(options.names, options.input)
     if options.json_lines or (options.input or "").endswith(".jsonl"):
         if options.names or options.choice or options.words:
             raise InputError("JSON lines hold their own texts, words and choices")
         columns = tuple(parse_pairs(run.settings.columns, "columns").items())
         return from_json_lines(lines, source, splitting, run.tasks, columns), total
-    place = "text" if options.names else f"{source}, line"
+    place = "text" if options.names not in ([], ["-"]) else f"{source}, line"
     return from_lines(lines, splitting, run.tasks, options.choice, place), total
 
 
 def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:
     """Print predictions. Returns the exit status, as `run_program`."""
-    options = parser().parse_intermixed_args(arguments)
 
     def program() -> None:
+        options = parser().parse_intermixed_args(arguments)
         if options.top is not None and options.top < 1:
             raise InputError(f"--top {options.top}: must be at least 1")
         run = open_asked(options, kinds)

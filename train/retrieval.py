@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from minibert.nearest import Nearest
 from train.metrics import mean
 
 QUERIES = 256  # how many are compared at once with
@@ -37,20 +38,11 @@ def search(
     products = np.empty((len(queries), k), np.float32)
     for start in range(0, len(queries), QUERIES):
         block = queries[start : start + QUERIES]
-        best = np.empty((len(block), 0), np.float32)
-        best_numbers = np.empty((len(block), 0), np.int64)
+        nearest = Nearest(len(block), k)
         for first in range(0, len(corpus), DOCUMENTS):
-            new = block @ corpus[first : first + DOCUMENTS].T
-            new_numbers = np.broadcast_to(np.arange(first, first + new.shape[1]), new.shape)
-            # What was found before stands first, as it comes first in the corpus.
-            together = np.concatenate([best, new], axis=1)
-            columns = _highest(together, k)
-            best = np.take_along_axis(together, columns, axis=1)
-            best_numbers = np.take_along_axis(
-                np.concatenate([best_numbers, new_numbers], axis=1), columns, axis=1
-            )
-        numbers[start : start + QUERIES] = best_numbers
-        products[start : start + QUERIES] = best
+            nearest.add(block @ corpus[first : first + DOCUMENTS].T)
+        numbers[start : start + QUERIES] = nearest.numbers
+        products[start : start + QUERIES] = nearest.scores
     return numbers, products
 
 
@@ -70,19 +62,6 @@ def rank_documents(
         [document for document in ranking if document != itself or document in relevance][:DEPTH]
         for ranking, relevance, itself in zip(found.tolist(), relevances, own, strict=True)
     ]
-
-
-def _highest(products: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """The columns of the k highest of each row, or of all, the highest first and equal ones in
-    their order."""
-    if k >= products.shape[1]:
-        return np.argsort(-products, axis=1, kind="stable")
-    lowest = np.partition(products, -k, axis=1)[:, -k]
-    columns = np.empty((len(products), k), np.int64)
-    for i, row in enumerate(products):
-        found = np.flatnonzero(row >= lowest[i])  # more than k, where several equal the lowest
-        columns[i] = found[np.argsort(-row[found], kind="stable")[:k]]
-    return columns
 
 
 def recall_at(k: int, ranking: Sequence[int], relevance: Relevance) -> float:

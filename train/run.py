@@ -1,5 +1,7 @@
-"""python -m train.run: fine-tune one encoder for all the tasks that the data has. Read `train`,
-then `fit` of fit.py."""
+"""python -m train.run: fine-tune one encoder for all the tasks that the data has.
+
+Read `train`, then `fit` of fit.py.
+"""
 
 import sys
 import time

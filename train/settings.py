@@ -1,15 +1,10 @@
 """Everything that can be set about a run. The command line's options and a recipe's keys are these
 fields."""
 
-import difflib
 import json
-import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass
 
-from minibert.files import InputError, read_text
+from minibert.files import InputError
 from minibert.heads import POOLINGS
 from minibert.precision import PRECISIONS
 from train.option import check_options, option
@@ -22,15 +17,18 @@ class Settings:
     data: tuple[str, ...] = option(
         ("newsroom",),
         "a data folder, a file, newsroom, or hub:OWNER/NAME; NAME=PATH names it; may be repeated",
+        group="data",
     )
-    tasks: tuple[str, ...] = option((), "train only these of the data's tasks; may be repeated")
+    tasks: tuple[str, ...] = option(
+        (), "train only these of the data's tasks; may be repeated. If absent, all"
+    )
     columns: str = option(
         "",
         'which columns are what: "text=tweet, label=sentiment, id=number"; in a file without a '
-        "header, columns are numbered from 1",
+        "header, columns are numbered from 1. If absent, by their names",
     )
     delimiter: str | None = option(
-        None, "what separates a table's columns: one character, or tab; if absent, by the suffix"
+        None, "what separates a table's columns: one character, or tab. If absent, by the suffix"
     )
     quoted: bool = option(True, "whether a table's texts may stand in quotation marks")
     header: bool = option(True, "whether a table's first line names its columns")
@@ -45,10 +43,17 @@ class Settings:
     share: tuple[str, ...] = option(
         (), "labels that several data sets have in common, as one task; may be repeated"
     )
+    dev_data: tuple[str, ...] = option(
+        (),
+        "data on whose dev split vectors are measured, and which is not learnt: scored pairs, or "
+        "queries with a corpus; may be repeated",
+    )
+
     text: tuple[str, ...] = option(
         (),
         "plain text to learn from, any size of it: a file, or a folder with train.txt, dev.txt, "
         "test.txt; may be repeated",
+        group="plain text",
     )
     objectives: str = option(
         "masked",
@@ -61,25 +66,24 @@ class Settings:
         "Blocks and files fill sequences up to the limit; a line is a sequence of its own",
         choices=("blocks", "lines", "files"),
     )
-    dev_data: tuple[str, ...] = option(
-        (),
-        "data on whose dev split vectors are measured, and which is not learnt: scored pairs, or "
-        "queries with a corpus; may be repeated",
-    )
+
     model: str = option(
         "minilm",
         "what to start from: a folder, minilm, or a Hub id; or random weights, by the file of a "
         'config, or by sizes: "num_hidden_layers=4, hidden_size=256"',
+        group="model and output",
     )
     tokenizer: str | None = option(
         None, "the folder of the vocabulary, for a model of random weights"
     )
-    revision: str | None = option(None, "a branch, tag or commit on the Hub")
+    revision: str | None = option(
+        None, "a branch, tag or commit on the Hub. If absent, the main branch"
+    )
     output: str | None = option(
-        None, "the folder for all that the run leaves; if absent, the first free runs/NAME"
+        None, "the folder for all that the run leaves. If absent, the first free runs/NAME"
     )
 
-    epochs: int = option(5, "passes over the training data", least=0)
+    epochs: int = option(5, "passes over the training data", least=0, group="batches and steps")
     batch_size: int = option(32, "sentences (or pairs) a batch", above=0)
     group_by_length: bool = option(
         False, "make batches of sentences of similar length: faster, if less random"
@@ -96,7 +100,9 @@ class Settings:
         least=0,
     )
     max_length: int | None = option(
-        None, "the most tokens of a sentence, [CLS] and [SEP] included", above=2
+        None,
+        "the most tokens of a sentence, [CLS] and [SEP] included. If absent, the model's own limit",
+        above=2,
     )
     stride: int = option(
         0,
@@ -108,7 +114,12 @@ class Settings:
         0, "random seed: first weights of the heads, dropout, order of the batches", least=0
     )
 
-    lr: float = option(1e-4, "the highest learning rate of the encoder's top layer", above=0)
+    lr: float = option(
+        1e-4,
+        "the highest learning rate of the encoder's top layer",
+        above=0,
+        group="learning rates and regularisation",
+    )
     head_lr: float = option(1e-3, "the highest learning rate of the heads", above=0)
     layer_decay: float = option(
         1.0, "layer k of L learns at lr * layer_decay ** (L - k), the embeddings as k = 0", above=0
@@ -131,13 +142,14 @@ class Settings:
         1.0, "the most that the norm of all gradients may be; 0 for no limit", least=0
     )
     dropout: float | None = option(
-        None, "dropout probability everywhere, in place of the model's own", least=0, below=1
+        None, "dropout probability everywhere. If absent, the model's own", least=0, below=1
     )
 
     pooling: str = option(
         "",
         f"how sentence heads pool, {', '.join(POOLINGS)} or pooler; or by task: "
         '"mean, emotion=cls". If absent, as the head that the run starts from, or else by the mean',
+        group="heads of tasks",
     )
     pairs: str = option(
         "",
@@ -153,7 +165,9 @@ class Settings:
         False, "predict only valid sequences of tags: no entity goes on that has not begun"
     )
     class_weights: str = option(
-        "", 'weights of a sentence task\'s labels: "emotion=auto", or "emotion=anger:2;joy:1"'
+        "",
+        'weights of a sentence task\'s labels: "emotion=auto", or "emotion=anger:2;joy:1". If '
+        "absent, all 1",
     )
     label_smoothing: float = option(
         0.0,
@@ -166,6 +180,7 @@ class Settings:
         "",
         'the dev losses that a recorded run of these settings had, told at the start: "500=6.2, '
         '2000=4.1", each with its step',
+        group="masked words and vectors",
     )
     mask_rate: float = option(
         0.15, "the share of a sequence's tokens that masked words are", above=0, below=1
@@ -196,6 +211,7 @@ class Settings:
         "proportional",
         "which data set the next batch is from",
         choices=("proportional", "temperature", "uniform", "round-robin"),
+        group="several tasks",
     )
     temperature: float = option(
         2.0, "for sampling by temperature: by size ** (1 / temperature)", above=0
@@ -212,18 +228,24 @@ class Settings:
     )
 
     freeze: str = option(
-        "", 'what does not learn: "all", "backbone", "embeddings,layers.0-5", "head.slots"'
+        "",
+        'what does not learn: "all", "backbone", "embeddings,layers.0-5", "head.slots"',
+        group="what learns",
     )
     unfreeze: str = option("", 'what learns from which epoch on: "2: layers.4-5; 3: layers.0-3"')
     cache: bool = option(
         True, "compute the frozen lowest layers once a sentence, and keep their output"
     )
     cache_mib: int = option(
-        1024, "the most memory for the cache; a larger one is a file in the run's folder", least=0
+        1024,
+        "the most MiB of memory for the cache; a larger one is a file in the run's folder",
+        least=0,
     )
 
     monitor: str = option(
-        "mean", 'the dev metric that chooses the best weights: "mean", or one such as "slots.f1"'
+        "mean",
+        'the dev metric that chooses the best weights: "mean", or one such as "slots.f1"',
+        group="evaluation and checkpoints",
     )
     eval_steps: int = option(
         0, "evaluate on dev every so many steps; 0: at the end of each epoch", least=0
@@ -236,7 +258,9 @@ class Settings:
     )
     keep: int = option(1, "how many checkpoints to keep", above=0)
 
-    device: str = option("auto", "cpu, cuda, or auto: cuda where there is one")
+    device: str = option(
+        "auto", "cpu, cuda, or auto: cuda where there is one", group="machine and checks"
+    )
     precision: str = option(
         "float32",
         "of products in training, by autocast, with weights in float32; auto: bfloat16 where the "
@@ -273,28 +297,3 @@ class Settings:
         ]
         # TOML writes texts, numbers, lists and booleans as JSON does, but escapes \x7f.
         return "".join(lines).replace("\x7f", "\\u007f")
-
-
-def read_settings(file: Path) -> dict[str, Any]:
-    """The keys of a recipe or settings.toml. Raises InputError for a key that is no setting, naming
-    the nearest."""
-    text = read_text(file)
-    try:
-        content = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # also thousands of digits or brackets
-        raise InputError(f"{file}: not TOML ({error})") from error
-    names = [f.name for f in fields(Settings)]
-    content = as_now(content)
-    for key in content:
-        if key not in names:
-            near = difflib.get_close_matches(key[:80], names, n=1, cutoff=0)[0]
-            raise InputError(f"{file}: there is no setting {key!r:.80}; the nearest is {near!r}")
-    return content
-
-
-def as_now(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that an earlier version wrote, by their names of today."""
-    now = dict(content)
-    if "bf16" in now:
-        now["precision"] = "bfloat16" if now.pop("bf16") else "float32"
-    return now

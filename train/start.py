@@ -27,7 +27,8 @@ from minibert.tokenizer import Tokenizer
 from train.checkpoint import fill
 from train.command_line import train_command
 from train.model import Heads, JointModel
-from train.settings import Settings, read_settings
+from train.settings import Settings
+from train.settings_file import read_settings
 from train.tasks import KINDS, Kinds, task_from
 from train.tasks.base import Task
 

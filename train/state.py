@@ -10,7 +10,8 @@ from typing import Any, TypedDict
 from minibert.files import InputError, read_object, write_json
 from train.origin import Origin
 from train.progress import Progress
-from train.settings import Settings, as_now
+from train.settings import Settings
+from train.settings_file import as_now
 from train.typed import misfit
 
 FORMAT = 1  # of the file; 0 is that of earlier versions, which noted no format and no SHA-256

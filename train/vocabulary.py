@@ -30,6 +30,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers.models import WordPiece
@@ -39,16 +40,20 @@ from tokenizers.trainers import WordPieceTrainer
 from tqdm import tqdm
 
 from minibert.batching import windows
-from minibert.files import InputError, escaped
+from minibert.files import InputError, escaped, json_line
 from minibert.formats.tokenizer import SPECIAL_TOKENS, bert_tokenizer
 from minibert.program import Parser, run_program
-from minibert.texts import lazy_lines
+from minibert.texts import lazy_lines, lines_of
 from minibert.tokenizer import Tokenizer
+from minibert.usage import usage
 
 FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json")
 REMEMBERED = 2**17  # texts between spaces whose words are known
 FED = 2**12  # characters that the trainer is given at once
 LARGEST = 2**31  # number in an option
+EXAMPLES = """\
+%(prog)s novel.txt -o vocabulary
+%(prog)s wiki/ books.txt --size 16000 --cased -o vocabulary"""
 EXAMPLE_WORDS = range(6, 17)  # of the sentence that shows what the vocabulary does
 
 
@@ -86,14 +91,18 @@ def count_words(files: Sequence[Path], normalizer: BertNormalizer) -> WordCounts
 
 
 def _size(file: Path) -> int:
+    """In bytes; of standard input nobody knows it."""
     try:
-        return file.stat().st_size
+        return 0 if str(file) == "-" else file.stat().st_size
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}") from error
 
 
 def _lines(file: Path, bar: tqdm) -> Iterator[str]:
-    """The lines of a file, while the bar shows how far it has been read."""
+    """The lines of a file, while the bar shows how far it has been read; or of standard input."""
+    if str(file) == "-":
+        yield from lines_of("-")
+        return
     try:
         stream = file.open("rb")
     except OSError as error:
@@ -170,41 +179,54 @@ def _repeated(words: Mapping[str, int]) -> Iterator[str]:
             yield " ".join([word] * min(most, count - done))
 
 
-def report(corpus: WordCounts, backend: tokenizers.Tokenizer) -> str:
+def measure(corpus: WordCounts, backend: tokenizers.Tokenizer) -> dict[str, Any]:
     """What a vocabulary does with the corpus that it was made from."""
-    count = sum(corpus.words.values())
-    words = list(corpus.words)
+    words, count = list(corpus.words), sum(corpus.words.values())
     pieces = unknown = 0
     encodings = backend.encode_batch(words, add_special_tokens=False)
     for word, found in zip(words, encodings, strict=True):
         pieces += len(found.ids) * corpus.words[word]
         unknown += found.tokens.count("[UNK]") * corpus.words[word]
-    cut = " ".join(backend.encode(corpus.example, add_special_tokens=False).tokens)
+    return {
+        "characters": corpus.num_characters,
+        "words": count,
+        "different_words": len(words),
+        "tokens": backend.get_vocab_size(),
+        "tokens_per_word": pieces / count,
+        "unknown_words": unknown / count,  # as a part of all
+        "example": corpus.example,
+        "example_tokens": backend.encode(corpus.example, add_special_tokens=False).tokens,
+    }
+
+
+def report(found: Mapping[str, Any]) -> str:
+    """The same for people."""
     return (
-        f"read: {corpus.num_characters:,} characters, {count:,} words, {len(words):,} different\n"
-        f"vocabulary: {backend.get_vocab_size():,} tokens; {pieces / count:.3f} tokens a word, "
-        f"{unknown / count:.4%} of the words are [UNK]\n"
-        f"for example: {escaped(corpus.example)}\n"
-        f"   in tokens: {escaped(cut)}"
+        f"read: {found['characters']:,} characters, {found['words']:,} words, "
+        f"{found['different_words']:,} different\n"
+        f"vocabulary: {found['tokens']:,} tokens; {found['tokens_per_word']:.3f} tokens a word, "
+        f"{found['unknown_words']:.4%} of the words are [UNK]\n"
+        f"for example: {escaped(found['example'])}\n"
+        f"   in tokens: {escaped(' '.join(found['example_tokens']))}"
     )
 
 
 def parser() -> argparse.ArgumentParser:
     """The options."""
-    made = Parser(
-        prog="python -m train.vocabulary",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = Parser(prog="python -m train.vocabulary", **usage(__doc__, EXAMPLES))
     made.add_argument(
         "corpus",
         nargs="+",
         type=Path,
         metavar="CORPUS",
-        help="a UTF-8 text file of any size, or a folder with train.txt",
+        help="a UTF-8 text file of any size, or a folder with train.txt; - for standard input",
     )
     made.add_argument(
-        "--size", type=int, default=8000, help="how many tokens, special ones included (8000)"
+        "--size",
+        type=int,
+        default=8000,
+        metavar="N",
+        help="how many tokens, special ones included (default %(default)s)",
     )
     made.add_argument(
         "--cased",
@@ -216,7 +238,7 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         default=2,
         metavar="N",
-        help="join only what occurs together at least so often (2)",
+        help="join only what occurs together at least so often (default %(default)s)",
     )
     made.add_argument(
         "--limit-alphabet",
@@ -224,19 +246,25 @@ def parser() -> argparse.ArgumentParser:
         default=1000,
         metavar="N",
         help="how many characters are kept, the most frequent ones; a word with another is [UNK] "
-        "(1000)",
+        "(default %(default)s)",
     )
     made.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="where to write it"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="where to write it (required)",
     )
+    made.add_argument("--json", action="store_true", help="print the counts as one JSON object")
     return made
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Make a vocabulary. Returns the exit status, as `run_program`."""
-    options = parser().parse_args(arguments)
 
     def program() -> None:
+        options = parser().parse_args(arguments)
         for name in ("size", "min_frequency", "limit_alphabet"):
             if not 1 <= (value := getattr(options, name)) <= LARGEST:
                 raise InputError(f"--{name.replace('_', '-')} {value}: must be from 1 to {LARGEST}")
@@ -253,7 +281,11 @@ def main(arguments: list[str] | None = None) -> int:
         )
         backend = bert_tokenizer({token: i for i, token in enumerate(tokens)}, normalizer)
         Tokenizer(backend).save(options.output)
-        print(report(corpus, backend))
+        found = measure(corpus, backend)
+        if options.json:
+            print(json_line({"output": str(options.output), **found}))
+            return
+        print(report(found))
         if len(tokens) < options.size:
             print(
                 f"--size {options.size}: no more pairs occur {options.min_frequency} times in this "

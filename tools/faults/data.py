@@ -18,7 +18,8 @@ from tools.faults.mutate import (
 )
 from tools.faults.small import write_small_encoder
 from train.report import overview
-from train.settings import Settings, read_settings
+from train.settings import Settings
+from train.settings_file import read_settings
 from train.setup import assemble
 
 SIZES = "num_hidden_layers=1, hidden_size=16, num_attention_heads=2, intermediate_size=24"

@@ -30,7 +30,8 @@ from train.evaluate import evaluate
 from train.predict import predict_texts
 from train.run import train
 from train.saved import load_run
-from train.settings import Settings, read_settings
+from train.settings import Settings
+from train.settings_file import read_settings
 from train.state import sha256_of
 
 RUN = Path("run")
