@@ -38,7 +38,6 @@ from minibert.formats.checkpoint import warn_of_head
 from minibert.formats.hub import find_encoder
 from minibert.formats.sentence_transformers import (
     CARD_FACTS,
-    EncoderFolder,
     EncoderSettings,
     describe,
     read_encoder_folder,
@@ -114,7 +113,11 @@ class SentenceEncoder(Compatible):
         more: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
         bert, report = Bert.from_folder(folder.transformer, dtype)
         warn_of_head(folder.transformer, report, stacklevel=2)
-        tokenizer = read_tokenizer(folder, bert.config.vocab_size, max_length)
+        tokenizer = Tokenizer.from_folder(folder.transformer, bert.config.vocab_size)
+        if folder.lower_first:
+            tokenizer.lower_first()
+        if max_length or folder.settings.max_length:  # which sentence-transformers obeys
+            tokenizer.max_length = None
         keep_freed_memory()
         bert.to(device)
         more |= {"after": folder.after, "precision": precision}
@@ -295,14 +298,3 @@ class SentenceEncoder(Compatible):
         whole, after = call.normalize is None and self.settings.normalize, self.after
         after.to(self._bert.device)
         return Wanted(skip, self.settings.pooling, after, whole, call.dim, bool(call.normalize))
-
-
-def read_tokenizer(folder: EncoderFolder, vocab_size: int, limit: int | None) -> Tokenizer:
-    """The tokenizer of a sentence encoder. Its own limit gives way to `limit`, or to that of the
-    encoder's settings."""
-    tokenizer = Tokenizer.from_folder(folder.transformer, vocab_size)
-    if folder.lower_first:
-        tokenizer.lower_first()
-    if limit or folder.settings.max_length:  # which sentence-transformers obeys
-        tokenizer.max_length = None
-    return tokenizer

@@ -2,12 +2,13 @@
 vectors are made, its heads, and the precision that would be chosen here."""
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import Any
 
 from minibert.commands.options import add_json, add_revision, print_json
 from minibert.devices import as_device
-from minibert.encoder import SentenceEncoder, read_tokenizer
+from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, escaped, read_object, sha256
 from minibert.formats.checkpoint import LoadReport
 from minibert.formats.hub import KNOWN_WEIGHTS, find_model
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
         "files": [file_facts(file) for file in report.files],
         "config": vars(whole.config),
         "parameters": count_parameters(whole),
-        "vectors": vector_facts(whole, found.path, missing),
+        "vectors": vector_facts(found.path, missing),
         "heads": heads(whole, report, folder),
         "precision": {"default": "float32", "auto": chosen_by_auto(), "processor": processor()},
         "tensors": dict(report.counts),
@@ -143,15 +144,12 @@ def count_parameters(whole: BertForPreTraining) -> dict[str, int]:
     }
 
 
-def vector_facts(
-    whole: BertForPreTraining, path: Path, missing: list[str]
-) -> dict[str, Any] | None:
+def vector_facts(path: Path, missing: list[str]) -> dict[str, Any] | None:
     """How sentence vectors are made; None if they cannot be. What lacks for them is added to
     `missing`."""
     try:
-        folder = read_encoder_folder(path)
-        tokenizer = read_tokenizer(folder, whole.config.vocab_size, None)
-        encoder = SentenceEncoder(whole.bert, tokenizer, folder.settings, after=folder.after)
+        with warnings.catch_warnings(action="ignore"):  # here, what they tell is among the facts
+            encoder = SentenceEncoder.from_pretrained(path, device="cpu")
     except InputError as error:
         missing.append(f"what sentence vectors need: {error}")
         return None
