@@ -121,7 +121,7 @@ def mutate_safetensors(content: bytes, dice: random.Random) -> bytes:
             return mutate_bytes(content, dice)
         case 1:
             claimed = dice.choice((0, 1, length - 1, length + 1, 2**32, 2**63, 2**64 - 1, 10**11))
-            return claimed.to_bytes(8, "little") + header + body
+            return (claimed % 2**64).to_bytes(8, "little") + header + body
         case 2:
             return content[: dice.randrange(len(content) + 1)]
         case _:
