@@ -16,7 +16,7 @@ from minibert.calibration import calibrate_ranges, read_ranges
 from minibert.devices import as_device
 from minibert.encoder import SentenceEncoder
 from minibert.export import export_onnx
-from minibert.files import InputError, escaped, json_line, one_line, sha256
+from minibert.files import InputError, escaped, json_text, one_line, sha256
 from minibert.formats.hub import BERT_BASE, KNOWN_WEIGHTS, find_model
 from minibert.formats.tokenizer import readable
 from minibert.heads import POOLINGS
@@ -101,7 +101,7 @@ def similarity(options: argparse.Namespace) -> None:
     for i in np.argsort(-cosines[first, second], kind="stable"):
         a, b, cosine = texts[first[i]], texts[second[i]], float(cosines[first[i], second[i]])
         print(
-            json_line({"cosine": cosine, "a": a, "b": b})
+            json_text({"cosine": cosine, "a": a, "b": b})
             if options.json
             else f"{cosine:7.4f}  {one_line(a)}  |  {one_line(b)}"
         )
@@ -125,7 +125,7 @@ def fill_mask(options: argparse.Namespace) -> None:
                 ]
                 for mask in masks
             ]
-            print(json_line({"text": text, "masks": words}))
+            print(json_text({"text": text, "masks": words}))
             continue
         print(one_line(text))
         for number, mask in enumerate(masks, start=1):

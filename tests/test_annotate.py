@@ -244,7 +244,9 @@ def test_the_program_writes_the_pages(
 
 def test_text_of_the_source_is_escaped(site: Site) -> None:
     source = Source(
-        "minibert/odd.py", '"""Less < Less < more & `<b>` <script> -> `<b>` <script> -> <-> `->`."""\nx = "</code><b>"\n'
+        "minibert/odd.py",
+        '"""Less < Less < more & `<b>` <script> -> `<b>` <script> -> <-> `->`."""\n'
+        'x = "</code><b>"\n',
     )
     html = Site([source, *site.sources], site.encoder, {}).prose.html(
         source.pieces[0].prose, source

@@ -255,9 +255,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Find negatives. Returns the exit status, as `run_program`."""
-    options = parser().parse_args(arguments)
 
     def program() -> None:
+        options = parser().parse_args(arguments)
         choice = parse_choice(options.count, options.range, options.margin)
         if options.output.suffix != ".jsonl":
             raise InputError(f"--output {options.output}: the name must end in .jsonl")

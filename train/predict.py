@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from minibert.batching import windows
-from minibert.files import InputError, json_line, one_line
+from minibert.files import InputError, json_text, one_line
 from minibert.program import Parser, run_program
 from minibert.texts import count_lines, lazy_texts
 from minibert.tokenizer import TruncationWarning
@@ -251,9 +251,9 @@ def read_asked(options: argparse.Namespace, run: Run) -> tuple[Iterator[Unlabell
 
 def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:
     """Print predictions. Returns the exit status, as `run_program`."""
-    options = parser().parse_intermixed_args(arguments)
 
     def program() -> None:
+        options = parser().parse_intermixed_args(arguments)
         if options.top is not None and options.top < 1:
             raise InputError(f"--top {options.top}: must be at least 1")
         run = open_asked(options, kinds)
@@ -267,7 +267,7 @@ def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:
                 cut += cut_off(predictions) > 0
                 if options.json:
                     record = as_record(given, predictions, run.tasks, options.top)
-                    print(json_line(record))
+                    print(json_text(record))
                 else:
                     print(as_lines(given, predictions, run.tasks, options.top))
                 bar.update()

@@ -234,9 +234,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Make a vocabulary. Returns the exit status, as `run_program`."""
-    options = parser().parse_args(arguments)
 
     def program() -> None:
+        options = parser().parse_args(arguments)
         for name in ("size", "min_frequency", "limit_alphabet"):
             if not 1 <= (value := getattr(options, name)) <= LARGEST:
                 raise InputError(f"--{name.replace('_', '-')} {value}: must be from 1 to {LARGEST}")
