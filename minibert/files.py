@@ -224,9 +224,18 @@ def remove_leftovers(target: Path) -> None:
         try:
             os.kill(int(number[1]), 0)  # sends nothing
         except ProcessLookupError:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            remove(path)
         except PermissionError:  # it lives, and is somebody else's
             pass
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that it holds, as far as the disk lets us."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def write_text(file: Path, text: str) -> None:

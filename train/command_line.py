@@ -3,14 +3,13 @@
 import argparse
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from minibert.files import InputError, writing
+from minibert.files import InputError, remove, writing
 from minibert.locks import LockedError, locked
 from minibert.program import Interrupted, Parser, called_as
 from train.checkpoint import has_results
@@ -109,7 +108,8 @@ def run_folder(settings: Settings, resumed: Path | None) -> Iterator[Path]:
                     f"{folder} holds a run already: resume it (--resume {folder}), or choose "
                     "another --output"
                 )
-            remove_half_written(folder)
+            for path in [*folder.rglob(".*.tmp")]:  # half written by a process that was killed
+                remove(path)
             yield folder
     except (KeyboardInterrupt, ImportError) as stop:
         # A signal that comes while a package loads its machine code ends as an ImportError.
@@ -125,16 +125,6 @@ def run_folder(settings: Settings, resumed: Path | None) -> Iterator[Path]:
                 folder.rmdir()
             if asked is None:
                 folder.parent.rmdir()
-
-
-def remove_half_written(folder: Path) -> None:
-    """Remove what is half written in a folder that no other process writes."""
-    for path in folder.rglob(".*.tmp"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                path.unlink()
 
 
 def take_free_folder(settings: Settings, lock: ExitStack) -> Path:
