@@ -341,6 +341,14 @@ def test_a_comparison_goes_on_where_it_was_stopped(
     assert compared == expected
 
 
+def test_a_clock_that_stands_still(
+    world: World, alone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.perf_counter", lambda: 7.0)
+    train(world.settings(), tmp_path / "run")
+    assert outcome(tmp_path / "run") == alone
+
+
 # Out of memory
 
 
