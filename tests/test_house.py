@@ -31,7 +31,7 @@ OPTIONAL = {
     "transformers",
 }
 MOST_LINES = 300
-MOST_FUNCTIONS = 418  # of ours, from a labelled line to a saved run
+MOST_FUNCTIONS = 419  # of ours, from a labelled line to a saved run
 
 
 def modules() -> dict[str, ast.Module]:
