@@ -2,7 +2,6 @@
 interruption."""
 
 import hashlib
-import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from minibert.encoder import SentenceEncoder
 from minibert.files import (
     InputError,
+    json_text,
     read_object,
     remove_leftovers,
     write_json,
@@ -258,4 +258,4 @@ def json_lines(texts: list[str], vectors: NDArray) -> Iterator[str]:
         numbers = (
             [float(f"{x:.9g}") for x in vector] if vector.dtype == np.float32 else vector.tolist()
         )
-        yield json.dumps({"text": text, "vector": numbers}, ensure_ascii=False) + "\n"
+        yield json_text({"text": text, "vector": numbers}) + "\n"

@@ -49,10 +49,10 @@ def one_line(text: str) -> str:
     return escaped(text).replace("\n", "\\n")
 
 
-def json_line(content: Any) -> str:
-    """JSON for a terminal, on one line. What would control it is written as an escape, which means
-    the same. Raises ValueError for a number that is not finite."""
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+def json_text(content: Any, indent: int | None = None) -> str:
+    """JSON for a terminal, on one line if there is no indent. What would control the terminal is an
+    escape, which means the same. Raises ValueError for a number that is not finite."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=indent)
     return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -64,7 +64,8 @@ def check_regular(file: Path) -> None:
 
 
 def read_bytes(file: Path) -> bytes:
-    """The content of a file. Raises InputError, naming the file, if it cannot be read."""
+    """The content of a regular file. Raises InputError, naming the file, if it cannot be read."""
+    check_regular(file)
     try:
         return file.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -105,7 +106,6 @@ def read_lines(file: Path) -> list[str]:
 def read_json(file: Path) -> Any:
     """The content of a JSON file. Raises InputError, naming file and line, if it is not JSON, or
     holds half a surrogate pair."""
-    check_regular(file)
     text = read_text(file)
     try:
         content = json.loads(text)
@@ -224,9 +224,18 @@ def remove_leftovers(target: Path) -> None:
         try:
             os.kill(int(number[1]), 0)  # sends nothing
         except ProcessLookupError:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            remove(path)
         except PermissionError:  # it lives, and is somebody else's
             pass
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that it holds, as far as the disk lets us."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def write_text(file: Path, text: str) -> None:

@@ -15,6 +15,10 @@ else:
     import fcntl
 
 
+class LockedError(InputError):
+    """Another process or thread is writing the file or folder."""
+
+
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
     """Keep other processes and threads from writing the same file or folder until the block ends.
@@ -22,8 +26,8 @@ def locked(target: Path) -> Iterator[None]:
     Only those are kept out that ask for the lock too. It is a lock on an open file: `.lock` in a
     folder, `.NAME.lock` beside a file. When a process ends, however it ends, the system releases
     its locks.
-    Raises InputError if another process or thread holds the lock, naming the process, and if the
-    lock file cannot be written.
+    Raises LockedError if another process or thread holds the lock, naming the process, and
+    InputError if the lock file cannot be written.
     """
     is_folder = os.path.isdir(target)  # answers False to odd names, for which Path.is_dir raises
     file = target / ".lock" if is_folder else target.with_name(f".{target.name}.lock")
@@ -31,7 +35,7 @@ def locked(target: Path) -> Iterator[None]:
         file.parent.mkdir(parents=True, exist_ok=True)
         stream = _take_lock(file)
     if stream is None:
-        raise InputError(f"{_holder(file)} is writing {target}: wait until it ends, or end it")
+        raise LockedError(f"{_holder(file)} is writing {target}: wait until it ends, or end it")
     with stream:
         try:
             yield

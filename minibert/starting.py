@@ -20,11 +20,16 @@ MODULES = ("minibert", "train.run", "train.predict", "train.evaluate", "train.mi
 COMMANDS = ("minibert", "minibert-train")
 
 
-def is_our_program(arguments: list[str]) -> bool:
-    """Whether Python was started as `python -m MODULE`, or by a console command, of ours."""
-    if "-m" in arguments:
-        return arguments[arguments.index("-m") + 1] in MODULES
-    return len(arguments) > 1 and os.path.basename(arguments[1]).removesuffix(".exe") in COMMANDS
+def is_our_program(command: list[str], arguments: list[str]) -> bool:
+    """Whether Python was started as `python -m MODULE`, or by a console command, of ours.
+
+    command: the whole line, `sys.orig_argv`. arguments: what the program sees of it, `sys.argv`,
+    its own name first.
+    """
+    start = command[: len(command) - len(arguments) + 1]
+    if start[-2:-1] == ["-m"]:
+        return start[-1] in MODULES
+    return os.path.basename(start[-1]).removesuffix(".exe") in COMMANDS
 
 
 def end(number: int, frame: FrameType | None) -> None:
@@ -33,7 +38,7 @@ def end(number: int, frame: FrameType | None) -> None:
     os._exit(128 + number)
 
 
-if is_our_program(sys.orig_argv):
+if is_our_program(sys.orig_argv, sys.argv):
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, end)
     for stream, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):

@@ -198,10 +198,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     for i, step in enumerate(stops):
         # as another process would: nothing may depend on what the generator held
         torch.manual_seed(1234 + i)
-        with pytest.raises(
-            Interrupted,
-            match=f"stopped after step {step}; to go on: .* --resume {re.escape(str(run))}",
-        ):
+        with pytest.raises(Interrupted, match=f"^stopped after step {step}$"):
             train(settings, run, resume=i > 0)
         assert [folder.name for folder in checkpoints(run)] == [f"step-{step:08}"]
         assert max(entry["step"] for entry in log_of(run)) == step
@@ -632,7 +629,7 @@ def test_an_evaluation_stops_at_its_next_batch(
     for resume in (False, True):
         with monkeypatch.context() as patch:
             seen = at_batch(patch, send(signal.SIGINT), batch)
-            with pytest.raises(Interrupted, match="stopped after step 6; to go on"):
+            with pytest.raises(Interrupted, match=r"^stopped after step 6$"):
                 train(world.settings(epochs=1), tmp_path / "run", resume)
         assert len(seen) == batch
         assert [folder.name for folder in checkpoints(tmp_path / "run")] == ["step-00000006"]

@@ -285,7 +285,7 @@ def test_a_signal_while_the_last_checkpoint_is_written(
     with monkeypatch.context() as patch:
         patch.setattr(fit_module, "save_checkpoint", first(save_checkpoint, signal.SIGINT))
         patch.setattr(run_module, "save_run", lambda *_: pytest.fail("the run goes on"))
-        with pytest.raises(Interrupted, match="stopped after step 12; to go on"):
+        with pytest.raises(Interrupted, match=r"^stopped after step 12$"):
             train(world.settings(), run)
     train(world.settings(), run, resume=True)
     assert outcome(run) == alone
@@ -299,16 +299,20 @@ def test_a_run_in_an_event_loop_is_stopped_by_a_signal_too(
 
     with monkeypatch.context() as patch:
         patch.setattr(fit_module, "evaluate", first(evaluate, signal.SIGINT))
-        with pytest.raises(Interrupted, match="stopped after step 6; to go on"):
+        with pytest.raises(Interrupted, match=r"^stopped after step 6$"):
             asyncio.run(training(resume=False))
     asyncio.run(training(resume=True))
     assert outcome(tmp_path / "run") == alone
 
 
 def test_a_comparison_goes_on_where_it_was_stopped(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The joint run and the first task alone are not trained again."""
+    """The joint run and the first task alone are not trained again. What goes on is the comparison,
+    not only the task that was stopped."""
     settings = world.settings(epochs=1, compare_single=True, freeze="backbone")
     run = tmp_path / "run"
     (tmp_path / "whole").mkdir()
@@ -323,12 +327,26 @@ def test_a_comparison_goes_on_where_it_was_stopped(
     monkeypatch.setattr(run_module, "train", third)
     assert main(command(settings, tmp_path)) == 143
     assert trained == [run, run / "single-intent"]
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "evaluate", first(evaluate, signal.SIGTERM))
+        assert main(["--resume", str(run)]) == 143
+    again = f"to go on: python -m train.run --resume {run}\n"
+    assert capsys.readouterr().err == f"stopped after step 6; {again}"
     assert main(["--resume", str(run)]) == 0
-    assert trained[2:] == [run / "single-slots"]
+    assert trained[2:] == [run / "single-slots"] * 2
     compared, expected = (
         (folder / "compare.json").read_text() for folder in (run, tmp_path / "whole/run")
     )
     assert compared == expected
+
+
+def test_a_clock_that_stands_still(
+    world: World, alone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.perf_counter", lambda: 7.0)
+    train(world.settings(), tmp_path / "run")
+    assert outcome(tmp_path / "run") == alone
 
 
 # Out of memory

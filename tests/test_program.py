@@ -73,14 +73,23 @@ def test_a_thread_leaves_signals_alone() -> None:
 
 
 def test_whose_programs_are_ours() -> None:
+    """What follows the program's name is its own: "-m" is an option there, say."""
     ours = (
-        "python -m minibert encode",
-        "python -X dev -m train.run",
-        "python /bin/minibert encode",
+        ("python -m minibert encode", "-m encode"),
+        ("python -X dev -m train.run", "-m"),
+        ("python -X dev /bin/minibert -m x", "/bin/minibert -m x"),
     )
-    others = ("python", "python -c pass", "python -m pytest", "python mine.py minibert")
-    assert all(is_our_program(line.split()) for line in ours)
-    assert not any(is_our_program(line.split()) for line in others)
+    others = (
+        ("python", ""),
+        ("python -c pass", "-c"),
+        ("python -m pytest -m minibert", "-m -m minibert"),
+        ("python mine.py minibert", "mine.py minibert"),
+        ("python mine.py -m", "mine.py -m"),
+        ("python mine.py -m minibert", "mine.py -m minibert"),
+    )
+    for lines, expected in ((ours, True), (others, False)):
+        for command, arguments in lines:
+            assert is_our_program(command.split(), arguments.split(" ")) is expected, command
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc, which shows imports")

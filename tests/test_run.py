@@ -43,7 +43,7 @@ from train import fit as fit_module
 from train import run as run_module
 from train.batches import Item
 from train.checkpoint import checkpoints, read_progress
-from train.command_line import new_folder
+from train.command_line import run_folder
 from train.compare import compare_single, epochs_alone, settings_alone
 from train.data.examples import DataSet, Example
 from train.evaluation import evaluate, monitored_value
@@ -584,18 +584,35 @@ def test_pairs_are_memorised_to_a_tenth(
 def test_the_first_free_folder(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It has no file, no run's folder, and none that another run has taken just now."""
     monkeypatch.chdir(tmp_path)
     settings = world.settings()
-    assert new_folder(settings) == Path("runs/sentences")
-    assert new_folder(settings) == Path("runs/sentences-2")
-    assert main(arguments(world.settings(epochs=0), tmp_path)) == 0
-    assert {path.name for path in (tmp_path / "runs").iterdir()} == {
-        "sentences",
-        "sentences-2",
-        "sentences-3",
-    }
-    assert metrics_of(tmp_path / "runs/sentences-3")["steps"] == 0
-    assert list((tmp_path / "runs/sentences").iterdir()) == []
+    write_text(tmp_path / "runs/sentences", "a file")
+    write_text(tmp_path / "runs/sentences-2/settings.toml", "")
+    with run_folder(settings, None) as third, run_folder(settings, None) as fourth:
+        assert (third, fourth) == (Path("runs/sentences-3"), Path("runs/sentences-4"))
+        assert main(arguments(world.settings(epochs=0), tmp_path)) == 0
+    names = {path.name for path in (tmp_path / "runs").iterdir()}
+    assert names == {"sentences", "sentences-2", "sentences-5"}
+    assert metrics_of(tmp_path / "runs/sentences-5")["steps"] == 0
+
+
+def test_a_folder_in_which_nothing_was_begun_is_free(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was killed leaves its lock there, which it does not hold any more, and its
+    settings half written. What somebody else owns is not free."""
+    monkeypatch.chdir(tmp_path)
+    for name in (".lock", ".settings.toml.77.88.tmp"):
+        write_text(tmp_path / "runs/sentences" / name, "77")
+    with run_folder(world.settings(), None) as folder:
+        assert folder == Path("runs/sentences")
+        assert os.listdir(folder) == [".lock"]
+    assert not (tmp_path / "runs").exists()
+    (tmp_path / "runs/sentences").mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "sentences")
+    with run_folder(world.settings(), None) as folder:
+        assert folder == Path("runs/sentences-2")
 
 
 def test_an_existing_run_is_not_overwritten(

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from minibert.files import CONTROLS, InputError, json_line, one_line
+from minibert.files import CONTROLS, InputError, json_text, one_line
 from tests.training import World, make_world, write_json_lines, write_model
 from tools.faults import commands, data
 from tools.faults.fuzz import SOUND, Fuzzer, Kind
 from train.analysis import confusion_matrix
-from train.command_line import new_folder
+from train.command_line import run_folder
 from train.data.read import read_source
 from train.data.reading import Reading
 from train.data.spans import span_tags
@@ -237,8 +237,8 @@ def test_the_folder_of_a_run_is_in_runs(
 ) -> None:
     (tmp_path / "here" / name).mkdir(parents=True, exist_ok=True)
     monkeypatch.chdir(tmp_path / "here")
-    folder = new_folder(Settings(data=(name,)))
-    assert folder.resolve().parent == tmp_path / "here/runs"
+    with run_folder(Settings(data=(name,)), None) as folder:
+        assert folder.resolve().parent == tmp_path / "here/runs"
     assert one_line(folder.name) == folder.name
 
 
@@ -248,7 +248,7 @@ def test_a_table_is_as_high_as_it_has_rows() -> None:
 
 def test_json_for_a_terminal_means_the_same() -> None:
     content = {"text": "".join(map(chr, range(0x2100))) + "\ud800"}
-    line = json_line(content)
+    line = json_text(content)
     assert not CONTROLS.search(line)
     assert json.loads(line) == content
 

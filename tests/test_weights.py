@@ -692,7 +692,7 @@ def test_a_class_of_2019_that_is_none_of_these(tmp_path: Path) -> None:
     [
         ("distilbert", {"type_vocab_size": 2}, "type_vocab_size of a distilbert is 0"),
         ("bert", {"embedding_size": 8}, "embedding_size of a bert is None, and never 8"),
-        ("electra", {"embedding_size": None}, "embedding_size must be a positive whole number"),
+        ("electra", {"embedding_size": None}, "embedding_size must be a whole number from 1"),
         ("roberta", {"pad_token_id": 19}, "max_position_embeddings 20 leaves no position"),
     ],
 )
@@ -741,9 +741,8 @@ def test_what_newer_versions_added_may_be_absent(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", [*REQUIRED, "type_vocab_size"])
 def test_an_absurd_size(key: str, value: Any, tensors: Tensors, tmp_path: Path) -> None:
     message = refusal(write_model(tmp_path, tensors, CONTENT | {key: value}))
-    assert message.startswith(
-        f"{tmp_path / 'config.json'}: {key} must be a positive whole number, not {value!r}"
-    )
+    reason = f"{key} must be a whole number from 1 to 2147483647, not {value!r}"
+    assert message.startswith(f"{tmp_path / 'config.json'}: {reason}")
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,14 @@
 import argparse
 import os
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from minibert.files import InputError, writing
-from minibert.locks import locked
+from minibert.files import InputError, remove, writing
+from minibert.locks import LockedError, locked
 from minibert.program import Interrupted, Parser, called_as
 from minibert.usage import usage
 from train.checkpoint import has_results
@@ -128,62 +127,62 @@ def run_folder(settings: Settings, resumed: Path | None) -> Iterator[Path]:
     Raises InputError if another process is writing it, or if it holds results of a run that is not
     resumed. A KeyboardInterrupt in the block becomes an Interrupted that says how to go on.
     """
-    is_ours = resumed is None and not (settings.output and os.path.exists(settings.output))
-    with writing(resumed or Path(settings.output or "runs")):
-        folder = resumed or new_folder(settings)
+    asked = resumed or (None if settings.output is None else Path(settings.output))
+    is_ours = resumed is None and not (asked and os.path.exists(asked))
+    lock = ExitStack()
+    with writing(asked or Path("runs")):
+        folder = asked or take_free_folder(settings, lock)
+        folder.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(folder):
+        with lock:
+            if asked:
+                lock.enter_context(locked(asked))
             if resumed is None and has_results(folder):
                 raise InputError(
                     f"{folder} holds a run already: resume it (--resume {folder}), or choose "
                     "another --output"
                 )
-            remove_half_written(folder)
+            for path in [*folder.rglob(".*.tmp")]:  # half written by a process that was killed
+                remove(path)
             yield folder
-    except Interrupted:
-        raise
     except (KeyboardInterrupt, ImportError) as stop:
         # A signal that comes while a package loads its machine code ends as an ImportError.
         if not isinstance(stop.__cause__ or stop, KeyboardInterrupt):
             raise
         if not (folder / "settings.toml").exists():
             raise Interrupted("stopped before training began: start it again") from stop
-        raise Interrupted(f"stopped; to go on: {train_command()} --resume {folder}") from stop
+        done = stop if isinstance(stop, Interrupted) else "stopped"
+        raise Interrupted(f"{done}; to go on: {train_command()} --resume {folder}") from stop
     finally:
         with suppress(OSError):  # it is not empty
             if is_ours:
                 folder.rmdir()
-            if settings.output is None and resumed is None:
+            if asked is None:
                 folder.parent.rmdir()
 
 
-def remove_half_written(folder: Path) -> None:
-    """Remove what is half written in a folder that no other process writes."""
-    for path in folder.rglob(".*.tmp"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                path.unlink()
-
-
-def new_folder(settings: Settings) -> Path:
-    """Make the folder of a new run. Two runs that start together get two folders."""
-    if settings.output is not None:
-        folder = Path(settings.output)
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+def take_free_folder(settings: Settings, lock: ExitStack) -> Path:
+    """Make and lock the folder of a new run. Two runs that start together get two folders. One in
+    which a process was killed before it wrote anything is free again."""
     name, source = name_of((*settings.data, *settings.text)[0])
     named = name or Path(os.path.expanduser(source)).resolve().name  # of "..", its real name
     first = folder = Path("runs") / (re.sub(r"[^\w.+ -]", "_", named).strip(". ") or "run")
     number = 1
     while True:
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            number += 1
-            folder = first.with_name(f"{first.name}-{number}")
+        with suppress(FileExistsError, LockedError):  # a file has the name; a run has the folder
+            folder.mkdir(parents=True, exist_ok=True)
+            if is_free(folder):
+                lock.enter_context(locked(folder))
+                if is_free(folder):
+                    return folder
+        number += 1
+        folder = first.with_name(f"{first.name}-{number}")
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a run can have a folder: at most hidden files are there, such as a lock."""
+    is_usable = os.access(folder, os.R_OK | os.W_OK)  # else it is somebody else's
+    return is_usable and all(name.startswith(".") for name in os.listdir(folder))
 
 
 def _shown(f: Any) -> str:

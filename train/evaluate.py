@@ -1,13 +1,13 @@
 """python -m train.evaluate RUN --data PATH: how good a finished run is on any data with its
 labels, and where it is wrong. With --text PATH: how well it knows the words of plain text."""
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from minibert.files import json_text
 from minibert.program import Parser, run_program
 from minibert.usage import usage
 from train.analysis import Analysis, analyse
@@ -106,11 +106,7 @@ def main(arguments: list[str] | None = None, kinds: Kinds = KINDS) -> int:
     def program() -> None:
         options = parser().parse_args(arguments)
         found = evaluate(options.run, options.data, options.split, kinds, text=options.text)
-        print(
-            json.dumps(found.as_record(), indent=2, ensure_ascii=False, allow_nan=False)
-            if options.json
-            else found.as_text()
-        )
+        print(json_text(found.as_record(), indent=2) if options.json else found.as_text())
 
     return run_program(program)
 

@@ -12,7 +12,6 @@ from minibert.files import InputError, write_text
 from minibert.program import Interrupted, signals
 from train.cache import PrefixCache
 from train.checkpoint import fill, load_checkpoint, remove_old, save_checkpoint
-from train.command_line import train_command
 from train.evaluation import evaluate, monitored_value
 from train.journal import Journal, cut_log
 from train.model import Forward
@@ -52,9 +51,7 @@ def fit(
     def stop_if_asked() -> None:
         if stop_asked():
             save()
-            raise Interrupted(
-                f"stopped after step {progress.step}; to go on: {train_command()} --resume {run}"
-            )
+            raise Interrupted(f"stopped after step {progress.step}")
 
     sizes = [len(source) for source in sources]
     lengths = texts = None  # to learn them, all items must be read

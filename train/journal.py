@@ -1,6 +1,7 @@
 """What a run tells as it goes: lines on the screen, RUN/log.jsonl, and TensorBoard's files."""
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -63,7 +64,8 @@ class Journal:
         if self.board is not None:
             add_scalars(self.board, "train", noted, self.progress.step)
         self.num_tokens += sum(batch.input_ids.numel() for batch in batches)
-        self.speed = self.num_tokens / (time.perf_counter() - self.start)
+        seconds = time.perf_counter() - self.start or math.inf  # a clock may stand still
+        self.speed = self.num_tokens / seconds
         if self.bar is not None:
             words = {name: f"{loss:.3f}" for name, loss in means.items()}
             self.bar.set_postfix(words | {"tok/s": f"{self.speed:,.0f}"}, refresh=False)

@@ -40,7 +40,7 @@ from tokenizers.trainers import WordPieceTrainer
 from tqdm import tqdm
 
 from minibert.batching import windows
-from minibert.files import InputError, escaped, json_line
+from minibert.files import InputError, escaped, json_text
 from minibert.formats.tokenizer import SPECIAL_TOKENS, bert_tokenizer
 from minibert.program import Parser, run_program
 from minibert.texts import lazy_lines, lines_of
@@ -283,7 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
         Tokenizer(backend).save(options.output)
         found = measure(corpus, backend)
         if options.json:
-            print(json_line({"output": str(options.output), **found}))
+            print(json_text({"output": str(options.output), **found}))
             return
         print(report(found))
         if len(tokens) < options.size:

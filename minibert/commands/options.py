@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from minibert.encoder import SentenceEncoder
-from minibert.files import json_line
+from minibert.files import json_text
 from minibert.heads import POOLINGS
 from minibert.precision import PRECISIONS
 from minibert.program import say
@@ -94,7 +94,7 @@ def load_encoder(options: argparse.Namespace) -> SentenceEncoder:
 
 def print_json(record: Any) -> None:
     """One line of JSON on standard output."""
-    print(json_line(record))
+    print(json_text(record))
 
 
 def tell(options: argparse.Namespace, sentence: str, **facts: Any) -> None:

@@ -124,7 +124,9 @@ def check_config(config: Any, activations: Mapping[str, Any]) -> None:
         elif field.name not in ("model_type", "hidden_act", "pad_token_id") and (
             type(value) is not int or not 0 < value < 2**31
         ):
-            raise ValueError(f"{field.name} must be a positive whole number, not {value!r}")
+            raise ValueError(
+                f"{field.name} must be a whole number from 1 to {2**31 - 1}, not {value!r}"
+            )
     if config.hidden_size % config.num_attention_heads:
         raise ValueError(
             f"hidden_size {config.hidden_size} is not a multiple of num_attention_heads "

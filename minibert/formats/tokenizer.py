@@ -14,7 +14,6 @@ from tokenizers.processors import TemplateProcessing
 
 from minibert.files import (
     InputError,
-    check_regular,
     read_lines,
     read_object,
     write_json,
@@ -178,7 +177,6 @@ def word_piece(vocabulary: Path, settings: dict) -> tokenizers.Tokenizer:
             f"{file}: tokenizer_class is {settings['tokenizer_class']!r:.200}, which splits texts "
             "into words as BERT does not. Without a tokenizer.json it is not read here"
         )
-    check_regular(vocabulary)
     lines = read_lines(vocabulary)
     while lines and not lines[-1]:
         lines.pop()

@@ -209,9 +209,8 @@ def killed_while_saving(every: int = 1) -> Row:
 def soak(count: int = 1_000_000, model: Path | None = None) -> Row:
     """A bulk run of many short texts: is memory flat after the first tenth, are as many files open,
     and is the last tenth as fast as the second?"""
-    at: list[
-        tuple[float, float, int]
-    ] = []  # before each tenth, and at the end: seconds, MiB, files
+    # before each tenth, and at the end: seconds, MiB, open files
+    at: list[tuple[float, float, int]] = []
 
     def look() -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[1])

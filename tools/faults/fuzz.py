@@ -5,7 +5,7 @@ with a readable message. Everything else is a fault: another exception, a proces
 that takes too long or too much memory, a file touched outside of the folder, anything executed, or
 printed characters that control a terminal.
 Cases run in a process of their own, which a dying case takes with it, and are drawn from seeds:
-`python -m tools.faults --replay KIND --case N` shows one again.
+`python -m tools.faults KIND --replay CASE` shows one again.
 """
 
 import multiprocessing

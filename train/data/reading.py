@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from minibert.files import InputError, check_regular, split_lines
+from minibert.files import InputError, read_bytes, split_lines
 from train.parse import parse_pairs, parse_whole
 from train.settings import Settings
 
@@ -89,11 +89,7 @@ class Reading:
     def text(self, file: Path) -> str:
         """The content of a file, without the byte order mark that some editors put first. Raises
         InputError, naming file and line, if it is not of the encoding."""
-        check_regular(file)
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            raise InputError(f"cannot read {file}: {error.strerror}") from error
+        content = read_bytes(file)
         try:
             text = content.decode(self.encoding).removeprefix("\ufeff")
             if self.encoding != UTF8:
