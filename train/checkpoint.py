@@ -6,6 +6,7 @@ is never half written.
 
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -36,7 +37,16 @@ class Progress:
     # this epoch: each task's summed loss, and what to divide it by
     losses: dict[str, list[float]] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)  # what each evaluation found
-    seconds: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)  # what they were spent on
+
+    def __post_init__(self) -> None:
+        self.noted = time.perf_counter()  # when the last seconds were
+
+    def spent(self, what: str) -> None:
+        """Note what the seconds since the last note, or since the start, were spent on."""
+        now = time.perf_counter()
+        self.seconds[what] = self.seconds.get(what, 0.0) + now - self.noted
+        self.noted = now
 
     def count(self, sums: Mapping[str, float], counts: Mapping[str, float]) -> None:
         """Note a step that was taken."""
@@ -170,6 +180,8 @@ def read_progress(run: Path, settings: Settings) -> Progress:
         noted = dict(content["progress"])
         if "worse" in noted:  # what earlier versions called it
             noted["evaluations_since_best"] = noted.pop("worse")
+        if isinstance(noted.get("seconds"), int | float):  # which did not note what they were for
+            noted["seconds"] = {"training": noted["seconds"]}
         progress, saved = Progress(**noted), Settings(**as_now(content["settings"]))
     except (KeyError, TypeError, InputError) as error:
         raise InputError(f"{file} is no state of a run: {error}") from error
