@@ -133,7 +133,7 @@ def rate_curves(parts: Parts, steps: Sequence[Mapping[str, Any]]) -> list[Curve]
     shared: dict[tuple[float, int], list[str]] = {}
     for name, unit in parts.model.units().items():
         learns = [epoch for epoch in range(1, last + 1) if name not in plan.frozen_in(epoch)]
-        if learns and list(unit.parameters()):
+        if learns and any(p.numel() for p in unit.parameters()):
             shared.setdefault((rates[name], learns[0]), []).append(name)
     curves = []
     for i, ((rate, first), names) in enumerate(shared.items()):

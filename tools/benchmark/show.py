@@ -3,15 +3,16 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from minibert.files import InputError, write_text
 from tools.benchmark.race import Result
 from train.pictures import INK, LIGHT, STYLE, as_svg, palette_css
 
 CORPORA = {"short": "short utterances", "mixed": "texts of 4 to 256 tokens"}  # for people
-ABOVE_BARS = {"textcoords": "offset points", "fontweight": "bold", "va": "center"}
+ABOVE_BARS: dict[str, Any] = {"textcoords": "offset points", "fontweight": "bold", "va": "center"}
 BACKGROUND = {"facecolor": LIGHT["paper"], "edgecolor": "none", "pad": 0.6}
-BESIDE_BARS = {"textcoords": "offset points", "va": "center", "bbox": BACKGROUND}
+BESIDE_BARS: dict[str, Any] = {"textcoords": "offset points", "va": "center", "bbox": BACKGROUND}
 
 
 def ratio(result: Result, ours: Result) -> float:
