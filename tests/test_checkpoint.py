@@ -437,14 +437,17 @@ def test_resume_from_a_damaged_checkpoint(
 
 
 def test_a_checkpoint_of_an_earlier_version_goes_on(interrupted: Path) -> None:
-    """Whose state.json calls the evaluations since the best one `worse`."""
+    """Whose state.json calls the evaluations since the best one `worse`, and does not say what the
+    seconds were spent on."""
     file = checkpoints(interrupted)[-1] / "state.json"
     state = json.loads(file.read_text())
     state["progress"]["worse"] = state["progress"].pop("evaluations_since_best") + 3
+    state["progress"]["seconds"] = 1000.5
     file.write_text(json.dumps(state))
     settings = Settings(**state["settings"])
     assert read_progress(interrupted, settings).evaluations_since_best == 3
     assert main(["--resume", str(interrupted)]) == 0
+    assert 1000.5 < metrics_of(interrupted)["seconds"] < 2000
 
 
 def test_resume_is_given_alone(interrupted: Path, capsys: pytest.CaptureFixture[str]) -> None:

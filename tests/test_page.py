@@ -207,7 +207,6 @@ def test_the_worst_mistakes_show_their_parts(
 ) -> None:
     """What is marked as right are the entities of the gold tags; what the prediction lacks stands
     out."""
-    of_text = {p["text"]: p for p in predictions}
     entries = list(sections(page)["slots on test"].iter("li"))
     wrong = [
         p for p in predictions if "slots" in p and p["slots"]["gold"] != p["slots"]["predicted"]
@@ -216,8 +215,8 @@ def test_the_worst_mistakes_show_their_parts(
     for entry in entries:
         right, predicted = list(entry.iter("dd"))
         marks = [(m.text, said(m.find("small"))) for m in right.iter("mark")]  # type: ignore[arg-type]
-        text = re.sub("(place|name)(?= |$)", "", said(right).partition("\n")[0])
-        record = next(p for t, p in of_text.items() if text.startswith(t[:12]))
+        where = said(list(entry.iter("p"))[-1])
+        record = predictions[int(where.rpartition("/test.jsonl, line ")[2]) - 1]
         tags, words = record["slots"]["gold"], record["words"]
         starts = [i for i, tag in enumerate(tags) if tag.startswith("B-")]
         assert [kind for _, kind in marks] == [tags[i][2:] for i in starts]

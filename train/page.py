@@ -144,7 +144,13 @@ def task_html(task: Task, analysis: Analysis, pictures: Pictures) -> str:
         )
     if analysis.worst:
         entries = "".join(mistake_html(task, *one) for one in analysis.worst)
-        text += f'<h3>The worst mistakes</h3><ol class="mistakes">{entries}</ol>'
+        text += "<h3>The worst mistakes</h3>"
+        if "<mark" in entries:
+            text += (
+                '<p class="muted">Marked: <mark class="right">right, and not predicted</mark>; '
+                '<mark class="predicted">predicted, and wrong</mark>; <mark>in both</mark>.</p>'
+            )
+        text += f'<ol class="mistakes">{entries}</ol>'
     return text
 
 
@@ -156,14 +162,13 @@ def mistake_html(task: Task, item: Item, prediction: Prediction) -> str:
     shown = {"right": task.readable(gold, example), "predicted": task.as_text(prediction, example)}
     shown = {name: html(text) for name, text in shown.items()}
     if right and predicted:
-        texts.remove(right[0])
-        marked = {
-            "right": marked_html(*right, predicted[1], "right"),
-            "predicted": marked_html(*predicted, right[1], "predicted"),
-        }
+        texts = [text for text in texts if text != right[0]]
+        told = '<br><span class="muted">{}</span>'  # what the marks do not tell
         shown = {
-            name: f'{marked[name]}<br><span class="muted">{text}</span>'
-            for name, text in shown.items()
+            "right": marked_html(*right, predicted[1], "right")
+            + ("" if right[1] else told.format(shown["right"])),
+            "predicted": marked_html(*predicted, right[1], "predicted")
+            + told.format(shown["predicted"]),
         }
     parts = [t if len(t) <= MOST_CHARACTERS else f"{t[:MOST_CHARACTERS]} ..." for t in texts]
     lines = "".join(f'<p dir="auto">{html(text)}</p>' for text in parts)
