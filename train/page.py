@@ -230,6 +230,8 @@ def data_html(parts: Parts) -> str:
     for one in parts.data["sets"]:
         found = (one["splits"].get(split, {}).get("examples", 0) for split in splits)
         sizes.append((one["name"], *(f"{count:,}" for count in found)))
+    used = (sum(map(len, parts.sources)), len(parts.dev), len(parts.test))
+    sizes.append(("all, as the run used them", *(f"{count:,}" for count in used)))
     text = table_html(sizes, "examples")
     for task in parts.tasks:
         counts = [
