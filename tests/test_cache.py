@@ -318,8 +318,8 @@ def test_a_run_uses_the_file_and_leaves_none(
     )
     assert made == [tokens * 24 * 4] * 2
     assert {path.name for path in (tmp_path / "run").iterdir()} <= {
-        *("checkpoints", "confusion.png", "curves.png", "heads.safetensors", "log.jsonl"),
-        *("metrics.json", "model", "predictions.jsonl", "reliability.png", "report.md"),
+        *("checkpoints", "heads.safetensors", "log.jsonl"),
+        *("metrics.json", "model", "predictions.jsonl", "report.html"),
         *("settings.toml", "tasks.json", "transformers"),
     }
 

@@ -439,15 +439,17 @@ def test_resume_from_a_damaged_checkpoint(
 
 
 def test_a_checkpoint_of_an_earlier_version_goes_on(interrupted: Path) -> None:
-    """It notes no SHA-256 and no model, may note no data, and calls the evaluations since the best
-    one `worse`."""
+    """It notes no SHA-256 and no model, may note no data, calls the evaluations since the best one
+    `worse`, and does not say what the seconds were spent on."""
     folder = checkpoints(interrupted)[-1]
     state = json.loads((folder / "state.json").read_text())
     state = {"settings": state["settings"], "progress": state["progress"]}
     state["progress"]["worse"] = state["progress"].pop("evaluations_since_best")
+    state["progress"]["seconds"] = 1000.5
     (folder / "state.json").write_text(json.dumps(state))
     save_tensors(read_tensors(folder / "tensors.safetensors"), folder / "tensors.safetensors")
     assert main(["--resume", str(interrupted)]) == 0
+    assert 1000.5 < metrics_of(interrupted)["seconds"] < 2000
 
 
 def test_resume_is_given_alone(interrupted: Path, capsys: pytest.CaptureFixture[str]) -> None:

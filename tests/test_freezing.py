@@ -426,7 +426,7 @@ def test_freeze_all_only_evaluates(
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         *("heads.safetensors", "metrics.json", "model", "predictions.jsonl"),
         *("settings.toml", "tasks.json", "transformers"),
-        *("report.md", "reliability.png", "confusion.png"),
+        "report.html",
     }
     assert len((tmp_path / "run/predictions.jsonl").read_text().splitlines()) == 12
     again = load_run(tmp_path / "run")

@@ -61,7 +61,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing them takes longer than all the rest of a run."""
-    monkeypatch.setattr(run_module, "draw_pictures", lambda *_: [])
+    monkeypatch.setattr(run_module, "draw_pictures", lambda *_: {})
 
 
 @pytest.fixture(scope="module")

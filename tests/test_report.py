@@ -1,13 +1,11 @@
-"""What a run shows: tables to the letter, curves, and TensorBoard's files against the log.
+"""What a run shows on the screen: tables to the letter, and TensorBoard's files against the log.
 
 Evidence: whole texts for a small model; the files of other programs read back by those programs,
 where they are installed.
 """
 
 import json
-import re
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +19,17 @@ from train.batches import Item
 from train.data.examples import Example
 from train.evaluation import monitored_value
 from train.journal import Journal, add_scalars, tensorboard
-from train.pictures import draw_curves, draw_pictures
 from train.progress import Metrics
 from train.report import (
     final_table,
-    groups_table,
-    label_table,
+    group_rows,
+    label_rows,
     label_tables,
     report_sections,
     shown,
     table,
     text_of,
     write_predictions,
-    write_report,
 )
 from train.run import main, train
 from train.settings import Settings
@@ -90,7 +86,7 @@ def test_columns_are_aligned_by_what_they_hold() -> None:
 
 def groups(settings: Settings) -> str:
     parts = assemble(settings)
-    return groups_table(parts.model, parts.plan, settings)
+    return table(group_rows(parts.model, parts.plan, settings))
 
 
 def test_groups_table(world: World) -> None:
@@ -255,7 +251,7 @@ def test_predictions_keep_ids_and_the_probabilities_of_classes(tmp_path: Path) -
     }
 
 
-# The report
+# What is behind the metrics
 
 
 def analysis(**parts: Any) -> Analysis:
@@ -267,13 +263,13 @@ def analysis(**parts: Any) -> Analysis:
 def test_label_tables_of_few_labels_are_for_the_screen() -> None:
     figures = {"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 3}
     few, many = ({f"l{i}": figures for i in range(count)} for count in (2, 13))
-    assert label_table("intent", few) == (
+    assert table(label_rows("intent", few)) == (
         "intent  precision  recall     f1  support\n"
         "l0          50.00  100.00  66.67        3\n"
         "l1          50.00  100.00  66.67        3"
     )
     analyses = {"intent": analysis(per_label=few), "x": analysis(), "y": analysis(per_label=many)}
-    assert label_tables(analyses) == [label_table("intent", few)]
+    assert label_tables(analyses) == [table(label_rows("intent", few))]
 
 
 def test_the_sections_of_a_report() -> None:
@@ -297,8 +293,7 @@ def test_the_sections_of_a_report() -> None:
         "a                  3  1\n"
         "b                  0  2"
     )  # fmt: skip
-    assert sections["intent, test: calibration"] == (
-        "expected calibration error 45.00\n\n"
+    assert sections["intent, test: calibration, expected error 45.00"] == (
         " probability  predictions  mean probability  right\n"
         "0.93 to 1.00            2             95.00  50.00"
     )
@@ -314,109 +309,10 @@ def test_the_sections_of_a_report() -> None:
     assert len(sections) == 5
 
 
-def test_a_report_is_markdown_whatever_the_texts_hold(tmp_path: Path) -> None:
-    """A text cannot end the block that it stands in."""
-    sections = [("one", "plain"), ("two", "a\n````\n# no heading")]
-    write_report(tmp_path / "report.md", sections, ["curves.png"])
-    lines = (tmp_path / "report.md").read_text(encoding="utf-8").splitlines()
-    assert lines[:7] == ["# Report", "", "## one", "", "```", "plain", "```"]
-    assert lines[8:15] == ["## two", "", "`````", "a", "````", "# no heading", "`````"]
-    assert lines[-1] == "![curves](curves.png)"
-
-
 def test_all_texts_of_an_example_on_one_line() -> None:
     example = Example("a\tb\n c", {}, "", second="d", choices=("e", "f"))
     assert text_of(example) == "a b c | d | e | f"
     assert text_of(example, 3) == "a b ... | d | e | f"
-
-
-def test_a_run_leaves_its_report(world: World, tmp_path: Path) -> None:
-    settings = world.settings(world.sentences, world.scores, epochs=1)
-    train(settings, tmp_path / "run")
-    report = (tmp_path / "run/report.md").read_text(encoding="utf-8")
-    results = {split: metrics_of(tmp_path / "run")[split] for split in ("dev", "test")}
-    assert "intent loss" in report
-    assert final_table(results, assemble(settings).tasks) in report
-    headings = [line for line in report.splitlines() if line.startswith("## ")]
-    assert headings[:4] == [
-        "## metrics",
-        "## intent, test: labels",
-        "## intent, test: confusions",
-        "## intent, test: calibration",
-    ]
-    assert "## score, test: the worst mistakes" in headings
-    for name in re.findall(r"\]\((.*)\)", report):
-        assert (tmp_path / "run" / name).exists()
-
-
-# Pictures
-
-HISTORY: list[dict[str, Any]] = [
-    {"step": 1, "loss": {"intent": 1.0}, "dev": {"slots": {"f1": 0.5, "loss": 0.75}}}
-]
-
-
-def test_pictures_are_drawn(world: World, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    train(world.settings(world.sentences, world.scores), tmp_path / "run")
-    for name in ("curves.png", "confusion.png", "reliability.png"):
-        content = (tmp_path / "run" / name).read_bytes()
-        assert content.startswith(b"\x89PNG\r\n")
-        assert len(content) > 5000
-    assert not list((tmp_path / "run").glob(".*"))
-
-
-def test_curves_show_the_loss_on_dev_beside_that_of_training() -> None:
-    figure = pytest.importorskip("matplotlib.figure").Figure()
-    left, right = figure.subplots(1, 2)
-    history = [
-        {"step": step, "loss": {"intent": 1.5}, "dev": {"intent": {"accuracy": 0.5, "loss": 2.5}}}
-        for step in (1, 2)
-    ]
-    draw_curves(left, right, history, TASKS)
-    lines = {line.get_label(): line for line in (*left.lines, *right.lines)}
-    assert {name: list(line.get_ydata()) for name, line in lines.items()} == {
-        "intent, train": [1.5, 1.5],
-        "intent, dev": [2.5, 2.5],
-        "intent accuracy": [0.5, 0.5],
-    }
-    assert lines["intent, train"].get_linestyle() == "-"
-    assert lines["intent, dev"].get_linestyle() == "--"
-    assert lines["intent, train"].get_color() == lines["intent, dev"].get_color()
-
-
-def test_names_may_look_like_formulas(tmp_path: Path) -> None:
-    """And have characters that the font lacks: no error and no warning comes of them."""
-    pytest.importorskip("matplotlib")
-    confusion = Confusion(("$x_$", "\u9898"), ((1, 0), (0, 1)))
-    parts = {"$\\bad$": analysis(confusion=confusion, calibration=calibration([(1.0, True)]))}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert draw_pictures(tmp_path, [], TASKS, parts) == ["confusion.png", "reliability.png"]
-
-
-def test_drawing_leaves_the_programs_own_backend(tmp_path: Path) -> None:
-    """A notebook that trains goes on showing its figures as it did."""
-    matplotlib = pytest.importorskip("matplotlib")
-    before = matplotlib.get_backend()
-    matplotlib.use("svg")
-    try:
-        assert draw_pictures(tmp_path, HISTORY, TASKS, {}) == ["curves.png"]
-        assert matplotlib.get_backend() == "svg"
-    finally:
-        matplotlib.use(before)
-
-
-def test_no_pictures_without_matplotlib_or_without_anything_to_draw(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("matplotlib")
-    assert draw_pictures(tmp_path, [], TASKS, {"intent": analysis()}) == []
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert draw_pictures(tmp_path, HISTORY, TASKS, {}) == []
-    train(world.settings(epochs=1), tmp_path / "run")
-    assert not list(tmp_path.rglob("*.png"))
-    assert "](" not in (tmp_path / "run/report.md").read_text(encoding="utf-8")
 
 
 # The loss on dev
@@ -475,7 +371,8 @@ def expected_scalars(run: Path) -> dict[tuple[str, int], float]:
     found: dict[tuple[str, int], float] = {}
     for entry in log_of(run):
         if "norm" in entry:
-            found["train/norm", entry["step"]] = entry["norm"]
+            for key in ("norm", "rate"):
+                found[f"train/{key}", entry["step"]] = entry[key]
             found |= {
                 (f"train/loss/{task}", entry["step"]): loss for task, loss in entry["loss"].items()
             }

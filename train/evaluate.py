@@ -49,7 +49,7 @@ class Evaluation:
         }
 
     def as_text(self) -> str:
-        """The same for people: what a run's report.md has."""
+        """The same for people."""
         sections = report_sections({self.split: self.metrics}, self.tasks, self.analyses)
         return "\n\n".join(f"{heading}\n\n{text}" for heading, text in sections)
 

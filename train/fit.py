@@ -1,7 +1,6 @@
 """The training loop: steps, evaluations, checkpoints."""
 
 import math
-import time
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -24,13 +23,9 @@ from train.step import forward_backward, not_finite
 MOST_SKIPPED = 3  # steps in a row without a finite gradient, after which a run stops
 
 
-def fit(
-    parts: Parts, run: Path, progress: Progress, started: float, resume: bool, build: BuildOptimizer
-) -> None:
-    """Train from where `progress` stands to the end; the best weights by dev are then in the model.
-
-    started: when the run would have begun, by `time.perf_counter`, if nothing had interrupted it.
-    """
+def fit(parts: Parts, run: Path, progress: Progress, resume: bool, build: BuildOptimizer) -> None:
+    """Train from where `progress` stands to the end; the best weights by dev are then in the
+    model."""
     settings, tasks, model, sources = parts.settings, parts.tasks, parts.model, parts.sources
     parameters = parts.parameters()
     parts.plan.apply(progress.epoch)  # on resuming, what had been unfrozen by then is so again
@@ -45,8 +40,9 @@ def fit(
     cut_log(run, progress.step, progress.is_due)
 
     def save() -> None:
-        progress.seconds = time.perf_counter() - started
+        progress.spent("training")
         save_checkpoint(run, parameters, best, optimizer, progress, settings, parts.origin)
+        progress.spent("checkpoints")
 
     def stop_if_asked() -> None:
         if stop_asked():
@@ -68,6 +64,7 @@ def fit(
     elif settings.max_steps:
         total_steps = settings.max_steps
     cache: PrefixCache | None = None
+    progress.spent("loading")
     with signals() as stop_asked, closing(journal):
         while not progress.is_over(settings):
             parts.plan.apply(progress.epoch)
@@ -95,7 +92,8 @@ def fit(
             while progress.epoch == epoch and not progress.is_over(settings):
                 if not progress.is_due:
                     step = steps[progress.position]
-                    set_rates(optimizer, rate_factor(progress.step, total_steps, settings))
+                    rate = rate_factor(progress.step, total_steps, settings)
+                    set_rates(optimizer, rate)
                     batches = [
                         parts.batch([sources[s][i] for s, i in batch], progress.epoch)
                         for batch in step
@@ -112,9 +110,10 @@ def fit(
                             raise not_finite(progress.step + 1, MOST_SKIPPED, batches)
                     optimizer.zero_grad()
                     progress.took_step(len(steps), settings)
-                    journal.note_step(batches, losses, norm)
+                    journal.note_step(batches, losses, norm, rate)
 
                 if progress.is_due:
+                    progress.spent("training")
                     metrics, _ = evaluate(
                         model,
                         tasks,
@@ -126,6 +125,7 @@ def fit(
                     )
                     progress.evaluated(metrics, monitored_value(metrics, tasks, settings.monitor))
                     journal.note_evaluation()
+                    progress.spent("evaluation on dev")
                     if progress.best_step == progress.step:
                         best = {name: p.detach().clone() for name, p in parameters.items()}
                 if progress.position == len(steps):

@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from minibert.files import InputError, read_bytes, write_text
+from minibert.files import InputError, read_bytes, read_lines, write_text
 from train.batches import Batch
 from train.progress import Progress
 from train.report import shown
@@ -51,10 +51,13 @@ class Journal:
         self.start, self.num_tokens = time.perf_counter(), 0
         self.speed = 0.0  # tokens a second in this epoch
 
-    def note_step(self, batches: Sequence[Batch], losses: StepLosses, norm: float) -> None:
-        """Log a step that was taken or skipped."""
+    def note_step(
+        self, batches: Sequence[Batch], losses: StepLosses, norm: float, rate: float
+    ) -> None:
+        """Log a step that was taken or skipped. rate: what share of its highest learning rate each
+        unit had."""
         means = losses.means()
-        noted = {"loss": means, "norm": norm, **losses.gradients}
+        noted = {"loss": means, "norm": norm, "rate": rate, **losses.gradients}
         place = {"step": self.progress.step, "epoch": self.progress.epoch}
         append_log(self.run, place | noted)
         if self.progress.skipped_in_a_row:
@@ -96,6 +99,12 @@ def append_log(run: Path, entry: Mapping[str, Any]) -> None:
             stream.write(line)
     except OSError as error:
         raise InputError(f"cannot write {run / 'log.jsonl'}: {error.strerror}") from error
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """All lines of RUN/log.jsonl; none if nothing was trained."""
+    file = run / "log.jsonl"
+    return [json.loads(line) for line in read_lines(file)] if file.exists() else []
 
 
 def cut_log(run: Path, step: int, is_due: bool = False) -> None:

@@ -1,5 +1,6 @@
-"""What a run says when memory runs out."""
+"""How much memory a run holds, and what it says when that runs out."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -7,6 +8,21 @@ import torch
 
 from minibert.files import InputError
 from train.batches import Batch
+
+if sys.platform != "win32":
+    import resource
+
+
+def peak_memory() -> dict[str, int]:
+    """The most bytes that this process has held at once, on the machine and on a GPU, as far as
+    that is known."""
+    found = {}
+    if sys.platform != "win32":
+        unit = 1 if sys.platform == "darwin" else 1024
+        found["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if torch.cuda.is_available() and (bytes_held := torch.cuda.max_memory_allocated()):
+        found["GPU memory"] = bytes_held
+    return found
 
 
 @contextmanager

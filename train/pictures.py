@@ -1,107 +1,214 @@
-"""The pictures that a run leaves, where matplotlib is installed."""
+"""The pictures of a run's report, as SVG, where matplotlib is installed."""
 
+import io
+import re
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
-from minibert.files import replacing
-from train.analysis import Analysis, Calibration, Confusion
-from train.tasks.base import Task
+from train.analysis import Analysis, Calibration
+from train.checkpoint import Progress
+from train.progress import of_task
+from train.optimizer import learning_rates
+from train.setup import Parts
 from train.tasks.records import LOSS
 
-MOST_NUMBERED = 15  # classes of a confusion matrix whose cells have room for a number
+# Each colour's name, and what it is on light paper and on dark: Okabe and Ito's (2008), which
+# people who confuse red and green tell apart.
+PALETTE = {
+    "ink": ("#1f2328", "#dfe3e8"),
+    "paper": ("#fefefe", "#15181c"),
+    "blue": ("#0072b2", "#56b4e9"),
+    "vermillion": ("#d55e00", "#f0894d"),
+    "green": ("#009e73", "#2fbf94"),
+    "purple": ("#cc79a7", "#dd9cc0"),
+    "orange": ("#e69f00", "#f0b429"),
+    "sky": ("#57b5ea", "#a5d8f5"),
+}
+LIGHT = {name: light for name, (light, _) in PALETTE.items()}
+SERIES = [LIGHT[name] for name in PALETTE if name not in ("ink", "paper")]
+LINES = ("-", "--", ":")
+INK = LIGHT["ink"]
+STYLE = {
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.size": 9,
+    "grid.alpha": 0.15,
+    "grid.color": INK,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text, which is searched, selected and read aloud
+    "svg.hashsalt": "minibert",  # the same run draws the same file
+    "text.color": INK,
+    "text.parse_math": False,  # a name may have dollar signs
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+SIZE = (3.5, 2.4)  # inches: two beside each other where there is room, else one under the other
+LEGEND = 0.17  # inches: the height of a line that names a curve
+MOST_POINTS = 120  # of a curve; each is the mean of as many steps
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a picture: its name, its points (x, y), and how it is drawn."""
+
+    name: str
+    points: Points
+    color: str
+    line: str = "-"  # as matplotlib writes it; with a marker, "o--"
+
+
+def palette_css() -> str:
+    """The colours as variables of CSS, light and dark."""
+    light, dark = (
+        "".join(f"--{name}:{of_name[i]};" for name, of_name in PALETTE.items()) for i in (0, 1)
+    )
+    return f":root{{{light}}}\n@media (prefers-color-scheme:dark){{:root{{{dark}}}}}\n"
 
 
 def draw_pictures(
-    run: Path,
-    history: Sequence[Mapping[str, Any]],
-    tasks: Sequence[Task],
+    parts: Parts,
+    progress: Progress,
+    log: Sequence[Mapping[str, Any]],
     analyses: Mapping[str, Analysis],
-) -> list[str]:
-    """Draw curves.png, confusion.png and reliability.png into a run's folder, as far as there is
-    something to draw. Returns the names of the files; none where matplotlib is not installed."""
+) -> dict[tuple[str, str], str] | None:
+    """What there is to draw of a run, as SVG by what it shows and of which task: ("loss", "topic").
+    Returns None where matplotlib is not installed.
+
+    log: the lines of RUN/log.jsonl.
+    """
     try:
         import matplotlib.figure  # not pyplot, which sets a backend for the whole process
+        import matplotlib.style
     except ModuleNotFoundError:
-        return []
-    new = matplotlib.figure.Figure
-    confusions = {n: a.confusion for n, a in analyses.items() if a.confusion is not None}
-    calibrations = {n: a.calibration for n, a in analyses.items() if a.calibration is not None}
-    figures = {}
-    if history:
-        figures["curves.png"] = figure = new(figsize=(9, 3.5), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        draw_curves(left, right, history, tasks)
-    if confusions:
-        size = (5.5 * len(confusions), 4.8)
-        figures["confusion.png"] = figure = new(figsize=size, layout="constrained")
-        every = figure.subplots(1, len(confusions), squeeze=False)[0]
-        for axes, (name, confusion) in zip(every, confusions.items(), strict=True):
-            draw_confusion(axes, name, confusion)
-    if calibrations:
-        size = (4.0 * len(calibrations), 3.8)
-        figures["reliability.png"] = figure = new(figsize=size, layout="constrained")
-        every = figure.subplots(1, len(calibrations), squeeze=False)[0]
-        for axes, (name, calibration) in zip(every, calibrations.items(), strict=True):
-            draw_reliability(axes, name, calibration)
-    for name, figure in figures.items():
-        with replacing(run / name) as beside, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the font may lack characters of a label
-            figure.savefig(beside, format="png", dpi=120)
-    return list(figures)
+        return None
+    blue, vermillion, best = LIGHT["blue"], LIGHT["vermillion"], progress.best_step
+    steps = [entry for entry in log if "norm" in entry]
+    figures: dict[tuple[str, str], Any] = {}
+
+    def new(what: str, task: str = "", more: float = 0.0) -> Any:
+        size = (SIZE[0], SIZE[1] + more)
+        figure = figures[what, task] = matplotlib.figure.Figure(size, layout="constrained")
+        return figure.subplots()
+
+    with matplotlib.style.context(["default", STYLE]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the font may lack characters of a name
+        for task in parts.tasks:
+            dev = {e["step"]: of_task(e["dev"], task.name) for e in progress.history}
+            main = task.metrics[0]
+            loss = [(step, found[LOSS.name]) for step, found in dev.items() if LOSS.name in found]
+            scale = 100 if main.is_percent else 1
+            metric = [(s, found[main.name] * scale) for s, found in dev.items() if found]
+            learnt = binned([(e["step"], e["loss"].get(task.name)) for e in steps])
+            if learnt or loss:
+                losses = [Curve("train", learnt, blue), Curve("dev", loss, vermillion, "o--")]
+                draw_curves(new("loss", task.name), losses, best)
+            if metric:
+                on_dev = Curve("dev", metric, vermillion, "o--")
+                draw_curves(new("metric", task.name), [on_dev], best)
+            calibration = analyses[task.name].calibration if task.name in analyses else None
+            if calibration is not None:
+                draw_reliability(new("calibration", task.name), calibration)
+        if rates := rate_curves(parts, steps):
+            axes = new("rates", more=len(rates) * LEGEND)
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            draw_curves(axes, rates)
+        if cosines := cosine_curves([task.name for task in parts.tasks], steps):
+            axes = new("cosines", more=len(cosines) * LEGEND)
+            axes.axhline(0, color=INK, linewidth=0.6)
+            draw_curves(axes, cosines)
+        return {key: as_svg(figure) for key, figure in figures.items()}
 
 
-def draw_curves(
-    left: Any, right: Any, history: Sequence[Mapping[str, Any]], tasks: Sequence[Task]
-) -> None:
-    """Each task's loss in training and on dev, and its main metric on dev."""
-    for i, task in enumerate(tasks):
-        main, color = task.metrics[0].name, f"C{i}"
-        dev = [(e["step"], e["dev"][task.name]) for e in history if task.name in e["dev"]]
-        train = [(e["step"], e["loss"][task.name]) for e in history if task.name in e["loss"]]
-        losses = [(step, values[LOSS.name]) for step, values in dev if LOSS.name in values]
-        values = [(step, values[main]) for step, values in dev]
-        for axes, points, label, line, inside in (
-            (left, train, f"{task.name}, train", "-", color),
-            (left, losses, f"{task.name}, dev", "--", "white"),
-            (right, values, f"{task.name} {main}", "-", color),
-        ):
-            if points:
-                x, y = zip(*points, strict=True)
-                axes.plot(x, y, line, marker="o", mfc=inside, color=color, label=label)
-    left.set(title="loss", xlabel="step")
-    right.set(title="dev", xlabel="step")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            for text in axes.legend().get_texts():
-                text.set_parse_math(False)  # a name may have dollar signs
+def rate_curves(parts: Parts, steps: Sequence[Mapping[str, Any]]) -> list[Curve]:
+    """The learning rate of each unit while it learnt. Units of equal rates share a curve."""
+    rates, plan = learning_rates(parts.model, parts.settings), parts.plan
+    last = steps[-1]["epoch"] if steps else 0
+    shared: dict[tuple[float, int], list[str]] = {}
+    for name, unit in parts.model.units().items():
+        learns = [epoch for epoch in range(1, last + 1) if name not in plan.frozen_in(epoch)]
+        if learns and any(p.numel() for p in unit.parameters()):
+            shared.setdefault((rates[name], learns[0]), []).append(name)
+    curves = []
+    for i, ((rate, first), names) in enumerate(shared.items()):
+        points = [(e["step"], e.get("rate")) for e in steps if e["epoch"] >= first]
+        scaled = [(step, rate * share) for step, share in binned(points) if share > 0]
+        name = ", ".join(names) if len(names) < 3 else f"{names[0]} to {names[-1]}"
+        curves.append(Curve(name, scaled, SERIES[i % len(SERIES)], LINES[i // len(SERIES) % 3]))
+    return curves
 
 
-def draw_confusion(axes: Any, name: str, confusion: Confusion) -> None:
-    """The share of each right class (a row) that was predicted as each class (a column)."""
-    shares = [[count / max(sum(row), 1) for count in row] for row in confusion.counts]
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    numbers = range(len(confusion.labels))
-    size = 9 if len(numbers) <= MOST_NUMBERED else max(2.0, 150 / len(numbers))
-    axes.set_xticks(numbers, confusion.labels, rotation=90, fontsize=size, parse_math=False)
-    axes.set_yticks(numbers, confusion.labels, fontsize=size, parse_math=False)
-    axes.set_title(name, parse_math=False)
-    axes.set(xlabel="predicted", ylabel="right")
-    for i in numbers if len(numbers) <= MOST_NUMBERED else ():
-        for j in numbers:
-            color = "white" if shares[i][j] > 0.5 else "black"
-            count = str(confusion.counts[i][j])
-            axes.text(j, i, count, ha="center", va="center", color=color, fontsize=size)
+def cosine_curves(names: Sequence[str], steps: Sequence[Mapping[str, Any]]) -> list[Curve]:
+    """The cosine of each two tasks' gradients, where it was logged."""
+    curves = []
+    for i, (a, b) in enumerate(combinations(names, 2)):
+        points = binned([(e["step"], e.get(f"gradient_cosine.{a}.{b}")) for e in steps])
+        if points:
+            curves.append(Curve(f"{a}, {b}", points, SERIES[i % len(SERIES)]))
+    return curves
 
 
-def draw_reliability(axes: Any, name: str, calibration: Calibration) -> None:
+def binned(points: Sequence[tuple[float, float | None]]) -> Points:
+    """At most MOST_POINTS means of points that follow each other. Those without a number, of
+    skipped steps and other tasks, are left out."""
+    known = [(x, y) for x, y in points if y is not None]
+    size = -(-len(known) // MOST_POINTS)
+    groups = (known[i : i + size] for i in range(0, len(known), size or 1))
+    return [(group[-1][0], sum(y for _, y in group) / len(group)) for group in groups]
+
+
+def draw_curves(axes: Any, curves: Sequence[Curve], best: int = 0) -> None:
+    """Numbers by step. best: the step whose weights were kept, if it is to be shown."""
+    if best:
+        axes.axvline(best, color=INK, linewidth=0.8, linestyle=":", label="best step")
+    for curve in curves:
+        if curve.points:
+            x, y = zip(*curve.points, strict=True)
+            style = {"color": curve.color, "mfc": LIGHT["paper"], "ms": 4, "lw": 1.4}
+            axes.plot(x, y, curve.line, label=curve.name, **style)
+    axes.set_xlabel("step")
+    axes.set_xlim(left=0)
+    axes.grid()
+    if best:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
+    else:  # as many names as there are units or pairs of tasks
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.25), borderaxespad=0)
+
+
+def draw_reliability(axes: Any, calibration: Calibration) -> None:
     """How often predictions of each probability are right; on the diagonal, as often as they
     say."""
+    axes.plot((0, 1), (0, 1), "--", color=INK, linewidth=0.8)
     for b in calibration.bins:
-        axes.bar(b.low, b.accuracy, width=b.high - b.low, align="edge", color="C0", edgecolor="w")
-    axes.plot((0, 1), (0, 1), "--", color="grey")
-    error = f"{calibration.expected_error * 100:.2f}"
-    axes.set_title(f"{name}, expected calibration error {error}", parse_math=False)
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability", ylabel="share that is right")
+        axes.plot(
+            b.probability,
+            b.accuracy,
+            "o",
+            color=LIGHT["blue"],
+            clip_on=False,
+            ms=4 + min(b.count, 100) / 20,
+        )
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="probability", ylabel="share that is right")
+    axes.grid()
+
+
+def as_svg(figure: Any) -> str:
+    """A figure as SVG that takes its colours and its font from where it stands, without a
+    background."""
+    stream = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
+    svg = stream.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r' id="[a-z0-9.]+_\d+"', "", svg)  # of groups, which each figure numbers from 1
+    svg = re.sub(r"font: (?:\w+ )?([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
+    for name, color in LIGHT.items():
+        svg = svg.replace(color, f"var(--{name})")
+    return svg

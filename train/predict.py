@@ -25,7 +25,7 @@ from train.saved import Run, load_run, open_run
 from train.tasks import KINDS, Kinds
 from train.tasks.base import Task
 from train.tasks.records import Prediction
-from train.unlabelled import Unlabelled, from_json_texts, from_lines, from_pairs
+from train.unlabelled import Unlabelled, from_json_lines, from_lines, from_pairs
 
 
 def stream(
@@ -181,11 +181,11 @@ def read_asked(options: argparse.Namespace, run: Run) -> tuple[Iterator[Unlabell
     lines = lazy_texts(options.names, options.input)
     source = "standard input" if options.input in (None, "-") else options.input
     total = count_texts(options.names, options.input)
-    if options.json_texts or (options.input or "").endswith(".jsonl"):
+    if options.json_lines or (options.input or "").endswith(".jsonl"):
         if options.names or options.choice or options.words:
             raise InputError("JSON lines hold their own texts, words and choices")
         columns = tuple(parse_pairs(run.settings.columns, "columns").items())
-        return from_json_texts(lines, source, splitting, run.tasks, columns), total
+        return from_json_lines(lines, source, splitting, run.tasks, columns), total
     place = "text" if options.names not in ([], ["-"]) else f"{source}, line"
     return from_lines(lines, splitting, run.tasks, options.choice, place), total
 

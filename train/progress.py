@@ -1,5 +1,6 @@
 """Where a run stands, and what it has found so far."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
@@ -8,6 +9,12 @@ from minibert.files import InputError
 from train.settings import Settings
 
 Metrics = dict[str, dict[str, float] | float]  # of each task, and of all together
+
+
+def of_task(metrics: Metrics, name: str) -> dict[str, float]:
+    """The metrics of one task; none where it was not measured."""
+    found = metrics.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 class Evaluation(TypedDict):
@@ -35,7 +42,16 @@ class Progress:
     # this epoch: each task's summed loss, and what to divide it by
     losses: dict[str, list[float]] = field(default_factory=dict)
     history: list[Evaluation] = field(default_factory=list)
-    seconds: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)  # what they were spent on
+
+    def __post_init__(self) -> None:
+        self.noted = time.perf_counter()  # when the last seconds were
+
+    def spent(self, what: str) -> None:
+        """Note what the seconds since the last note, or since the start, were spent on."""
+        now = time.perf_counter()
+        self.seconds[what] = self.seconds.get(what, 0.0) + now - self.noted
+        self.noted = now
 
     def count(self, sums: Mapping[str, float], counts: Mapping[str, float]) -> None:
         """Note a step that was taken."""
@@ -93,7 +109,7 @@ class Progress:
             ("skipped", self.skipped, 0, self.step),
             ("skipped_in_a_row", self.skipped_in_a_row, 0, self.skipped),
             ("evaluations_since_best", self.evaluations_since_best, 0, len(self.history)),
-            ("seconds", self.seconds, 0, None),
+            *((f"seconds.{what}", value, 0, None) for what, value in self.seconds.items()),
         ):
             if value < low or (high is not None and value > high):
                 above = "" if high is None else f" and at most {high}"

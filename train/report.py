@@ -1,7 +1,6 @@
-"""What a run shows on screen, and the report and predictions that it leaves."""
+"""What a run shows on screen, its tables, and the predictions that it leaves."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,21 +24,26 @@ from train.words import UsedWords
 
 FEW = 12  # labels, of which each has its place on the screen
 MOST_CHARACTERS = 300  # of a text in the report; predictions.jsonl has the whole text
+Rows = Sequence[Sequence[str]]  # of a table; the first is its head
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as aligned columns; the first row is the head. Columns of numbers align right."""
+def numeric(rows: Rows) -> list[bool]:
+    """Which columns hold numbers, and so align right."""
+    return [
+        all(cell.lstrip("-")[:1].isdigit() or cell in ("", "-") for cell in column)
+        for column in zip(*rows[1:], strict=True)
+    ] or [False] * len(rows[0])
+
+
+def table(rows: Rows) -> str:
+    """Rows as aligned columns, each on one line."""
     rows = [[one_line(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    numeric = [
-        all(row[i].lstrip("-")[:1].isdigit() or row[i] in ("", "-") for row in rows[1:])
-        for i in range(len(rows[0]))
-    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
         cells = (
             c.rjust(w) if right else c.ljust(w)
-            for c, w, right in zip(row, widths, numeric, strict=True)
+            for c, w, right in zip(row, widths, numeric(rows), strict=True)
         )
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
@@ -61,11 +65,11 @@ def overview(parts: Parts, words: UsedWords | None) -> str:
     if expected := parse_pairs(parts.settings.expect, "expect"):
         listed = ", ".join(f"{loss} at step {step}" for step, loss in expected.items())
         lines.append(f"a recorded run of these settings had these dev losses: {listed}")
-    lines.append(groups_table(parts.model, parts.plan, parts.settings))
+    lines.append(table(group_rows(parts.model, parts.plan, parts.settings)))
     return "\n".join(lines)
 
 
-def groups_table(model: JointModel, plan: FreezingPlan, settings: Settings) -> str:
+def group_rows(model: JointModel, plan: FreezingPlan, settings: Settings) -> Rows:
     """Every unit: its parameters, whether they learn, how fast, with what decay, and how many of
     them have none (biases and norms). Equal layers share a row."""
     rates = learning_rates(model, settings)
@@ -91,7 +95,7 @@ def groups_table(model: JointModel, plan: FreezingPlan, settings: Settings) -> s
     for names, cells in merged:
         first, last = names[0], names[-1].removeprefix("layers.")
         rows.append((first if len(names) == 1 else f"{first}-{last} (each)", *cells))
-    return table(rows)
+    return rows
 
 
 def shown_metrics(task: Task, values: Mapping[str, float]) -> list[Metric]:
@@ -112,6 +116,11 @@ def shown(metrics: Metrics, tasks: Sequence[Task]) -> str:
 
 
 def final_table(results: Mapping[str, Metrics], tasks: Sequence[Task]) -> str:
+    """The metrics of several runs or splits side by side, as text."""
+    return table(final_rows(results, tasks))
+
+
+def final_rows(results: Mapping[str, Metrics], tasks: Sequence[Task]) -> Rows:
     """The metrics of several runs or splits side by side."""
     rows: list[Sequence[str]] = [("", *results)]
     for task in tasks:
@@ -128,7 +137,7 @@ def final_table(results: Mapping[str, Metrics], tasks: Sequence[Task]) -> str:
     if any(frame is not None for frame in frames):
         cells = (FRAME.text(frame) if isinstance(frame, float) else "-" for frame in frames)
         rows.append(("frame accuracy", *cells))
-    return table(rows)
+    return rows
 
 
 def model_card(
@@ -157,7 +166,7 @@ def model_card(
     )
 
 
-def label_table(name: str, figures: Mapping[str, Mapping[str, float]]) -> str:
+def label_rows(name: str, figures: Mapping[str, Mapping[str, float]]) -> Rows:
     """The figures of each label of a task: what `Task.per_label` returns."""
     columns = list(dict.fromkeys(column for of_label in figures.values() for column in of_label))
     rows: list[Sequence[str]] = [(name, *columns)]
@@ -167,36 +176,36 @@ def label_table(name: str, figures: Mapping[str, Mapping[str, float]]) -> str:
             for column in columns
         )
         rows.append((label, *cells))
-    return table(rows)
+    return rows
 
 
 def label_tables(analyses: Mapping[str, Analysis]) -> list[str]:
     """The figures of each label, of the tasks that have few: what the screen has room for."""
     return [
-        label_table(name, analysis.per_label)
+        table(label_rows(name, analysis.per_label))
         for name, analysis in analyses.items()
         if 0 < len(analysis.per_label) <= FEW
     ]
 
 
-def confusion_table(confusion: Confusion) -> str:
-    """A row for each right class, a column for each predicted one; of many classes, only the
-    commonest mistakes."""
-    if len(confusion.labels) <= FEW:
+def confusion_rows(confusion: Confusion, most: int = FEW) -> Rows:
+    """A row for each right class, a column for each predicted one; of more than `most` classes,
+    only the commonest mistakes."""
+    if len(confusion.labels) <= most:
         counts = (map(str, row) for row in confusion.counts)
         rows = [(label, *row) for label, row in zip(confusion.labels, counts, strict=True)]
-        return table([("right \\ predicted", *confusion.labels), *rows])
+        return [("right \\ predicted", *confusion.labels), *rows]
     mistakes = confusion.commonest()[:FEW]
-    return table([("right", "predicted", "times"), *((g, p, f"{n}") for g, p, n in mistakes)])
+    return [("right", "predicted", "times"), *((g, p, f"{n}") for g, p, n in mistakes)]
 
 
-def calibration_table(calibration: Calibration) -> str:
-    """The expected calibration error, and the bins that it is the mean of."""
+def calibration_rows(calibration: Calibration) -> Rows:
+    """The bins that the expected calibration error is the mean of."""
     rows: list[Sequence[str]] = [("probability", "predictions", "mean probability", "right")]
     for b in calibration.bins:
         means = (f"{b.probability * 100:.2f}", f"{b.accuracy * 100:.2f}")
         rows.append((f"{b.low:.2f} to {b.high:.2f}", str(b.count), *means))
-    return f"expected calibration error {calibration.expected_error * 100:.2f}\n\n{table(rows)}"
+    return rows
 
 
 def mistakes_list(task: Task, mistakes: Sequence[tuple[Item, Prediction]]) -> str:
@@ -229,36 +238,26 @@ def text_of(example: Example, most: int | None = None) -> str:
 def report_sections(
     results: Mapping[str, Metrics], tasks: Sequence[Task], analyses: Mapping[str, Analysis]
 ) -> list[tuple[str, str]]:
-    """The whole report as headings and texts. analyses: of the last of the results."""
+    """What `train.evaluate` prints, as headings and texts. analyses: of the last of the
+    results."""
     last = list(results)[-1]
     sections = [("metrics", final_table(results, tasks))]
     for task in tasks:
         if (analysis := analyses.get(task.name)) is None:
             continue
         labels, confusion = analysis.per_label, analysis.confusion
-        calibration = analysis.calibration
+        bins = error = ""
+        if calibration := analysis.calibration:
+            error = f", expected error {calibration.expected_error * 100:.2f}"
+            bins = table(calibration_rows(calibration))
         parts = {
-            "labels": label_table("", labels) if labels else "",
-            "confusions": confusion_table(confusion) if confusion else "",
-            "calibration": calibration_table(calibration) if calibration else "",
+            "labels": table(label_rows("", labels)) if labels else "",
+            "confusions": table(confusion_rows(confusion)) if confusion else "",
+            f"calibration{error}": bins,
             "the worst mistakes": mistakes_list(task, analysis.worst),
         }
         sections += [(f"{task.name}, {last}: {name}", text) for name, text in parts.items() if text]
     return sections
-
-
-def write_report(
-    file: Path, sections: Sequence[tuple[str, str]], pictures: Sequence[str] = ()
-) -> None:
-    """Write a report in Markdown: its sections, then the pictures beside it."""
-    parts = ["# Report\n"]
-    for heading, text in sections:
-        # A fence of backticks must be longer than any in the text.
-        fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text) or [""]))
-        title = re.sub(r"[\\`*\[<&]", r"\\\g<0>", heading)  # a task's name may have such signs
-        parts.append(f"## {title}\n\n{fence}\n{text}\n{fence}\n")
-    parts += [f"![{Path(name).stem}]({name})\n" for name in pictures]
-    write_text(file, "\n".join(parts))
 
 
 def write_predictions(

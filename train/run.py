@@ -4,7 +4,6 @@ Read `train`, then `fit` of fit.py.
 """
 
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +15,10 @@ from train.command_line import command_line, run_folder, train_command
 from train.compare import compare_single, lacks_comparison, read_metrics
 from train.evaluation import evaluate
 from train.fit import fit
+from train.journal import read_log
 from train.optimizer import BuildOptimizer, adamw
 from train.overfit import check_memorised
+from train.page import write_report
 from train.pictures import draw_pictures
 from train.progress import Metrics, Progress
 from train.prolong import prolong
@@ -26,9 +27,7 @@ from train.report import (
     label_tables,
     model_card,
     overview,
-    report_sections,
     write_predictions,
-    write_report,
 )
 from train.saved import save_for_transformers, save_run
 from train.settings import Settings
@@ -57,7 +56,6 @@ def train(
         print(f"{run} has no checkpoint yet: the run starts from the beginning")
         resume = False
     progress = read_progress(run, settings) if resume else Progress()
-    started = time.perf_counter() - progress.seconds
     parts = assemble(settings, kinds)
     if resume:
         check_state(run, parts.origin, [len(source) for source in parts.sources])
@@ -65,7 +63,7 @@ def train(
     occurring = None if parts.hides_words else parts.token_ids()
     with used_words_only(parts.encoder.bert, occurring, optimizer) as words:
         print(overview(parts, words), flush=True)
-        fit(parts, run, progress, started, resume, optimizer)
+        fit(parts, run, progress, resume, optimizer)
 
     # The best weights by dev are tested, once.
     model.eval()
@@ -74,6 +72,7 @@ def train(
     if test:
         results["test"], predictions = evaluate(model, tasks, test, parts.device)
     last = test or dev
+    progress.spent("evaluation of the best weights")
 
     # What the run leaves.
     card = model_card(settings, tasks, results)
@@ -81,15 +80,18 @@ def train(
     save_for_transformers(run, parts.encoder.tokenizer, model, tasks, *card)
     write_predictions(run / "predictions.jsonl", tasks, last, predictions)
     analyses = analyse(tasks, last, predictions)
-    pictures = draw_pictures(run, progress.history, tasks, analyses)
-    write_report(run / "report.md", report_sections(results, tasks, analyses), pictures)
-    progress.seconds = time.perf_counter() - started
+    progress.spent("saving")
+    log = read_log(run)
+    pictures = draw_pictures(parts, progress, log, analyses)
+    write_report(run / "report.html", parts, progress, log, results, analyses, pictures)
+    progress.spent("report")
+    seconds = sum(progress.seconds.values())
     facts = {
         "best_step": progress.best_step,
         "steps": progress.step,
         "skipped_steps": progress.skipped,
         "truncated_sentences": sum(any(p.lost for p in item.parts) for item in parts.items()),
-        "seconds": progress.seconds,
+        "seconds": seconds,
         "history": progress.history,
     }
     write_json(run / "metrics.json", {**results, **facts})  # the last file: the run is finished
@@ -97,8 +99,7 @@ def train(
     if progress.skipped:
         print(f"{progress.skipped} steps were skipped: their loss or gradient was not finite")
     print(
-        f"best step {progress.best_step} of {progress.step}, {progress.seconds:.0f} s; "
-        f"all of it is in {run}"
+        f"best step {progress.best_step} of {progress.step}, {seconds:.0f} s; all of it is in {run}"
     )
     if settings.overfit_batch:
         check_memorised(tasks, last, predictions)

@@ -74,9 +74,12 @@ def sha256_of(content: Mapping[str, Any]) -> str:
 def _earlier(content: Mapping[str, Any]) -> dict[str, Any]:
     """What state.json of an earlier version says, in the format of today."""
     progress = content.get("progress")
-    if isinstance(progress, dict) and "worse" in progress:
-        progress = {"evaluations_since_best": progress["worse"], **progress}
-        del progress["worse"]
+    if isinstance(progress, dict):
+        progress = dict(progress)
+        if "worse" in progress:
+            progress["evaluations_since_best"] = progress.pop("worse")
+        if isinstance(progress.get("seconds"), int | float):  # not what they were spent on
+            progress["seconds"] = {"training": progress["seconds"]}
     return {
         "settings": content.get("settings"),
         "progress": progress,

@@ -230,9 +230,7 @@ def parser() -> argparse.ArgumentParser:
                 help=f"of turns, after one to warm up ({rounds})",
             )
         if run not in (run_scale, run_products, run_profile):
-            one.add_argument(
-                "--plot", type=Path, metavar="FILE", help="draw time over ours as a PNG"
-            )
+            one.add_argument("--plot", type=Path, metavar="FILE", help="draw time over ours as SVG")
         return one
 
     encoding, card, fast_parts = command(run_encode), command(run_gpu), command(run_parts)
@@ -314,7 +312,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{show.rates_of_products(facts['rates'])}\n", flush=True)
         outcome: Outcome = options.run(options)
         if options.plot:
-            show.plot(outcome.ratios, options.plot)
+            title = str(options.run.__doc__).partition(",")[0]
+            show.plot(outcome.ratios, title, machine.in_short(facts), options.plot)
         if options.json:
             results = {
                 job: [vars(result) for result in found] for job, found in outcome.results.items()

@@ -80,6 +80,11 @@ def described(facts: dict[str, Any]) -> str:
     )
 
 
+def in_short(facts: dict[str, Any]) -> str:
+    """What computes: the processor or card, and the threads."""
+    return f"{facts['cuda'] or facts['processor']}, {facts['threads']} threads"
+
+
 def rates(config: BertConfig, threads: int) -> dict[str, float]:
     """Each precision's rate of products with 1,024 tokens, in FLOP/s, by the fastest way."""
     with ready(measurable(limits(config)), threads) as workers:

@@ -3,12 +3,16 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from minibert.files import InputError, replacing
+from minibert.files import InputError, write_text
 from tools.benchmark.race import Result
+from train.pictures import INK, LIGHT, STYLE, as_svg, palette_css
 
-OURS, THEIRS = "#d9480f", "#adb5bd"
-PALER = {OURS: "#f7b48f", THEIRS: "#dee2e6"}  # of a lower precision, which gives other vectors
+CORPORA = {"short": "short utterances", "mixed": "texts of 4 to 256 tokens"}  # for people
+ABOVE_BARS: dict[str, Any] = {"textcoords": "offset points", "fontweight": "bold", "va": "center"}
+BACKGROUND = {"facecolor": LIGHT["paper"], "edgecolor": "none", "pad": 0.6}
+BESIDE_BARS: dict[str, Any] = {"textcoords": "offset points", "va": "center", "bbox": BACKGROUND}
 
 
 def ratio(result: Result, ours: Result) -> float:
@@ -164,45 +168,42 @@ def summary(panels: Mapping[str, Mapping[str, float]]) -> list[Sequence[str]]:
     return table
 
 
-def color(engine: str, first: str) -> str:
-    full = OURS if engine == first or engine.startswith("minibert") else THEIRS
-    return PALER[full] if engine.endswith(("bfloat16", "int8")) else full
+def plot(panels: Mapping[str, Mapping[str, float]], title: str, about: str, file: Path) -> None:
+    """Time over ours as SVG, a group of bars for each corpus and a bar for each engine. Raises
+    InputError without matplotlib.
 
-
-def plot(panels: Mapping[str, Mapping[str, float]], file: Path) -> None:
-    """Time over ours, a bar for each engine and a panel for each corpus. Raises InputError without
-    matplotlib."""
+    title: what is timed. about: on what machine, with what.
+    """
     try:
-        import matplotlib
+        import matplotlib.figure
+        import matplotlib.style
     except ImportError as error:
         raise InputError("--plot needs the matplotlib package: pip install matplotlib") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    engines = list(next(iter(panels.values())))
-    colors = [color(engine, engines[0]) for engine in engines]
-    size = (3 + 2.6 * len(panels), 1.1 + 0.34 * len(engines))
-    figure, axes = pyplot.subplots(
-        1, len(panels), figsize=size, sharey=True, squeeze=False, layout="constrained"
-    )
-    for each, (name, panel) in zip(axes[0], panels.items(), strict=True):
-        values = [panel[engine] for engine in engines]
-        bars = each.barh(engines, values, color=colors, height=0.7)
-        each.axvline(values[0], color=OURS, linewidth=0.8, alpha=0.5, zorder=0)
-        numbers = each.bar_label(bars, [f"{value:.2f}" for value in values], padding=4, fontsize=9)
-        for number in numbers:
-            number.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
-        each.set_title(name, fontsize=11, loc="left")
-        each.set_xlim(0, max(values) * 1.18)
-        each.set_xticks([])
-        each.tick_params(axis="y", length=0, labelsize=10)
-        each.spines[:].set_visible(False)
-    axes[0][0].invert_yaxis()
-    for label in axes[0][0].get_yticklabels()[:1]:
-        label.set(color=OURS, fontweight="bold")
-    figure.suptitle(
-        f"Time relative to {engines[0]} (shorter is faster)", fontsize=12, x=0.01, ha="left"
-    )
-    with replacing(file) as beside:
-        figure.savefig(beside, format="png", dpi=150, facecolor="white")
-    pyplot.close(figure)
+    first = next(iter(next(iter(panels.values()))))
+    rows = sum(len(panel) + 2 for panel in panels.values())
+    with matplotlib.style.context(["default", STYLE]):
+        figure = matplotlib.figure.Figure((7, 1 + 0.2 * rows), layout="constrained")
+        axes = figure.subplots()
+        ticks: dict[int, str] = {}
+        top = 0  # where a group begins
+        for corpus, panel in panels.items():
+            axes.annotate(CORPORA.get(corpus, corpus), (0, top), (0, -3), **ABOVE_BARS)
+            for y, (engine, value) in enumerate(panel.items(), start=top + 1):
+                is_ours = engine.startswith("minibert")
+                # a lower precision, which gives other vectors, is paler
+                alpha = (0.95 if is_ours else 0.4) / (1 + engine.endswith(("bfloat16", "int8")))
+                color = LIGHT["vermillion"] if is_ours else INK
+                axes.barh(y, value, height=0.74, color=color, alpha=alpha)
+                axes.annotate(f"{value:.2f}", (value, y), (4, 0), **BESIDE_BARS)
+                ticks[y] = engine
+            top += len(panel) + 2
+        axes.axvline(1, color=INK, linewidth=0.6, zorder=0)
+        axes.set_yticks(list(ticks), list(ticks.values()))
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_ylim(top - 1.2, -0.6)
+        axes.set_xlabel(f"time / time of {first}: shorter is faster")
+        figure.suptitle(f"{title}\n{about}", x=0.01, ha="left")
+        svg = as_svg(figure)
+    style = f"{palette_css()}svg{{background:var(--paper)}}text{{font-family:sans-serif}}"
+    write_text(file, svg.replace(">", f"><style>{style}</style>", 1))

@@ -19,7 +19,7 @@ from train.batches import Batch, Input, Item
 from train.data.examples import Example
 from train.model import JointModel
 from train.settings import Settings
-from train.tasks.records import Counterpart, Metric, Prediction
+from train.tasks.records import Counterpart, Mark, Metric, Prediction
 
 
 class Task(ABC):
@@ -234,6 +234,11 @@ class Task(ABC):
     def readable(self, label: Any, example: Example) -> str:
         """A label for people."""
         return str(label)
+
+    def marks(self, label: Any, example: Example) -> tuple[str, Sequence[Mark]] | None:
+        """One of the example's texts, with the parts of it that a label names; None for a kind
+        whose labels name no parts."""
+        return None
 
     def as_record(self, prediction: Prediction, example: Example) -> Any:
         """A prediction as `train.predict --json` writes it."""

@@ -16,7 +16,7 @@ from train.model import JointModel
 from train.settings import Settings
 from train.span_metrics import answer_f1, answer_scores, best_margin, exact_match
 from train.tasks.answers import AnswerPrediction, find_answers, to_prediction, token_span
-from train.tasks.records import Counterpart, Metric, Prediction
+from train.tasks.records import Counterpart, Mark, Metric, Prediction
 from train.tasks.targets import TargetTask
 
 OVERLAP = 128  # of two windows, in tokens: as in Google's run_squad.py
@@ -156,6 +156,12 @@ class QuestionAnswering(TargetTask):
 
     def readable(self, label: Answers, example: Example) -> str:
         return " / ".join(dict.fromkeys(label.texts)) or "no answer"
+
+    def marks(self, label: Answers, example: Example) -> tuple[str, Sequence[Mark]]:
+        places = {
+            (start, start + len(t)) for t, start in zip(label.texts, label.starts, strict=True)
+        }
+        return example.second or "", [Mark("answer", *place) for place in sorted(places)]
 
     def as_record(self, prediction: Prediction, example: Example) -> dict[str, Any]:
         """The answer as a slice of the text, "" if there is none; and the best candidates."""

@@ -42,6 +42,15 @@ class Metric:
         return f"{value * 100:.2f}" if self.is_percent else f"{value:.4f}"
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A part of a text, and what it is marked as."""
+
+    kind: str
+    start: int  # in characters
+    end: int
+
+
 LOSS = Metric("loss", sign=-1)  # what every kind has: the mean loss, as in training
 # Of the texts that have both tags and a class: the share in which all are right.
 FRAME = Metric("frame", is_shown=True, is_percent=True)

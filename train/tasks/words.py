@@ -15,7 +15,7 @@ from train.model import JointModel
 from train.settings import Settings
 from train.span_metrics import scores_by_type
 from train.tags import OUTSIDE, Entity
-from train.tasks.records import Counterpart, Metric, Prediction
+from train.tasks.records import Counterpart, Mark, Metric, Prediction
 from train.tasks.targets import TargetTask
 from train.tasks.windows import best_windows
 
@@ -161,6 +161,15 @@ class WordTagging(TargetTask):
             for kind, start, end in self._in_order(label)
         ]
         return "; ".join(found) or "nothing"
+
+    def marks(self, label: Any, example: Example) -> tuple[str, Sequence[Mark]] | None:
+        """None too where it is not known where the words stand."""
+        if (spans := example.word_spans) is None:
+            return None
+        found = self._in_order(label)
+        return example.text, [
+            Mark(k, spans[start][0], spans[end - 1][1]) for k, start, end in found
+        ]
 
     def as_record(self, prediction: Prediction, example: Example) -> list[dict[str, Any]]:
         """What the tags say: its words' numbers, and its text as a slice of the input, from `start`
