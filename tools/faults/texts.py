@@ -21,15 +21,15 @@ SECONDS, MEBIBYTES = 60.0, 4096.0  # that a text may take
 
 
 def tokens(name: str, folder: Path) -> tuple[float, float, bool]:
-    """The seconds that a text's tokens take, the process's memory in MiB, and whether they are those
-    of the tokenizers library."""
+    """The seconds that a text's tokens take, the process's memory in MiB, and whether the tokens
+    are those of the tokenizers library."""
     tokenizer = SentenceEncoder.from_pretrained(folder, device="cpu").tokenizer
     started = time.perf_counter()
     (ours,) = tokenizer.encode([TEXTS[name]], "silent")
     seconds = time.perf_counter() - started
     mebibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     theirs = tokenizer.backend
-    theirs.enable_truncation(tokenizer.max_length)
+    theirs.enable_truncation(len(ours.ids))
     return seconds, mebibytes, ours.ids == theirs.encode(TEXTS[name]).ids
 
 
