@@ -1,5 +1,6 @@
 """The report of a run: one page of HTML that needs nothing beside it."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -230,8 +231,8 @@ def data_html(parts: Parts) -> str:
     sizes: list[Sequence[str]] = [("data set", *splits)]
     data = parts.origin["data"]
     for one in data["sets"] if data else ():
-        found = (one["splits"].get(split, {}).get("examples", 0) for split in splits)
-        sizes.append((one["name"], *(f"{count:,}" for count in found)))
+        found = (one["splits"].get(split) for split in splits)
+        sizes.append((one["name"], *(f"{s['examples']:,}" if s else "0" for s in found)))
     used = (sum(map(len, parts.sources)), len(parts.dev), len(parts.test))
     sizes.append(("all, as the run used them", *(f"{count:,}" for count in used)))
     text = table_html(sizes, "examples")
@@ -270,7 +271,7 @@ def gradient_rows(names: Sequence[str], log: Sequence[Mapping[str, Any]]) -> Row
 
 def costs_html(progress: Progress) -> str:
     """Where the seconds went, and the most memory that was held at once."""
-    total = sum(progress.seconds.values())
+    total = sum(progress.seconds.values()) or math.inf  # a clock may stand still
     rows = [(what, f"{s:,.1f}", f"{s / total * 100:.0f}") for what, s in progress.seconds.items()]
     text = table_html([("what", "seconds", "%"), *rows, ("in all", f"{total:,.1f}", "100")])
     for where, size in peak_memory().items():

@@ -10,8 +10,8 @@ from typing import Any
 
 from train.analysis import Analysis, Calibration
 from train.checkpoint import Progress
-from train.progress import of_task
 from train.optimizer import learning_rates
+from train.progress import of_task
 from train.setup import Parts
 from train.tasks.records import LOSS
 
