@@ -163,15 +163,12 @@ def write_texts(folder: Path, texts: list[str]) -> None:
 
 def write_tables(folder: Path) -> None:
     """One of each, as a reader may have them: what is learnt stands in columns of their own."""
-    moods = [f"{text} {i},{mood}" for i in range(12) for text, mood in MOODS]
+    rated = [(f"{text} {i}", mood) for i in range(12) for text, mood in MOODS]
+    moods = [f"{text},{mood}" for text, mood in rated]
     (folder / "reviews.csv").write_text("\n".join(["text,mood", *moods]))
-    stars = [f"{text} {i},{len(mood)}" for i in range(12) for text, mood in MOODS]
+    stars = [f"{text},{len(mood)}" for text, mood in rated]
     (folder / "tweets.csv").write_text("\n".join(["tweet,stars", *stars]))
-    about = [
-        f"{text} {i},{('price', 'service', 'price;service')[i % 3]}"
-        for i in range(24)
-        for text in (ONE,)
-    ]
+    about = [f"{ONE} {i},{('price', 'service', 'price;service')[i % 3]}" for i in range(24)]
     (folder / "comments.csv").write_text("\n".join(["text,about", *about]))
     pairs = [
         f"{ONE} {i},{other},{label}"
