@@ -1,8 +1,9 @@
-"""README.md: every block and every command in it runs as printed, on short data.
+"""The README and the guides: every block and every command in them runs as printed, on short data.
 
 What needs weights that are not on this machine is skipped. The pip commands are what .ci/run runs.
 """
 
+import importlib.util
 import itertools
 import json
 import re
@@ -12,26 +13,30 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
 
 from minibert import InputError
 from minibert.formats.hub import BERT_BASE, find_model
+from minibert.tokenizer import Tokenizer
 from tests.documents import ROOT, blocks
 from tests.training import write_json_lines
 from train.data import read
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LINES = [
-    line.strip()
-    for block in blocks("README.md", "bash")
-    for part in block.splitlines()
-    for line in part.split("&&")
-]
+GUIDES = ("minibert/README.md", "train/README.md", "tests/ecosystem/README.md")
 IN_TABLES = sorted(set(re.findall(r"^\|.*`(python -m [^`]+)`.*\|$", README, flags=re.MULTILINE)))
-# What is run elsewhere: installing and all the tests by .ci/run, long measurements by hand.
-ELSEWHERE = ("pip install", "python -m pytest", "python -m tools.benchmark", "python -m tools.fine")
+PREDICT = 'python -m train.predict runs/newsroom "Eve Arnold wins the Oslo Cup"'
+# What is run elsewhere: installing and all the tests by .ci/run, the site by test_annotate.py.
+ELSEWHERE = ("pip install", "python -m pytest", "python -m tools.annotate")
+
+
+def commands_of(document: str) -> list[str]:
+    """The commands of its blocks, each once, in the order in which they are printed."""
+    lines = [line for block in blocks(document, "bash") for line in block.splitlines()]
+    return list(dict.fromkeys(part.strip() for line in lines for part in line.split("&&")))
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +62,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_squad(data / "squad")
     write_swag(data / "swag")
     write_texts(data, texts)
+    write_texts(folder, texts)
+    write_tables(folder)
     write_json_lines(
         data / "sentiment-data" / "train.jsonl",
         [{"text": f"{word} {i}", "label": label} for i in range(12) for word, label in MOODS],
@@ -154,6 +161,27 @@ def write_texts(folder: Path, texts: list[str]) -> None:
     (folder / "pairs.csv").write_text("\n".join(["anchor,positive", *rows]))
 
 
+def write_tables(folder: Path) -> None:
+    """One of each, as a reader may have them: what is learnt stands in columns of their own."""
+    rated = [(f"{text} {i}", mood) for i in range(12) for text, mood in MOODS]
+    moods = [f"{text},{mood}" for text, mood in rated]
+    (folder / "reviews.csv").write_text("\n".join(["text,mood", *moods]))
+    stars = [f"{text},{len(mood)}" for text, mood in rated]
+    (folder / "tweets.csv").write_text("\n".join(["tweet,stars", *stars]))
+    about = [f"{ONE} {i},{('price', 'service', 'price;service')[i % 3]}" for i in range(24)]
+    (folder / "comments.csv").write_text("\n".join(["text,about", *about]))
+    pairs = [
+        f"{ONE} {i},{other},{label}"
+        for i in range(12)
+        for other, label in ((TWO, "same"), (OTHER, "other"))
+    ]
+    (folder / "pairs.csv").write_text("\n".join(["text_a,text_b,label", *pairs]))
+    (folder / "words.conll").write_text(
+        "\n\n".join([f"rain O\nin O\n{city} B-city" for city in ("oslo", "rome")] * 8)
+    )
+    shutil.copy(folder / "path/to/squad/train.json", folder / "questions.json")
+
+
 def write_sentiment_model(folder: Path) -> None:
     """A head as transformers writes it, on MiniLM's encoder."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -169,92 +197,171 @@ def write_sentiment_model(folder: Path) -> None:
 
 @pytest.fixture
 def reader(folder: Path, minilm: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """In that folder."""
+    """In that folder, with somebody's model in it."""
     monkeypatch.chdir(folder)
     threads = torch.get_num_threads()
+    if not (folder / "path/to/model").exists():
+        write_sentiment_model(folder / "path/to/model")
     yield folder
     torch.set_num_threads(threads)
 
 
-def run(command: str, ours: Path = read.OURS) -> None:
+def run(command: str, ours: Path) -> None:
     """A command as printed, in this process. It must end well. ours: the project's own data."""
-    if BERT_BASE in README and "fill-mask" in command:
-        needs_bert_base()
-    _, _, program, *arguments = shlex.split(command)
-    module = import_module(f"{program}.__main__" if program == "minibert" else program)
+    _, _, program, *arguments = shlex.split(command, comments=True)
+    spec = importlib.util.find_spec(program)
+    assert spec is not None, command
+    module = import_module(f"{program}.__main__" if spec.submodule_search_locations else program)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(read, "OURS", ours)
         assert module.main(arguments) == 0, command
 
 
-def needs_bert_base() -> None:
+def has_bert_base() -> bool:
     try:
         find_model(BERT_BASE)
     except InputError:
-        pytest.skip(f"the weights of {BERT_BASE} are not on this machine")
+        return False
+    return True
 
 
-def test_python_blocks(reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The first block; what follows it may build on it."""
-    names: dict[str, object] = {}
-    first, *more = blocks("README.md", "python")
-    exec(first, names)
-    assert "(40, 384)" in capsys.readouterr().out
-    assert names["vectors"].shape == (40, 384)  # type: ignore[attr-defined]
-    for block in more:
-        if BERT_BASE in block:
-            needs_bert_base()
-        if "open_run" not in block:  # which needs a run
-            exec(block, names)
+needs_bert_base = pytest.mark.skipif(
+    not has_bert_base(), reason=f"the weights of {BERT_BASE} are not on this machine"
+)
+
+
+def fills_masks_with_bert_base(command: str) -> bool:
+    return "fill-mask" in command and "--model" not in command
+
+
+def run_all(document: str, ours: Path) -> None:
+    """All commands of a document, since one uses what another has left."""
+    shutil.rmtree("runs", ignore_errors=True)
+    for command in commands_of(document):
+        if not command.startswith(ELSEWHERE) and not fills_masks_with_bert_base(command):
+            run(command, ours)
+
+
+def test_commands_of_the_readme(reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_all("README.md", reader / "ours")
+    assert PREDICT in " ".join(README.split())
+    run(PREDICT, reader / "ours")
+    out = capsys.readouterr().out
+    assert "The cat sits on the mat  |  A kitten rests on a rug" in out
+    assert (reader / "vectors.npy").exists()
+    assert (reader / "page.html").exists()
+    of_training, of_predicting = blocks("README.md", "text")
+    assert set(without_numbers(of_training)) <= set(without_numbers(out))
+    text, topic, _ = of_predicting.splitlines()
+    assert f"{text}\n{topic.partition(':')[0]}: " in out
+
+
+def without_numbers(text: str) -> list[str]:
+    """Its lines, however large the numbers in them are."""
+    return [" ".join(re.sub(r"[\d.]+", "0", line).split()) for line in text.splitlines()]
 
 
 def test_commands_of_the_library(reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    commands = [line for line in LINES if line.startswith("python -m minibert")]
-    assert {shlex.split(command)[3] for command in commands} >= {"similarity", "encode", "inspect"}
-    for command in commands:
-        if "fill-mask" not in command:
-            run(command)
-    assert (reader / "vectors.npy").exists()
+    run_all("minibert/README.md", reader / "ours")
     assert "The cat sits on the mat  |  A kitten rests on a rug" in capsys.readouterr().out
+    assert (reader / "bits.npy").exists()
 
 
+@needs_bert_base
 def test_filling_masks(reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (command,) = [line for line in LINES if "fill-mask" in line and "runs/own" not in line]
-    run(command)
+    (command,) = filter(fills_masks_with_bert_base, commands_of("minibert/README.md"))
+    run(command, reader / "ours")
     assert "capital" in capsys.readouterr().out
 
 
 def test_commands_of_training(reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In the order of the README, since one predicts with what another has trained."""
-    shutil.rmtree(reader / "runs", ignore_errors=True)
-    write_sentiment_model(reader / "path" / "to" / "sentiment")
-    commands = [line for line in LINES if line.startswith("python -m train") or "runs/" in line]
-    assert len(commands) >= 5
-    for command in dict.fromkeys(commands):
-        run(command, reader / "ours")
-    out = capsys.readouterr().out
-    assert "Apple opens a laboratory in Nairobi\n  topic: " in out
+    run_all("train/README.md", reader / "ours")
     assert "sentiment-data" in {folder.name for folder in (reader / "runs").iterdir()}
-    (block,) = [block for block in blocks("README.md", "python") if "open_run" in block]
+    (block,) = blocks("train/README.md", "python")
     names: dict[str, Any] = {}
+    capsys.readouterr()
     exec(block, names)
     (topic,) = [task for task in names["run"].tasks if task.name == "topic"]
     assert capsys.readouterr().out.split()[0] in topic.labels
 
 
+def test_python_blocks_of_the_readme(reader: Path) -> None:
+    names: dict[str, Any] = {}
+    vectors, keywords = blocks("README.md", "python")
+    exec(vectors, names)
+    assert names["vectors"].shape == (2, 384)
+    pytest.importorskip("keybert", reason="KeyBERT is not installed")
+    exec(keywords, names)
+    found = {word for word, _ in names["keywords"]}
+    assert found
+    assert found <= {"eve", "arnold", "wins", "oslo", "cup"}
+
+
+def test_python_blocks_of_the_library(reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    exec(blocks("minibert/README.md", "python")[0], names)
+    assert "(40, 384)" in capsys.readouterr().out
+    assert names["vectors"].shape == (40, 384)
+
+
+@needs_bert_base
+def test_the_whole_of_bert_base(reader: Path) -> None:
+    names: dict[str, Any] = {}
+    for block in blocks("minibert/README.md", "python"):
+        exec(block, names)
+    assert names["words"].shape == (1, 4, 30_522)
+
+
+def test_the_block_for_other_libraries(reader: Path) -> None:
+    names: dict[str, Any] = {}
+    exec(*blocks("tests/ecosystem/README.md", "python"), names)
+    assert names["model"].encode("a sentence").shape == (384,)
+    assert (reader / "folder/modules.json").exists()
+
+
 @pytest.mark.parametrize("command", IN_TABLES)
 def test_commands_in_tables(command: str, reader: Path) -> None:
     if command.startswith(ELSEWHERE):
-        pytest.skip("a long measurement, run by hand; tests/test_benchmark.py runs a short one")
-    if command.startswith("python -m train"):
-        run(command, reader / "ours")  # cut short
-    else:
-        run(command)
+        pytest.skip("all tests are run by .ci/run")
+    run(command, reader / "ours")
 
 
 def test_every_command_is_run() -> None:
-    known = ("python -m minibert", "python -m train", *ELSEWHERE)
-    assert [line for line in LINES if not line.startswith(known)] == []
+    known = ("python -m minibert", "python -m train", "python -m tools.explore", *ELSEWHERE)
+    for document in ("README.md", *GUIDES):
+        assert [line for line in commands_of(document) if not line.startswith(known)] == []
+
+
+def test_five_minutes() -> None:
+    """The README is short, and so is each block of it that a reader pastes."""
+    assert len(README.splitlines()) <= 150
+    pasted = blocks("README.md", "bash") + blocks("README.md", "python")
+    assert len(pasted) >= 10
+    assert all(len(block.splitlines()) <= 5 for block in pasted)
+
+
+def test_results_are_those_of_the_other_file() -> None:
+    """Each figure of the README stands in RESULTS.md."""
+    results = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+    section = README.split("## Results")[1]
+    figures = re.findall(r"\d+\.\d+", section)
+    assert len(figures) >= 10
+    assert [figure for figure in figures if figure not in results] == []
+
+
+def test_the_picture(minilm: Path) -> None:
+    """It is one file, for light and dark; its word pieces are those of the sentence."""
+    text = (ROOT / "tools/bert.svg").read_text(encoding="utf-8")
+    root = ElementTree.fromstring(text)
+    assert "prefers-color-scheme: dark" in text
+    assert "href" not in text
+    space = "{http://www.w3.org/2000/svg}"
+    pieces = [e.text for e in root.iter(f"{space}text") if e.get("class") == "token middle"]
+    said = root.findtext(f"{space}desc") or ""
+    (sentence,) = re.findall('"(.+)"', said)
+    tokenizer = Tokenizer.from_folder(minilm)
+    (tokens,) = tokenizer.encode([sentence])
+    assert pieces == [tokenizer.backend.id_to_token(i) for i in tokens.ids]
 
 
 def test_the_sizes_of_the_two_files() -> None:
@@ -269,18 +376,19 @@ def test_the_sizes_of_the_two_files() -> None:
 
 def test_the_table_of_libraries_is_made_of_the_tests() -> None:
     """Each library has its test file there, which makes the same calls by the same words."""
-    section = README.split("## Use it from")[1].split("\n## ")[0]
-    rows = re.findall(r"^\| [^|]+ \| (.+) \| \[.+\]\((.+)\) \|$", section, flags=re.MULTILINE)
-    files = [ROOT / "tests/test_sklearn.py", *(ROOT / "tests/ecosystem").glob("test_*.py")]
-    assert sorted(ROOT / file for _, file in rows) == sorted(files)
+    folder = ROOT / "tests/ecosystem"
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| [^|]+ \| (.+) \| \[.+\]\((.+)\) \|$", text, flags=re.MULTILINE)
+    files = [ROOT / "tests/test_sklearn.py", *folder.glob("test_*.py")]
+    assert sorted((folder / file).resolve() for _, file in rows) == sorted(files)
     for passed, file in rows:
-        test = "".join((ROOT / file).read_text(encoding="utf-8").split())
+        test = "".join((folder / file).read_text(encoding="utf-8").split())
         assert all(call in test for call in re.findall(r"\w+\((?:\w+=)?", passed)), file
 
 
-def test_links_lead_somewhere() -> None:
-    for document in ("README.md", "CONTRIBUTING.md", "RESULTS.md"):
-        text = (ROOT / document).read_text(encoding="utf-8")
-        for target in re.findall(r"\]\(([^)#]+)\)", text):
-            if "://" not in target:
-                assert (ROOT / target).exists(), f"{document}: {target}"
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "RESULTS.md", *GUIDES])
+def test_links_lead_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if "://" not in target:
+            assert (ROOT / document).parent.joinpath(target).exists(), target

@@ -60,7 +60,7 @@ def test_asyncio(encoder: SentenceEncoder) -> None:
 
 
 def test_a_forked_child_with_one_thread(encoder: SentenceEncoder) -> None:
-    """See the README for several threads."""
+    """See minibert/README.md for several threads."""
     wanted = encoder.encode(TEXTS)
 
     def work() -> None:

@@ -196,7 +196,7 @@ def test_eight_new_threads_encode_at_once(encoder: SentenceEncoder) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_child_encodes_on_one_thread(encoder: SentenceEncoder) -> None:
-    """As README says. On several threads, PyTorch itself hangs there."""
+    """As minibert/README.md says. On several threads, PyTorch itself hangs there."""
     wanted = encoder.encode(MANY, **options)
     context = multiprocessing.get_context("fork")
     results = context.Queue()

@@ -45,9 +45,9 @@ class Prose:
 
     @cached_property
     def all_papers(self) -> Papers:
-        """What any file cites, and the README."""
+        """What any file cites, and the library's README."""
         texts = [piece.prose for source in self.sources for piece in source.pieces]
-        return papers([*texts, (ROOT / "README.md").read_text(encoding="utf-8")])
+        return papers([*texts, (ROOT / "minibert/README.md").read_text(encoding="utf-8")])
 
     @cached_property
     def symbols(self) -> Mapping[str, list[tuple[Source, str]]]:
