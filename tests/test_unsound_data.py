@@ -24,8 +24,9 @@ from train.data.read import read_source
 from train.data.reading import Reading
 from train.data.spans import span_tags
 from train.load import load_data
+from train.markup import write_page
 from train.predict import as_lines, stream
-from train.report import table, write_report
+from train.report import table
 from train.run import train
 from train.saved import folder_name, load_run
 from train.settings import Settings
@@ -215,11 +216,11 @@ def test_odd_labels_in_all_that_a_run_writes_and_prints(
     assert [json.loads(line)["text"] for line in lines] == [one["text"] for one in records]
     for given, found in stream(run, from_lines([f"a {ODD[2]}"], run.splitting, run.tasks)):
         print(as_lines(given, found, run.tasks, top=8))
-    report = (tmp_path / "run/report.md").read_text(encoding="utf-8")
+    report = (tmp_path / "run/report.html").read_text(encoding="utf-8")
     printed = "".join(capsys.readouterr())
     assert not CONTROLS.search(printed + report)
     assert "two\\nlines" in printed
-    assert "two\\nlines" in report
+    assert "two\nlines" in report
     assert os.listdir(tmp_path / "run/transformers") == ["%2E."]
     assert sorted(os.listdir(tmp_path)) == ["data", "model", "run"]
 
@@ -254,8 +255,10 @@ def test_json_for_a_terminal_means_the_same() -> None:
 
 
 def test_a_heading_of_a_report_is_text(tmp_path: Path) -> None:
-    write_report(tmp_path / "r.md", [("![x](http://a) <img>", "text")])
-    assert "## !\\[x](http://a) \\<img>\n" in (tmp_path / "r.md").read_text()
+    write_page(tmp_path / "r.html", "run", "", {"<img> & </main>": ""})
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert text.count("&lt;img&gt; &amp; &lt;/main&gt;") == 2  # in the navigation, and above it
+    assert "<img>" not in text
 
 
 def test_no_matrix_of_a_hundred_thousand_classes() -> None:

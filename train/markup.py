@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from minibert.files import read_text, write_text
+from minibert.files import escaped, read_text, write_text
 from train.pictures import palette_css
 from train.report import Rows, numeric
 
@@ -33,9 +33,9 @@ def write_page(file: Path, title: str, summary: str, sections: Mapping[str, str]
 
 
 def html(text: str) -> str:
-    """A text as HTML shows it. Control characters, which HTML cannot hold, are replaced."""
-    visible = (c if c.isprintable() or c in "\t\n" or ord(c) > 159 else "\ufffd" for c in text)
-    return escape("".join(visible))
+    """A text as HTML shows it. Control characters and marks of direction are written as escapes, as
+    in a terminal. HTML shows a tab as a space."""
+    return escape(escaped(text.replace("\t", " ")))
 
 
 def table_html(rows: Rows, caption: str = "", shares: Sequence[Sequence[float]] = ()) -> str:
