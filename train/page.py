@@ -33,6 +33,7 @@ from train.tasks.base import Task
 from train.tasks.records import LOSS, Mark, Prediction
 
 MOST_CLASSES = 30  # of a confusion matrix that is shown whole
+RELIABILITY = "the share that is right, by probability; larger dots have more predictions"
 
 
 def write_report(
@@ -133,15 +134,7 @@ def task_html(task: Task, analysis: Analysis, pictures: Pictures) -> str:
         text += (
             "<h3>Calibration</h3>"
             f"<p>How far the probabilities can be believed: expected calibration error {error}.</p>"
-            + figures_html(
-                pictures,
-                {
-                    (
-                        "calibration",
-                        task.name,
-                    ): "the share that is right, by probability; larger dots have more predictions"
-                },
-            )
+            + figures_html(pictures, {("calibration", task.name): RELIABILITY})
             + folded("The same in numbers", table_html(calibration_rows(calibration)))
         )
     if analysis.worst:

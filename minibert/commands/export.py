@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from minibert.commands.options import add_json, add_revision, tell
+from minibert.commands.options import add_json, add_model_argument, tell
 from minibert.encoder import SentenceEncoder
 from minibert.export import export_onnx
 
@@ -12,9 +12,7 @@ EXAMPLES = "%(prog)s minilm -o minilm.onnx"
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("model")
-    group.add_argument("model", help="a folder, minilm, or a Hub id")
-    add_revision(group)
+    add_model_argument(command)
     group = command.add_argument_group("output")
     group.add_argument(
         "-o", "--output", type=Path, metavar="FILE", required=True, help="an .onnx file (required)"

@@ -2,7 +2,7 @@
 
 import argparse
 
-from minibert.commands.options import add_json, add_model, add_texts, print_json
+from minibert.commands.options import add_json, add_model, add_texts, add_top, print_json
 from minibert.files import one_line
 from minibert.formats.hub import BERT_BASE, find_model
 from minibert.formats.tokenizer import readable
@@ -22,13 +22,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add_texts(command)
     add_model(command, BERT_BASE)
     group = command.add_argument_group("output")
-    group.add_argument(
-        "--top",
-        type=int,
-        default=5,
-        metavar="K",
-        help="how many words for each mask (default %(default)s)",
-    )
+    add_top(group, 5, "how many words for each mask")
     add_json(group, "JSON lines, of text and masks: each mask's words with their probabilities")
 
 

@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from minibert.commands.options import add_json, add_revision, print_json
+from minibert.commands.options import add_json, add_model_argument, print_json
 from minibert.devices import as_device
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError, escaped, read_object, sha256
@@ -25,9 +25,7 @@ EXAMPLES = """\
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("model")
-    group.add_argument("model", help="a folder, minilm, or a Hub id")
-    add_revision(group)
+    add_model_argument(command)
     group = command.add_argument_group("output")
     group.add_argument(
         "--tensors",

@@ -34,6 +34,13 @@ def add_model(command: argparse.ArgumentParser, default: str) -> argparse._Argum
     return group
 
 
+def add_model_argument(command: argparse.ArgumentParser) -> None:
+    """The model of a command that is about models."""
+    group = command.add_argument_group("model")
+    group.add_argument("model", help="a folder, minilm, or a Hub id")
+    add_revision(group)
+
+
 def add_revision(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--revision", help="a branch, tag or commit on the Hub (default: the main branch)"
@@ -74,6 +81,12 @@ def add_prompt(command: argparse.ArgumentParser) -> None:
     group.add_argument("--prompt", metavar="TEXT", help="'' for none (default: the model's own)")
     group.add_argument(
         "--prompt-name", metavar="NAME", help="one of the model's own (default: --prompt)"
+    )
+
+
+def add_top(group: argparse._ActionsContainer, default: int, what: str) -> None:
+    group.add_argument(
+        "--top", type=int, default=default, metavar="K", help=f"{what} (default %(default)s)"
     )
 
 

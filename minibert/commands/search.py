@@ -9,12 +9,7 @@ import argparse
 
 import numpy as np
 
-from minibert.commands.options import (
-    add_encoder,
-    add_json,
-    load_encoder,
-    print_json,
-)
+from minibert.commands.options import add_encoder, add_json, add_top, load_encoder, print_json
 from minibert.files import InputError, one_line
 from minibert.nearest import Nearest
 from minibert.terminal import painted
@@ -53,13 +48,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
     add_encoder(command)
     group = command.add_argument_group("output")
-    group.add_argument(
-        "--top",
-        type=int,
-        default=10,
-        metavar="K",
-        help="how many lines for each query (default %(default)s)",
-    )
+    add_top(group, 10, "how many lines for each query")
     add_json(group, "JSON lines, of query, rank, score, line (counted from 1) and text")
 
 
@@ -78,7 +67,9 @@ def run(options: argparse.Namespace) -> None:
     ):
         scores = encoder.similarity(of_queries, vectors).numpy()
         if not np.isfinite(scores).all():
-            raise InputError("the vectors are not finite numbers: the model's weights are damaged")
+            raise InputError(
+                f"{options.model}: its vectors are not finite numbers: the weights are damaged"
+            )
         scores[:, [not text.strip() for text in window]] = -np.inf
         start = nearest.seen
         nearest.add(scores)

@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         given = read_given(options)
         page = write_page(explore(open_model(options.model), given))
         write_text(options.output, page)
-        print(f"{options.output}: {len(page) / 2**20:.1f} MiB; open it in a browser")
+        print(f"{options.output}: {len(page) / 2**10:,.0f} KiB; open it in a browser")
 
     return run_program(program)
 

@@ -39,9 +39,7 @@ class Explored:
 
     name: str
     encoder: SentenceEncoder
-    whole: (
-        BertForPreTraining  # the same encoder, with the heads of pre-training that its files have
-    )
+    whole: BertForPreTraining  # the same, with the heads of pre-training that the files have
     run: Run | None  # the tasks, if it is a finished run
 
     @property
