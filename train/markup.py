@@ -39,7 +39,7 @@ def html(text: str) -> str:
 
 
 def table_html(rows: Rows, caption: str = "", shares: Sequence[Sequence[float]] = ()) -> str:
-    """Rows as a table. shares: how dark each cell is, 0 to 1, but for the first of each row."""
+    """Rows as a table. shares: how dark each cell is, from 0 to 1, but for the first of each row."""
     head, *body = rows
     kinds = [' class="number"' if is_number else ' class="text"' for is_number in numeric(rows)]
     lines = []
@@ -48,8 +48,7 @@ def table_html(rows: Rows, caption: str = "", shares: Sequence[Sequence[float]] 
         for j, cell in enumerate(row[1:]):
             kind = kinds[j + 1]
             if shares:
-                dark = ' class="dark"' if shares[i][j] > 0.8 else ""
-                kind = f'{dark} style="--share:{shares[i][j]:.2f}"'
+                kind = f' style="--share:{shares[i][j]:.2f}"'
             cells.append(f"<td{kind}>{html(cell)}</td>")
         lines.append(f"<tr>{''.join(cells)}</tr>")
     heads = (f'<th scope="col"{kind}>{html(h)}</th>' for h, kind in zip(head, kinds, strict=True))
