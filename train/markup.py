@@ -39,7 +39,7 @@ def html(text: str) -> str:
 
 
 def table_html(rows: Rows, caption: str = "", shares: Sequence[Sequence[float]] = ()) -> str:
-    """Rows as a table. shares: how dark each cell is, from 0 to 1, but for the first of each row."""
+    """Rows as a table. shares: how dark each cell is, 0 to 1, but for the first of each row."""
     head, *body = rows
     kinds = [' class="number"' if is_number else ' class="text"' for is_number in numeric(rows)]
     lines = []
