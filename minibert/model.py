@@ -148,8 +148,8 @@ class FeedForward(nn.Module):
     """Two products with an activation between (Vaswani et al. 2017, section 3.3). BERT's activation
     is GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415).
 
-    feed_forward(x) = gelu(x W_1 + b_1) W_2 + b_2
-    gelu(x) = x Φ(x) = x (1 + erf(x / sqrt(2))) / 2
+        feed_forward(x) = gelu(x W_1 + b_1) W_2 + b_2
+        gelu(x) = x Φ(x) = x (1 + erf(x / sqrt(2))) / 2
     """
 
     def __init__(self, config: BertConfig) -> None:
