@@ -236,7 +236,8 @@ def fills_masks_with_bert_base(command: str) -> bool:
 
 def run_all(document: str, ours: Path) -> None:
     """All commands of a document, since one uses what another has left."""
-    shutil.rmtree("runs", ignore_errors=True)
+    for made in ("runs", "vocabulary"):
+        shutil.rmtree(made, ignore_errors=True)
     for command in commands_of(document):
         if not command.startswith(ELSEWHERE) and not fills_masks_with_bert_base(command):
             run(command, ours)
@@ -323,7 +324,7 @@ def test_the_block_for_other_libraries(reader: Path) -> None:
 def test_commands_in_tables(command: str, reader: Path) -> None:
     if command.startswith(ELSEWHERE):
         pytest.skip("all tests are run by .ci/run")
-    run(command, reader / "ours")
+    run(command, read.OURS)
 
 
 def test_every_command_is_run() -> None:
