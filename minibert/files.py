@@ -122,6 +122,15 @@ def read_json(file: Path) -> Any:
         raise InputError(f"{file}: not JSON that can be read ({error})") from error
 
 
+def check_finite(content: Any, where: object) -> None:
+    """Raise InputError for a number that is not finite in what will be written as JSON again.
+    Python reads NaN and infinities, which JSON has not."""
+    try:
+        json.dumps(content, allow_nan=False)
+    except ValueError as error:
+        raise InputError(f"{where}: holds NaN or an infinite number, which is no JSON") from error
+
+
 def read_object(file: Path) -> dict[str, Any]:
     """The content of a JSON file that must be an object. Raises InputError, naming the file, if it
     is not."""

@@ -564,6 +564,18 @@ def test_a_question_is_answered_by_a_slice_of_its_context(
     assert message.startswith("text 1 is one text, and no task here reads that: answer (question)")
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_a_record_with_a_number_that_is_no_json(
+    number: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its prediction would repeat it."""
+    run, file = tmp_path / "run", tmp_path / "a.jsonl"
+    save(run, [MultipleChoice("ending", "cls")])
+    file.write_text(f'{{"text": "ab c", "choices": ["a", "b"], "id": {number}}}\n')
+    message = complaint(capsys, predict, run, "--input", file)
+    assert message == f"{file}, line 1: holds NaN or an infinite number, which is no JSON"
+
+
 def test_a_choice_is_made_for_each_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path, [MultipleChoice("ending", "cls")])
     choices = ["a fine day", "so", "x"]

@@ -225,6 +225,13 @@ def test_half_a_surrogate_pair_in_a_json_file(tmp_path: Path) -> None:
     assert read_json(file) == {"a": "\U0001f600"}
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_a_number_that_could_not_be_saved_again(number: str, folder: Path) -> None:
+    """What we do not use of this file is saved with the model, and JSON has no such number."""
+    (folder / "config_sentence_transformers.json").write_text(f'{{"scale": [{number}]}}')
+    assert "holds NaN or an infinite number" in refusal(folder)
+
+
 @pytest.mark.parametrize("size", [2**30, 10**11, 2**63 - 1])
 def test_a_header_that_claims_more_than_the_file_allocates_nothing(size: int, folder: Path) -> None:
     header = json.dumps({"a": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()

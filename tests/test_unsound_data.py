@@ -159,6 +159,14 @@ def test_several_labels_that_are_no_numbers(tmp_path: Path) -> None:
     assert found.startswith("/train.tsv, line 2: 'g' should be the numbers of labels")
 
 
+def test_lists_of_one_name_among_numbers(tmp_path: Path) -> None:
+    rows = [{"text": f"film {i}", "label": i % 2 if i % 3 else [str(i % 2)]} for i in range(30)]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    (data,) = load_data(Settings(data=(str(tmp_path / "a.json"),)), lambda _: None)
+    found = {example.labels["label"] for split in data.splits.values() for example in split}
+    assert found == {"0", "1"}
+
+
 def test_a_cell_with_a_list_of_a_huge_number_is_a_text(tmp_path: Path) -> None:
     cell = f"[1 {'9' * 5000}]"
     (tmp_path / "a.csv").write_text(f"text,label\na,{cell}\n")

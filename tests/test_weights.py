@@ -730,6 +730,14 @@ def test_what_changes_nothing_may_be_said(tmp_path: Path) -> None:
     assert read_config(tmp_path / "config.json", BertConfig) == CONFIG
 
 
+def test_a_size_that_is_null_beside_an_absent_one(tmp_path: Path) -> None:
+    """Null is not as wide as nothing."""
+    absent = {key: CONTENT[key] for key in REQUIRED} | {"hidden_size": None}
+    write_json(tmp_path / "config.json", absent)
+    with pytest.raises(InputError, match="hidden_size must be a whole number"):
+        read_config(tmp_path / "config.json", BertConfig)
+
+
 def test_what_newer_versions_added_may_be_absent(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {key: CONTENT[key] for key in REQUIRED})
     assert read_config(tmp_path / "config.json", BertConfig) == CONFIG

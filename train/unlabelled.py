@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from minibert.files import InputError
+from minibert.files import InputError, check_finite
 from train.data.columns import NEEDED, from_fields, inputs_of
 from train.data.examples import Example
 from train.data.jsonl import parse_object
@@ -83,6 +83,7 @@ def from_json_lines(
         if line.strip():
             where = f"{source}, line {i}"
             fields = parse_object(line, where)
+            check_finite(fields, where)
             own = tuple((ours, theirs) for ours, theirs in columns if theirs in fields)
             given = inputs_of(fields, own)
             if not given.keys() - {"id"}:

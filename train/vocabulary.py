@@ -291,7 +291,7 @@ def main(arguments: list[str] | None = None) -> int:
                 f"--size {options.size}: no more pairs occur {options.min_frequency} times in this "
                 "corpus"
             )
-        print(f"{', '.join(FILES)} are in {options.output}")
+        print(f"{', '.join(FILES)} are in {escaped(str(options.output))}")
 
     return run_program(program)
 

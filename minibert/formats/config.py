@@ -64,7 +64,8 @@ def read_config(file: Path, config_class: type[AnyConfig]) -> AnyConfig:
         )
     spelled = {name: family.keys.get(name, name) for name in config_class.__dataclass_fields__}
     found = {name: content[key] for name, key in spelled.items() if key in content}
-    if "embedding_size" in family.fixed and found.get("embedding_size") == found["hidden_size"]:
+    is_fixed = "embedding_size" in family.fixed.keys() & found.keys()
+    if is_fixed and found["embedding_size"] == found["hidden_size"]:
         del found["embedding_size"]  # as wide as the hidden states, which is what its absence means
     values = {**family.fixed, **family.defaults, **found, "model_type": model_type}
     try:

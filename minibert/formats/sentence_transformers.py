@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from minibert.after import AfterPooling
-from minibert.files import InputError, inside, read_json, read_object, write_json
+from minibert.files import InputError, check_finite, inside, read_json, read_object, write_json
 from minibert.formats.layers import LAYERS, read_layers, write_layers
 from minibert.texts import check_text
 
@@ -270,6 +270,7 @@ def _read_prompts(file: Path) -> dict[str, Any]:
     among them, and for a comparison that there is none of.
     """
     content = read_object(file) if file.exists() else {}
+    check_finite(content, file)
     prompts, default = content.get("prompts") or {}, content.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(
         isinstance(prompt, str | None) for prompt in prompts.values()

@@ -155,7 +155,7 @@ def exchange_parts(content: bytes, dice: random.Random) -> bytes:
     try:
         document = json.loads(content)
         assert isinstance(document, dict)
-    except (ValueError, AssertionError):
+    except (ValueError, RecursionError, AssertionError):
         return content
     if dice.random() < 0.2:
         return mutate_json(content, dice)

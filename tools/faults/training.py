@@ -107,6 +107,8 @@ class Trial:
         run = self.folder / "run"
         for path in sorted(run.rglob("*")):
             name = str(path.relative_to(run))
+            if path.name == ".lock":  # of a process that could not remove it: nobody holds it
+                continue
             if path.name in ("metrics.json", "state.json"):
                 content = json.loads(path.read_text(encoding="utf-8"))
                 content.get("progress", content).pop("seconds")

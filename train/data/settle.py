@@ -103,7 +103,7 @@ def _meaning(name: str, values: Sequence[Any], reading: Reading) -> Convert | No
     if any(isinstance(value, tuple) for value in values):  # an empty list lacks its tags
         return partial(_tags, name=name)
     if any(lists) and not any(isinstance(one, list) for value in lists for one in value):
-        if all(isinstance(value, str) or len(value) == 1 for value in values):
+        if all(isinstance(value, str | int | float) or len(value) == 1 for value in values):
             reading.announce(
                 f"{name}: lists of one name each, read as its class; if a text may have several, "
                 f"say --multilabel {name}"
