@@ -58,6 +58,7 @@ from train.journal import append_log, cut_log
 from train.model import JointModel
 from train.optimizer import build_optimizer, rate_factor, set_rates
 from train.progress import Progress
+from train.random_states import all_random_states
 from train.report import model_card
 from train.run import main, train
 from train.saved import load_run, save_for_transformers
@@ -68,6 +69,7 @@ from train.tasks.base import Task
 from train.tasks.regression import SentenceRegression
 from train.tasks.tagging import TokenTagging
 from train.unlabelled import from_lines
+from train.world import ALONE
 
 ROOT = Path(minibert.__file__).parents[1]
 
@@ -708,7 +710,14 @@ def test_checkpoint_holds_all_that_goes_on(world: World, tmp_path: Path) -> None
     )
     best = {name: torch.full_like(p, 1 / 7) for name, p in parameters.items()}
     save_checkpoint(
-        tmp_path, parameters, best, optimizer, all_random_states(ALONE), progress, settings, parts.origin
+        tmp_path,
+        parameters,
+        best,
+        optimizer,
+        all_random_states(ALONE),
+        progress,
+        settings,
+        parts.origin,
     )
     step(parts, optimizer, 2)
     expected = {name: p.detach().clone() for name, p in parameters.items()}

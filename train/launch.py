@@ -7,7 +7,7 @@ the others; with --max-restarts it starts them all again, and they go on from th
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +24,7 @@ from train.settings import Settings
 from train.world import World
 
 PATIENCE = timedelta(minutes=10)  # how long a process waits for the others
+LOCAL_RANK, RESTARTS = "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT"  # torchrun's variables
 SURVIVORS = 2.0  # seconds in which those that are left say so, after one has ended
 
 
@@ -122,9 +123,6 @@ def launched() -> Iterator[Launch]:
     distributed.destroy_process_group()
 
 
-LOCAL_RANK, RESTARTS = "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT"  # torchrun's variables
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """In this block, nothing is printed."""
@@ -139,6 +137,6 @@ def is_lost(error: RuntimeError) -> bool:
     )
 
 
-def versions() -> Mapping[str, str]:
+def versions() -> dict[str, str]:
     """What must be the same in all processes, beside the settings."""
     return {"minibert": minibert.__version__, "torch": str(torch.__version__)}

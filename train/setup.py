@@ -106,7 +106,8 @@ def assemble(
     """The parts of a run. What is frozen in epoch 1 is frozen, and the model is in training mode.
 
     sets: the data, if not what `settings.data` names. announce: is told what was changed in the
-    data. world: the processes that train together, if there are several. Raises InputError for data, weights or settings that cannot be used.
+    data. world: the processes that train together, if there are several. Raises InputError for
+    data, weights or settings that cannot be used.
     """
     announce = telling(announce)
     torch.manual_seed(settings.seed)
