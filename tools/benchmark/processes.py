@@ -63,7 +63,7 @@ def starts(rounds: int, threads: int) -> list[Result]:
     return list(results.values())
 
 
-def scale(counts: Sequence[int], threads: int) -> list[Result]:
+def files(counts: Sequence[int], threads: int) -> list[Result]:
     """Encode files of so many sentences to files of vectors, each in a process of its own."""
     tokenizer = Tokenizer.from_folder(find_model("minilm").path)
     results = []
