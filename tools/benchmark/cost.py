@@ -42,6 +42,7 @@ STAGES = ("read", "tokenize", "compute", "write")
 MASKED = 0.15  # of all tokens are predicted (Devlin et al. 2019, section 3.1)
 # Pre-training: steps, and the tokens of a sequence; 256 sequences a step (appendix A.2).
 PHASES, SEQUENCES = ((900_000, 128), (100_000, 512)), 256
+CORPUS = 3.3e9 * 1.3  # tokens: the paper's words, and the pieces of a word, which are assumed
 
 
 # What was measured
@@ -67,6 +68,7 @@ class Constants:
     start: float
     stages: Mapping[str, float]
     text_bytes: float
+    example_bytes: float
 
     @property
     def train_rate(self) -> float:
@@ -78,9 +80,14 @@ class Constants:
         """Bytes a second that one core's clipping and optimizer read and write."""
         return self.gradient_bytes / FLOAT32 * UPDATE_BYTES / self.update
 
-    def encode_rate(self, stage: str) -> float:
-        """FLOP/s of one core in encoding. stage: "compute, minilm, float32", say."""
-        return useful_flop(MODELS[stage.split(", ")[1]], [TOKENS]) / self.stages[stage]
+    def encode_rate(self, model: str, precision: str) -> float:
+        """FLOP/s of one core in encoding."""
+        seconds = self.stages[f"compute, {model}, {precision}"]
+        return useful_flop(MODELS[model], [TOKENS]) / seconds
+
+    @property
+    def precisions(self) -> list[str]:
+        return [p for p in ("float32", "bfloat16") if f"compute, base, {p}" in self.stages]
 
     @property
     def handling(self) -> float:
@@ -119,8 +126,14 @@ def constants(results: Mapping[str, Sequence[Result]], cores: int) -> Constants:
         },
         start=quickest(results["start"][0]),
         stages={r.engine: quickest(r) / r.rounds[0]["done"] for r in results["stages"]},
-        text_bytes=results["stages"][0].rounds[0]["bytes"] / results["stages"][0].rounds[0]["done"],
+        text_bytes=each(results["stages"][0], "bytes"),
+        example_bytes=each(results["examples"][0], "bytes"),
     )
+
+
+def each(result: Result, what: str) -> float:
+    """How much of something the first round tells for one of what was done."""
+    return result.rounds[0][what] / result.rounds[0]["done"]
 
 
 def quickest(result: Result) -> float:
@@ -223,42 +236,42 @@ CLOUD_CORES, THREADS = 64, 8  # of a machine, and of a process that trains
 NETWORK, NETWORK_LATENCY = 25e9 / 8, 50e-6  # between machines: 25 Gbit/s
 PEAK, UTILISATION = 989e12, 0.35  # of an H100 in bfloat16, without sparsity
 GPU_MEMORY = 0.6 * 3.35e12  # bytes a second that its optimizer reaches
+HOST_MEMORY = 300e9  # bytes a second, for all cores of a host
 NVLINK, NVLINK_LATENCY = 450e9, 10e-6  # in each direction
 GPU_CORES = 26  # beside each GPU
 
 
-def cpus(known: Constants, cores: int, hosts: int = 1) -> Machine:
-    """Hosts whose cores are like those that were measured. THREADS of them train as one process."""
+def cpus(known: Constants, cores: int, hosts: int = 1, precision: str = "float32") -> Machine:
+    """Hosts whose cores are like those that were measured. THREADS of them train as one process, in
+    float32."""
     threads = min(THREADS, cores)
-    rates = {
-        name.removeprefix("compute, "): threads * known.encode_rate(name)
-        for name in known.stages
-        if name.startswith("compute")
-    }
-    is_here = cores == known.cores
+    processes = cores // threads  # on each host
+    rates = {model: known.encode_rate(model, precision) for model in MODELS}
+    name = f"{cores} cores" if hosts == 1 else f"{hosts} hosts of {cores} cores"
     return Machine(
-        name=f"{hosts} hosts of {cores} cores" if hosts > 1 else f"{cores} cores",
-        devices=hosts * cores // threads,
-        rates=rates | {"training": threads * known.train_rate},
+        name=name if precision == "float32" else f"{name}, {precision}",
+        devices=hosts * processes,
+        rates={
+            what: threads * rate for what, rate in (rates | {"training": known.train_rate}).items()
+        },
         cores=hosts * cores,
         overlaps=False,
-        update_rate=threads * known.update_rate,
-        latency=max(known.latency, NETWORK_LATENCY) if hosts > 1 else known.latency,
-        bandwidth=min(known.bandwidth, NETWORK) if hosts > 1 else known.bandwidth,
+        update_rate=min(threads * known.update_rate, HOST_MEMORY / processes),
+        latency=known.latency if hosts == 1 else max(known.latency, NETWORK_LATENCY),
+        bandwidth=known.bandwidth if hosts == 1 else min(known.bandwidth, NETWORK),
         disk=hosts * DISK,
-        price=None if is_here else hosts * cores * CORE_PRICE,
+        price=None if cores == known.cores else hosts * cores * CORE_PRICE,
     )
 
 
 def gpus(devices: int, cores: int = 1) -> Machine:
-    """H100s in one host. cores: that feed each; one of them is the process itself, which tokenizes
+    """H100s in one host. cores: that feed each. A single one is the process itself, which tokenizes
     and computes in turns."""
     name = f"{devices} H100{'s'[: devices > 1]}"
-    rates = {f"{model}, bfloat16": PEAK * UTILISATION for model in MODELS}
     return Machine(
-        name=f"{name}, {cores} cores each" if cores > 1 else name,
+        name=f"{name}, {cores} core{'s'[: cores > 1]} each",
         devices=devices,
-        rates=rates | {"training": PEAK * UTILISATION},
+        rates=dict.fromkeys((*MODELS, "training"), PEAK * UTILISATION),
         cores=devices * cores,
         overlaps=cores > 1,
         update_rate=GPU_MEMORY,
@@ -283,9 +296,9 @@ class Prediction:
     def seconds(self) -> float:
         """Of the whole. The disk always works beside the rest; the tokenizer where the machine can
         overlap it; all else comes one after the other."""
-        beside = {"disk", "tokenizer"} if self.machine.overlaps else {"disk"}
+        beside = ("disk", "tokenizer") if self.machine.overlaps else ("disk",)
         in_turns = sum(seconds for name, seconds in self.work.items() if name not in beside)
-        return max(in_turns, *(self.work[name] for name in beside))
+        return max(in_turns, *(self.work.get(name, 0.0) for name in beside))
 
     @property
     def exhausted(self) -> str:
@@ -299,10 +312,10 @@ class Prediction:
         return None if price is None else self.seconds / HOUR * price
 
 
-def embedding(known: Constants, machine: Machine, model: str, precision: str) -> Prediction:
+def embedding(known: Constants, machine: Machine, model: str) -> Prediction:
     """One billion sentences of TOKENS tokens to float32 vectors."""
     config = MODELS[model]
-    rate = machine.devices * machine.rates[f"{model}, {precision}"]
+    rate = machine.devices * machine.rates[model]
     size = known.text_bytes + FLOAT32 * config.hidden_size
     return Prediction(
         machine,
@@ -317,30 +330,26 @@ def embedding(known: Constants, machine: Machine, model: str, precision: str) ->
 def training(
     known: Constants, machine: Machine, flop: float, steps: float, tokens: float
 ) -> Prediction:
-    """Steps of BERT-base that take so many FLOP and tokens together. Each process tokenizes its own
-    share, and shares are equal."""
+    """Steps of BERT-base that take so many FLOP together, in shares that are equal. tokens: of the
+    data, which each process tokenizes once."""
     parameters = num_parameters(BERT_BASE)
     collective = all_reduce(
         machine.devices, FLOAT32 * parameters, machine.latency, machine.bandwidth
     )
-    texts = tokens / TOKENS
     return Prediction(
         machine,
         {
             "model": flop / (machine.devices * machine.rates["training"]),
             "optimizer": steps * parameters * UPDATE_BYTES / machine.update_rate,
             "network": steps * collective,
-            "tokenizer": texts * known.stages["tokenize"] / machine.devices,
-            "disk": texts * known.text_bytes / machine.disk,
+            "tokenizer": tokens / TOKENS * known.stages["tokenize"],
         },
     )
 
 
 def pretraining(known: Constants, machine: Machine) -> Prediction:
     """BERT-base as in the paper."""
-    steps = sum(steps for steps, _ in PHASES)
-    tokens = sum(steps * SEQUENCES * length for steps, length in PHASES)
-    return training(known, machine, pretraining_flop(), steps, tokens)
+    return training(known, machine, pretraining_flop(), sum(steps for steps, _ in PHASES), CORPUS)
 
 
 def fine_tuning(known: Constants, machine: Machine, batch: int) -> Prediction:

@@ -5,6 +5,7 @@ fewer, they take turns, and nothing is gained.
 """
 
 import json
+import resource
 import sys
 import tempfile
 import time
@@ -32,16 +33,20 @@ from tools.benchmark.cost import STAGES, TOKENS
 from tools.benchmark.processes import run
 from tools.benchmark.race import Engine, Result, Work, measurable, race, ready
 from tools.benchmark.train import CLIP, planned, training_flop, training_parts
-from train.batches import Item
+from train.batches import Item, prepare
 from train.checkpoint import newest_state
+from train.load import load_data
 from train.optimizer import build_optimizer, set_rates
+from train.settings import Settings
 from train.step import forward_backward
+from train.tasks import build_tasks
 from train.words import UsedWords
 
 SIZES = (2**12, 2**16, 2**20, 2**23, 2**26)  # bytes of an all_reduce
 REPEATS = 5  # in a round, of what takes less than a second
 STEPS = 20  # of training; an epoch of newsroom has 22
 TEXTS = {"minilm": 1024, "base": 96}  # sentences that a model computes in a round
+SPLITS = {"train": 10_000, "dev": 10}  # sentences whose memory is measured
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 
 
@@ -54,6 +59,7 @@ def measure(counts: Sequence[int], rounds: int, size: int) -> dict[str, list[Res
         folder = Path(name)
         found = {"stages": stages(folder, rounds), **encoding(folder, counts, rounds, size)}
         found["update"] = update(rounds)
+        found["examples"] = examples(folder)
         found["training"] = [training(folder, count, rounds) for count in counts]
         found["all_reduce"] = [
             result for count in counts[1:] for result in all_reduces(folder, count, rounds)
@@ -192,6 +198,40 @@ def update_work() -> Work:
             optimizer.step()
             seconds.append(time.perf_counter() - start)
         return {"seconds": min(seconds), "bytes": size, "flop": flop}
+
+    return work
+
+
+def examples(folder: Path) -> list[Result]:
+    """The memory of labelled sentences that are ready for training."""
+    data = folder / "examples"
+    data.mkdir()
+    for split, number in SPLITS.items():
+        texts = lines(find_model("minilm").path, number).splitlines()
+        objects = ({"text": text, "even": str(i % 2)} for i, text in enumerate(texts))
+        rows = "".join(f"{json.dumps(one)}\n" for one in objects)
+        (data / f"{split}.jsonl").write_text(rows, encoding="utf-8")
+    engine = Engine("examples", example_work, {"data": str(data)})
+    with ready([engine], threads=1) as workers:
+        return race(workers, 1, "examples")
+
+
+def example_work(data: str) -> Work:
+    """Reading and tokenizing a data set. It tells the "bytes" by which the process's peak memory
+    grows. What earlier calls have read stays in memory, so that none of it is used again."""
+    settings = Settings(data=(data,))
+    tokenizer = Tokenizer.from_folder(find_model("minilm").path)
+    kept = []
+
+    def peak() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def work(job: str, batch: str) -> dict[str, float]:
+        before = peak()
+        sets = load_data(settings, lambda _: None)
+        items = prepare(sets[0].splits["train"], tokenizer, build_tasks(sets, settings))
+        kept.append((sets, items))
+        return {"done": len(items), "bytes": peak() - before}
 
     return work
 

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from tools.benchmark.cost import (
     BATCHES,
+    BERT_BASE,
     CLOUD_CORES,
     EXAMPLES,
+    FLOAT32,
     GPU_CORES,
     HOUR,
     MODELS,
@@ -21,6 +23,7 @@ from tools.benchmark.cost import (
     encode_seconds,
     fine_tuning,
     gpus,
+    num_parameters,
     pretraining,
     quickest,
     step_seconds,
@@ -71,6 +74,7 @@ def measured_constants(known: Constants) -> Rows:
         ("the same, a core: GFLOP/s", f"{known.train_rate / 1e9:.0f}"),
         ("clipping and optimizer: seconds", f"{known.update:.3f}"),
         ("the same, bytes read and written: GB/s", f"{known.update_rate / 1e9:.1f}"),
+        ("an example in memory: bytes", f"{known.example_bytes:,.0f}"),
         ("gradients: MB", f"{known.gradient_bytes / 1e6:.1f}"),
         *(
             (f"imbalance of {count} processes", f"{factor:.3f}")
@@ -101,23 +105,19 @@ def predictions(found: Sequence[Prediction]) -> Rows:
 
 def document(results: Mapping[str, Sequence[Result]], known: Constants) -> dict[str, Rows]:
     """The tables of SCALE.md: title -> rows."""
-    here, cloud, several = (
-        cpus(known, known.cores),
-        cpus(known, CLOUD_CORES),
-        cpus(known, CLOUD_CORES, 8),
+    here, cloud = (
+        [cpus(known, n, precision=p) for p in known.precisions] for n in (known.cores, CLOUD_CORES)
     )
-    cards, fed = [gpus(1), gpus(8)], [gpus(1, GPU_CORES), gpus(8, GPU_CORES)]
+    cards = [gpus(1), gpus(8)]
+    fed = [gpus(1, GPU_CORES), gpus(8, GPU_CORES)]
     tables = {
         "constants": measured_constants(known),
         "measured and by the model": measured_beside_model(results, known),
     }
     for model in MODELS:
-        found = [
-            *(embedding(known, machine, model, "float32") for machine in (here, cloud)),
-            *(embedding(known, machine, model, "bfloat16") for machine in [cloud, *cards, *fed]),
-        ]
+        found = [embedding(known, machine, model) for machine in [*here, *cloud, *cards, *fed]]
         tables[f"one billion sentences by {NAMES[model]}"] = predictions(found)
-    machines = [here, cloud, several, *cards]
+    machines = [here[0], cloud[0], cpus(known, CLOUD_CORES, hosts=8), *cards]
     tables["pre-training BERT-base"] = predictions(
         [pretraining(known, machine) for machine in machines]
     )
@@ -127,6 +127,7 @@ def document(results: Mapping[str, Sequence[Result]], known: Constants) -> dict[
         )
     tables["cores that feed an H100"] = feeding(known)
     tables["vectors of one billion sentences"] = sizes()
+    tables["memory of each process that fine-tunes"] = memory(known)
     return tables
 
 
@@ -150,3 +151,13 @@ def sizes() -> Rows:
             for model, config in MODELS.items()
         ),
     ]
+
+
+def memory(known: Constants) -> Rows:
+    """Gigabytes that each process holds: the examples, and five numbers for each parameter."""
+    parameters = num_parameters(BERT_BASE)
+    held = {
+        f"{EXAMPLES:,} examples": EXAMPLES * known.example_bytes,
+        "BERT-base: weights, gradients, two moments, the best weights": 5 * FLOAT32 * parameters,
+    }
+    return [("what", "gigabytes"), *((name, f"{size / 1e9:,.1f}") for name, size in held.items())]
