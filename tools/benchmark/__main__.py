@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from minibert.config import BertConfig
-from minibert.files import InputError, write_json
+from minibert.files import InputError, read_text, write_json, write_text
 from minibert.formats.config import read_config
 from minibert.formats.hub import find_model
 from tools.benchmark import (
@@ -336,6 +336,7 @@ def parser() -> argparse.ArgumentParser:
     costs.add_argument(
         "--measured", type=Path, default=MEASURED, metavar="FILE", help="what scale --json wrote"
     )
+    costs.add_argument("--into", type=Path, metavar="FILE.md", help="put the tables there, too")
     return whole
 
 
@@ -362,8 +363,11 @@ def print_cost(options: argparse.Namespace) -> None:
     """time and cost of work that is too large to try, from what scale measured: the tables of
     SCALE.md"""
     cores, results = read_results(options.measured)
-    for title, rows in tables.document(results, constants(results, cores)).items():
+    found = tables.document(results, constants(results, cores))
+    for title, rows in found.items():
         print(f"{title}\n\n{tables.markdown(rows)}\n")
+    if options.into:
+        write_text(options.into, tables.put_into(read_text(options.into), found))
 
 
 def main(arguments: list[str] | None = None) -> int:

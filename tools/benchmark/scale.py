@@ -80,7 +80,9 @@ def stages(folder: Path, rounds: int) -> list[Result]:
     results: list[Result] = []
     for model, count in TEXTS.items():
         path = encode.prepare(folder, model, None, 1)
-        engine = Engine("", stage_work, {"folder": str(folder), "model": str(path), "count": count})
+        engine = Engine(
+            model, stage_work, {"folder": str(folder), "model": str(path), "count": count}
+        )
         (folder / "texts.txt").write_text(lines(path, count), encoding="utf-8")
         engines = encode.with_lower("bfloat16", engine)
         with ready(measurable(engines), threads=1) as workers:
@@ -108,6 +110,7 @@ def stage_work(folder: str, model: str, count: int, precision: str = "float32") 
     file, target = Path(folder) / "texts.txt", Path(folder) / "stage.npy"
     texts = list(lines_of(str(file)))
     tokens = [tuple(one.ids) for one in encoder.tokenizer.tokenize(texts)]
+    done = sum(map(len, tokens)) / TOKENS  # a word is not cut, so that some sentences are shorter
     vectors = np.ones((count, encoder.dim()), np.float32)
     bert = inference_copy(encoder.bert, encoder.bfloat16).eval()
     wanted = Wanted(0, "mean", encoder.after, True, encoder.dim(), False)
@@ -137,7 +140,7 @@ def stage_work(folder: str, model: str, count: int, precision: str = "float32") 
             start = time.perf_counter()
             work[job]()
             seconds.append(time.perf_counter() - start)
-        return {"seconds": min(seconds), "done": count, "bytes": file.stat().st_size}
+        return {"seconds": min(seconds), "done": done, "bytes": file.stat().st_size}
 
     return timed
 

@@ -1,7 +1,9 @@
 """What `cost` says, as the tables of SCALE.md."""
 
+import re
 from collections.abc import Mapping, Sequence
 
+from minibert.files import InputError
 from tools.benchmark.cost import (
     BATCHES,
     BERT_BASE,
@@ -12,6 +14,8 @@ from tools.benchmark.cost import (
     HOUR,
     MODELS,
     NAMES,
+    OTHERS_FLOP,
+    OTHERS_HOURS,
     PEAK,
     TOKENS,
     UTILISATION,
@@ -27,6 +31,7 @@ from tools.benchmark.cost import (
     pretraining,
     quickest,
     step_seconds,
+    utilisation,
 )
 from tools.benchmark.machine import useful_flop
 from tools.benchmark.race import Result
@@ -38,6 +43,25 @@ def markdown(rows: Rows) -> str:
     """A table in Markdown; the first row is its head."""
     head, *body = (f"| {' | '.join(row)} |" for row in rows)
     return "\n".join([head, f"|{' --- |' * len(rows[0])}", *body])
+
+
+def put_into(text: str, found: Mapping[str, Rows]) -> str:
+    """A document with these tables, each below the line "Table: TITLE", in place of what is there.
+
+    Raises InputError if a line is missing.
+    """
+    for title, rows in found.items():
+        below = re.compile(rf"(?<=^Table: {re.escape(title)}\n\n)(\|.*\n)*\n?", re.MULTILINE)
+        new, count = below.subn(f"{markdown(rows)}\n\n", text, count=1)
+        if not count:
+            raise InputError(f'the document has no line "Table: {title}"')
+        text = new
+    return text
+
+
+def number(value: float) -> str:
+    """With three digits, or all of those before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def measured_beside_model(results: Mapping[str, Sequence[Result]], known: Constants) -> Rows:
@@ -93,8 +117,8 @@ def predictions(found: Sequence[Prediction]) -> Rows:
         *(
             (
                 one.machine.name,
-                *(f"{one.work[name] / HOUR:,.3g}" for name in resources),
-                f"{one.seconds / HOUR:,.3g}",
+                *(number(one.work[name] / HOUR) for name in resources),
+                number(one.seconds / HOUR),
                 "-" if one.cost is None else f"{one.cost:,.0f}",
                 one.exhausted,
             )
@@ -110,9 +134,13 @@ def document(results: Mapping[str, Sequence[Result]], known: Constants) -> dict[
     )
     cards = [gpus(1), gpus(8)]
     fed = [gpus(1, GPU_CORES), gpus(8, GPU_CORES)]
-    tables = {
+    tables: dict[str, Rows] = {
         "constants": measured_constants(known),
         "measured and by the model": measured_beside_model(results, known),
+        "utilisation that others reached": [
+            ("GPU", "peak, TFLOP/s", "FLOP", "hours", "utilisation"),
+            ("8 A100", "312", f"{OTHERS_FLOP:.3g}", f"{OTHERS_HOURS}", f"{utilisation():.0%}"),
+        ],
     }
     for model in MODELS:
         found = [embedding(known, machine, model) for machine in [*here, *cloud, *cards, *fed]]
