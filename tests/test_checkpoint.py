@@ -707,7 +707,9 @@ def test_checkpoint_holds_all_that_goes_on(world: World, tmp_path: Path) -> None
         history=[{"step": 1, "epoch": 1, "loss": {"intent": 1 / 3}, "dev": {"frame": 0.1}}],
     )
     best = {name: torch.full_like(p, 1 / 7) for name, p in parameters.items()}
-    save_checkpoint(tmp_path, parameters, best, optimizer, progress, settings, parts.origin)
+    save_checkpoint(
+        tmp_path, parameters, best, optimizer, all_random_states(ALONE), progress, settings, parts.origin
+    )
     step(parts, optimizer, 2)
     expected = {name: p.detach().clone() for name, p in parameters.items()}
     parts, optimizer, parameters = start()

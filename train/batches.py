@@ -83,6 +83,8 @@ class Batch:
     rows: list[tuple[int, ...]]  # for each item: where its parts stand in the layout
     starts: list[int]  # for each sequence of the layout: its first token
     epoch: int = 0  # of training, counted from 1; 0 where the model is evaluated
+    # the items of every process, of which `items` are one; empty where one process has the batch
+    shares: Sequence[Sequence[Item]] = ()
     # for each task that has targets here: where they stand, (K) or (K, ...), and what they are
     positions: dict[str, Tensor] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
@@ -186,8 +188,9 @@ def collate(
     tasks: Sequence[Reader],
     device: torch.device | str = "cpu",
     epoch: int = 0,
+    shares: Sequence[Sequence[Item]] = (),
 ) -> Batch:
-    """Pack items into a batch, with the targets of these tasks. epoch: as in `Batch`.
+    """Pack items into a batch, with the targets of these tasks. epoch, shares: as in `Batch`.
 
     Sequences are sorted by length, so that those of equal length share one attention call.
     """
@@ -213,6 +216,7 @@ def collate(
         ],
         starts=[end - length for end, length in zip(accumulate(lengths), lengths, strict=True)],
         epoch=epoch,
+        shares=shares,
     )
     for task in tasks:
         task.add_targets(batch)

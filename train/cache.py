@@ -70,9 +70,9 @@ class PrefixCache:
             x = bert.embeddings(batch.input_ids, batch.token_type_ids, batch.layout)  # (*, D)
             x = bert.run(x, batch.layout, 0, self.prefix - 1)  # (*, D)
         for key, states in zip(keys, x.split(lengths), strict=True):
-            offset = self.offsets[key]
-            self.states[offset : offset + len(states)] = states
-            self.filled.add(key)
+            if (offset := self.offsets.get(key)) is not None:  # it may be another process's
+                self.states[offset : offset + len(states)] = states
+                self.filled.add(key)
         return x
 
 

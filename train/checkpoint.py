@@ -26,9 +26,11 @@ from minibert.files import InputError
 from minibert.formats.tensors import digest, is_finite, open_safetensors, read_tensors, save_tensors
 from train.origin import Origin, check_origin
 from train.progress import Progress
+from train.random_states import like_random_states, set_random_state
 from train.sampling import count_steps
 from train.settings import Settings
 from train.state import State, read_state, write_state
+from train.world import ALONE, World
 
 
 def save_checkpoint(
@@ -36,6 +38,7 @@ def save_checkpoint(
     parameters: Mapping[str, nn.Parameter],
     best: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
+    random: Mapping[str, Tensor],
     progress: Progress,
     settings: Settings,
     origin: Origin,
@@ -43,8 +46,8 @@ def save_checkpoint(
     """Write RUN/checkpoints/step-N, and remove all but the last `settings.keep`. Raises InputError
     if the disk refuses.
 
-    best: the parameters' values at the best evaluation so far; empty before the first. origin: what
-    the run began with.
+    best: the parameters' values at the best evaluation so far; empty before the first. random: as
+    `all_random_states` gives them. origin: what the run began with.
     """
     names = {id(parameter): name for name, parameter in parameters.items()}
     tensors: dict[str, Tensor] = {
@@ -55,9 +58,7 @@ def save_checkpoint(
         tensors |= {
             f"optimizer.{names[id(parameter)]}.{key}": value for key, value in state.items()
         }
-    tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    tensors |= random
     folder = run / "checkpoints" / f"step-{progress.step:08}"
     state = State(settings, progress, origin, str(torch.__version__))
     beside = folder.with_name(f".{folder.name}.tmp")
@@ -188,10 +189,13 @@ def check_state(run: Path, origin: Origin, sizes: Sequence[int]) -> None:
 
 
 def load_checkpoint(
-    run: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+    run: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    world: World = ALONE,
 ) -> dict[str, Tensor]:
     """Put the newest checkpoint's values into the parameters, the optimizer's state and the random
-    generators.
+    generators of this process.
 
     Returns the best values so far. The optimizer must hold the parameters that it held when the
     checkpoint was written. Raises InputError if the checkpoint is damaged, or of another model.
@@ -210,8 +214,8 @@ def load_checkpoint(
         if state.format and noted != digest(tensors):
             raise InputError(f"{file} was changed: its tensors are not what its SHA-256 says")
         wanted |= optimizer_state(parameters, optimizer, tensors)
-        check_tensors(tensors, wanted | random_state(tensors), file)
-        set_random_state(tensors, file)
+        check_tensors(tensors, wanted | like_random_states(tensors), file)
+        set_random_state(tensors, world, file)
     except InputError as error:
         raise damaged(folder, error) from error
     with torch.no_grad():
@@ -243,25 +247,6 @@ def optimizer_state(
         for parameter, name in names.items()
         for key, value in optimizer.state[parameter].items()
     }
-
-
-def random_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The states of the random generators, by their names in a checkpoint. One that was written
-    where there is a GPU has one more, which counts only where there is one again."""
-    found = {"random.cpu": torch.get_rng_state()}
-    if (of_gpu := tensors.get("random.cuda")) is not None:
-        found["random.cuda"] = torch.cuda.get_rng_state() if torch.cuda.is_available() else of_gpu
-    return found
-
-
-def set_random_state(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Put the random generators into a checkpoint's state. Raises InputError for none of theirs."""
-    try:
-        torch.set_rng_state(tensors["random.cpu"])
-        if "random.cuda" in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors["random.cuda"])
-    except RuntimeError as error:
-        raise InputError(f"{file}: random is no state of a generator ({error})") from error
 
 
 def check_tensors(

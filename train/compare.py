@@ -4,6 +4,7 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from minibert.files import InputError, read_object, read_text, write_json
@@ -17,6 +18,7 @@ from train.saved import folder_name
 from train.settings import Settings
 from train.tasks import KINDS, Kinds, build_tasks, learnt_names
 from train.tasks.base import Task
+from train.world import ALONE, World
 
 
 def compare_single(
@@ -25,8 +27,10 @@ def compare_single(
     joint: Metrics,
     train: Callable[[Settings, Path, bool], Metrics],
     kinds: Kinds = KINDS,
+    world: World = ALONE,
 ) -> None:
-    """Train each task alone, and print joint against single. train: that of train/run.py.
+    """Train each task alone, and print joint against single. train: that of train/run.py. world:
+    the processes that train together.
 
     What an earlier try has trained with the same settings is not trained again.
     """
@@ -39,17 +43,24 @@ def compare_single(
         print(f"\n{task.name} alone, {epochs} epochs")
         folder = run / f"single-{folder_name(task.name)}"
         own = settings_alone(settings, task, tasks, epochs)
-        file = folder / "settings.toml"
-        if file.exists() and read_text(file) != own.toml():
-            shutil.rmtree(folder)
-        if (folder / "metrics.json").exists():
-            alone = read_metrics(folder)
-        else:
-            alone = train(own, folder, has_results(folder))
+        alone, has_begun = world.first(partial(earlier_try, folder, own))
+        if alone is None:
+            alone = train(own, folder, has_begun)
         if task.name in alone:
             results.setdefault("single", {})[task.name] = alone[task.name]
     print("\n" + final_table(results, tasks))
-    write_json(run / "compare.json", results)
+    if world.is_first:
+        write_json(run / "compare.json", results)
+
+
+def earlier_try(folder: Path, settings: Settings) -> tuple[Metrics | None, bool]:
+    """The metrics of an earlier try that has ended, and whether one has begun that can be resumed.
+    What had other settings is removed."""
+    file = folder / "settings.toml"
+    if file.exists() and read_text(file) != settings.toml():
+        shutil.rmtree(folder)
+    has_ended = (folder / "metrics.json").exists()
+    return read_metrics(folder) if has_ended else None, has_results(folder)
 
 
 def lacks_comparison(run: Path) -> bool:

@@ -1,7 +1,7 @@
 """Predictions, metrics, and the one number by which the best weights are chosen."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from train.model import Forward, JointModel
 from train.progress import Metrics
 from train.tasks.base import Task
 from train.tasks.records import FRAME, LOSS, Prediction
+from train.world import ALONE, World
 
 BATCH_TOKENS = 2048  # most of a batch that is only predicted
 
@@ -31,7 +32,7 @@ def predict(
     The model computes in eval mode, and is left in the mode that it was in. forward: how a batch
     becomes its last hidden state, if not by the whole model.
     """
-    return _passed(model, tasks, items, device, forward, (), lambda: None)[0]
+    return _passed(model, tasks, items, device, forward, (), lambda: None, ALONE)[0]
 
 
 def evaluate(
@@ -43,13 +44,14 @@ def evaluate(
     *,
     is_tuning: bool = False,
     check: Callable[[], None] = lambda: None,
+    world: World = ALONE,
 ) -> tuple[Metrics, list[dict[str, Prediction]]]:
     """The metrics of labelled items, with each task's loss; and the predictions, as of `predict`.
 
     is_tuning: whether `tune` comes before measuring. check: called before each batch; what it
-    raises ends the evaluation.
+    raises ends the evaluation. world: the processes that share the batches; each returns all.
     """
-    predictions, losses = _passed(model, tasks, items, device, forward, tasks, check)
+    predictions, losses = _passed(model, tasks, items, device, forward, tasks, check, world)
     if is_tuning:
         tune(tasks, items, predictions)
     metrics = measure(tasks, items, predictions)
@@ -67,35 +69,53 @@ def _passed(
     forward: Forward | None,
     with_loss: Sequence[Task],
     check: Callable[[], None],
+    world: World,
 ) -> tuple[list[dict[str, Prediction]], dict[str, float]]:
     """Each item's predictions, and the mean loss of some tasks."""
     was_training = model.training
     model.eval()
-    found: dict[int, dict[str, Prediction]] = {item.number: {} for item in items}
+    found: dict[int, dict[str, Prediction]] = {}
     sums = {task.name: 0.0 for task in with_loss}
     counts = dict(sums)
     try:
         with torch.no_grad():
-            readable = [item for item in items if item.parts]
-            for numbers in batches([item.num_tokens for item in readable], BATCH_TOKENS):
+            for own in shared_out(items, world):
                 check()
-                batch = collate([readable[i] for i in numbers], with_loss, device)
+                if not own:
+                    continue
+                batch = collate(own, with_loss, device)
                 with naming_batches([batch], "lower max_length"):
                     states = (forward or model)(batch)  # (*, D)
                     for task in tasks:
                         for i, prediction in task.predict(model, states, batch).items():
                             _check_finite(task, batch.items[i], prediction)
-                            found[batch.items[i].number][task.name] = prediction
+                            of_item = found.setdefault(batch.items[i].number, {})
+                            of_item[task.name] = prediction
                     for task in with_loss:
                         if count := task.count(batch):
                             sums[task.name] += float(task.loss(model, states, batch))
                             counts[task.name] += count
     finally:
         model.train(was_training)
+    sums = dict(zip(sums, world.sum([*sums.values()]), strict=True))
+    counts = dict(zip(counts, world.sum([*counts.values()]), strict=True))
     losses = {name: sums[name] / count for name, count in counts.items() if count}
     if odd := [name for name, loss in losses.items() if not math.isfinite(loss)]:
         raise InputError(f"the loss of {odd[0]} on {len(items)} examples is not a finite number")
-    return [found[item.number] for item in items], losses
+    everywhere = {number: of for other in world.gather(found) for number, of in other.items()}
+    return [everywhere.get(item.number, {}) for item in items], losses
+
+
+def shared_out(items: Sequence[Item], world: World) -> Iterator[list[Item]]:
+    """The batches in which items are evaluated: those of this process, as many as every process
+    has. The last may be empty. They are the same batches whatever the number of processes, since
+    the loss of some tasks is that of a batch."""
+    readable = [item for item in items if item.parts]
+    planned = list(batches([item.num_tokens for item in readable], BATCH_TOKENS))
+    for first in range(0, len(planned), world.size):
+        of_all = planned[first : first + world.size]
+        own = of_all[world.rank] if world.rank < len(of_all) else ()
+        yield [readable[i] for i in own]
 
 
 def tune(

@@ -11,11 +11,12 @@ from minibert.files import InputError, write_text
 from minibert.program import Interrupted, signals
 from train.cache import PrefixCache
 from train.checkpoint import fill, load_checkpoint, remove_old, save_checkpoint
-from train.evaluation import evaluate, monitored_value
+from train.evaluation import evaluate, monitored_value, shared_out
 from train.journal import Journal, cut_log
 from train.model import Forward
 from train.optimizer import BuildOptimizer, build_optimizer, new_groups, rate_factor, set_rates
 from train.progress import Progress
+from train.random_states import all_random_states
 from train.sampling import count_steps, plan_steps, texts_apart
 from train.setup import Parts
 from train.step import forward_backward, not_finite
@@ -27,25 +28,32 @@ def fit(parts: Parts, run: Path, progress: Progress, resume: bool, build: BuildO
     """Train from where `progress` stands to the end; the best weights by dev are then in the
     model."""
     settings, tasks, model, sources = parts.settings, parts.tasks, parts.model, parts.sources
-    parameters = parts.parameters()
+    world, parameters = parts.world, parts.parameters()
+    world.begin(settings.seed, [*parameters.values()])
     parts.plan.apply(progress.epoch)  # on resuming, what had been unfrozen by then is so again
     optimizer = build_optimizer(model, parts.mixer, settings, build)
-    journal = Journal(run, settings, tasks, progress)
+    journal = Journal(run, settings, tasks, progress, world.is_first)
     best: dict[str, Tensor] = {}  # the parameters' values at the best evaluation
     if resume:
-        best = load_checkpoint(run, parameters, optimizer)
-        remove_old(run, settings.keep)  # which a process that was killed may not have come to
-    else:
-        write_text(run / "settings.toml", settings.toml())
-    cut_log(run, progress.step, progress.is_due)
+        best = load_checkpoint(run, parameters, optimizer, world)
+    if world.is_first:
+        if resume:
+            remove_old(run, settings.keep)  # which a process that was killed may not have come to
+        else:
+            write_text(run / "settings.toml", settings.toml())
+        cut_log(run, progress.step, progress.is_due)
 
     def save() -> None:
         progress.spent("training")
-        save_checkpoint(run, parameters, best, optimizer, progress, settings, parts.origin)
+        random = all_random_states(world)
+        if world.is_first:
+            save_checkpoint(
+                run, parameters, best, optimizer, random, progress, settings, parts.origin
+            )
         progress.spent("checkpoints")
 
     def stop_if_asked() -> None:
-        if stop_asked():
+        if world.any(stop_asked()):
             save()
             raise Interrupted(f"stopped after step {progress.step}")
 
@@ -77,7 +85,9 @@ def fit(parts: Parts, run: Path, progress: Progress, resume: bool, build: BuildO
             is_cached = settings.cache and not parts.corpora
             prefix = parts.plan.prefix(progress.epoch) if is_cached else 0
             if prefix != (cache.prefix if cache else 0):
-                items, memory = [*chain(*sources), *parts.dev], settings.cache_mib * 2**20
+                of_dev = chain(*shared_out(parts.dev, world))
+                items = [*world.shares([*chain(*sources)], keeps_owners=True)[world.rank], *of_dev]
+                memory = settings.cache_mib * 2**20
                 cache = PrefixCache(model, items, prefix, memory, run) if prefix else None
             forward: Forward = cache.forward if cache else model
             steps = plan_steps(sizes, settings, progress.epoch, lengths, texts)
@@ -95,10 +105,12 @@ def fit(parts: Parts, run: Path, progress: Progress, resume: bool, build: BuildO
                     rate = rate_factor(progress.step, total_steps, settings)
                     set_rates(optimizer, rate)
                     batches = [
-                        parts.batch([sources[s][i] for s, i in batch], progress.epoch)
+                        parts.batch([sources[s][i] for s, i in batch], epoch, prefix > 0)
                         for batch in step
                     ]
-                    losses = forward_backward(batches, model, forward, parts.mixer, tasks, settings)
+                    losses = forward_backward(
+                        batches, model, forward, parts.mixer, tasks, settings, world
+                    )
                     learning = [p for p in parameters.values() if p.grad is not None]
                     norm = float(nn.utils.clip_grad_norm_(learning, settings.clip or float("inf")))
                     if all(map(math.isfinite, (norm, *losses.sums.values()))):
@@ -122,6 +134,7 @@ def fit(parts: Parts, run: Path, progress: Progress, resume: bool, build: BuildO
                         forward,
                         is_tuning=True,
                         check=stop_if_asked,
+                        world=world,
                     )
                     progress.evaluated(metrics, monitored_value(metrics, tasks, settings.monitor))
                     journal.note_evaluation()

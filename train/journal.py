@@ -20,13 +20,22 @@ from train.tasks.base import Task
 
 class Journal:
     """Tells of steps and evaluations. Raises InputError if TensorBoard is asked for and not
-    installed."""
+    installed.
+
+    writes: whether this process is the one that writes files. All of them may print.
+    """
 
     def __init__(
-        self, run: Path, settings: Settings, tasks: Sequence[Task], progress: Progress
+        self,
+        run: Path,
+        settings: Settings,
+        tasks: Sequence[Task],
+        progress: Progress,
+        writes: bool = True,
     ) -> None:
-        self.run, self.tasks, self.progress = run, tasks, progress
-        self.board = tensorboard(run, progress.step) if settings.tensorboard else None
+        self.run, self.tasks, self.progress, self.writes = run, tasks, progress, writes
+        has_board = settings.tensorboard and writes
+        self.board = tensorboard(run, progress.step) if has_board else None
         self.bar: tqdm | None = None
 
     def close(self) -> None:
@@ -59,14 +68,15 @@ class Journal:
         means = losses.means()
         noted = {"loss": means, "norm": norm, "rate": rate, **losses.gradients}
         place = {"step": self.progress.step, "epoch": self.progress.epoch}
-        append_log(self.run, place | noted)
+        if self.writes:
+            append_log(self.run, place | noted)
         if self.progress.skipped_in_a_row:
             if self.bar is not None:
                 self.bar.clear()
             print(skipped(self.progress.step, losses, batches), flush=True)
         if self.board is not None:
             add_scalars(self.board, "train", noted, self.progress.step)
-        self.num_tokens += sum(batch.input_ids.numel() for batch in batches)
+        self.num_tokens += losses.tokens
         seconds = time.perf_counter() - self.start or math.inf  # a clock may stand still
         self.speed = self.num_tokens / seconds
         if self.bar is not None:
@@ -77,7 +87,8 @@ class Journal:
     def note_evaluation(self) -> None:
         """Print and log the last evaluation."""
         progress, entry = self.progress, self.progress.history[-1]
-        append_log(self.run, entry)
+        if self.writes:
+            append_log(self.run, entry)
         if self.board is not None:
             add_scalars(self.board, "dev", entry["dev"], progress.step)
         if self.bar is not None:

@@ -4,6 +4,7 @@ Read `train`, then `fit` of fit.py.
 """
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from minibert.files import write_json
 from minibert.program import run_program
 from train.analysis import analyse
 from train.checkpoint import check_state, has_results, read_progress
-from train.command_line import command_line, run_folder, train_command
+from train.command_line import command_line, train_command
 from train.compare import compare_single, lacks_comparison, read_metrics
 from train.evaluation import evaluate
 from train.fit import fit
 from train.journal import read_log
+from train.launch import launched, versions
 from train.optimizer import BuildOptimizer, adamw
 from train.overfit import check_memorised
 from train.page import write_report
@@ -31,9 +33,11 @@ from train.report import (
 )
 from train.saved import save_for_transformers, save_run
 from train.settings import Settings
-from train.setup import assemble
+from train.setup import Parts, assemble
 from train.tasks import KINDS, Kinds
+from train.tasks.records import Prediction
 from train.words import used_words_only
+from train.world import ALONE, World
 
 
 def train(
@@ -42,21 +46,26 @@ def train(
     resume: bool = False,
     kinds: Kinds = KINDS,
     optimizer: BuildOptimizer = adamw,
+    world: World = ALONE,
 ) -> Metrics:
     """One whole run, into the folder `run`. Returns the test metrics, or dev's if there is no test
     split.
 
     kinds: the kinds of tasks that the data may have. optimizer: makes an optimizer from parameter
     groups. resume: go on from the last checkpoint, or begin, if the run was stopped before its
-    first. Raises InputError for data, weights or settings that cannot be used. On SIGINT or
-    SIGTERM, a checkpoint is written within the current step, and Interrupted raised. Runs in two
-    threads of one process would draw from one random generator: give each a process.
+    first. world: the processes that train together, all of which call this. Raises InputError for
+    data, weights or settings that cannot be used. On SIGINT or SIGTERM, a checkpoint is written
+    within the current step, and Interrupted raised. Runs in two threads of one process would draw
+    from one random generator: give each a process.
     """
     if resume and not has_results(run):
         print(f"{run} has no checkpoint yet: the run starts from the beginning")
         resume = False
     progress = read_progress(run, settings) if resume else Progress()
-    parts = assemble(settings, kinds)
+    parts = assemble(settings, kinds, world=world)
+    world.agree(parts.origin["data"] or {})
+    world.agree(parts.origin["model"] or {})
+    world.agree({"step": progress.step})
     if resume:
         check_state(run, parts.origin, [len(source) for source in parts.sources])
     tasks, model, dev, test = parts.tasks, parts.model, parts.dev, parts.test
@@ -68,13 +77,27 @@ def train(
     # The best weights by dev are tested, once.
     model.eval()
     results: dict[str, Metrics] = {}
-    results["dev"], predictions = evaluate(model, tasks, dev, parts.device, is_tuning=True)
+    results["dev"], predictions = evaluate(
+        model, tasks, dev, parts.device, is_tuning=True, world=world
+    )
     if test:
-        results["test"], predictions = evaluate(model, tasks, test, parts.device)
-    last = test or dev
+        results["test"], predictions = evaluate(model, tasks, test, parts.device, world=world)
     progress.spent("evaluation of the best weights")
+    if world.is_first:
+        leave(run, parts, progress, results, predictions)
+    return results.get("test", results["dev"])
 
-    # What the run leaves.
+
+def leave(
+    run: Path,
+    parts: Parts,
+    progress: Progress,
+    results: dict[str, Metrics],
+    predictions: Sequence[dict[str, Prediction]],
+) -> None:
+    """Write and print all that a run leaves. predictions: of test, or of dev if there is none."""
+    settings, tasks, model = parts.settings, parts.tasks, parts.model
+    last = parts.test or parts.dev
     card = model_card(settings, tasks, results)
     save_run(run, parts.encoder, model, tasks, parts.splitting, *card)
     save_for_transformers(run, parts.encoder.tokenizer, model, tasks, *card)
@@ -103,7 +126,6 @@ def train(
     )
     if settings.overfit_batch:
         check_memorised(tasks, last, predictions)
-    return results.get("test", results["dev"])
 
 
 def main(
@@ -112,17 +134,23 @@ def main(
     """Train. Returns the exit status, as `run_program`."""
 
     def program() -> None:
-        settings, resumed, limits = command_line(arguments, train_command(), __doc__ or "")
-        with run_folder(settings, resumed) as run:
-            if limits:
-                settings = prolong(run, settings, limits)
-            if resumed and settings.compare_single and lacks_comparison(run):
-                metrics = read_metrics(run)
-            else:
-                metrics = train(settings, run, resumed is not None, kinds, optimizer)
-            if settings.compare_single:
-                alone = partial(train, kinds=kinds, optimizer=optimizer)
-                compare_single(settings, run, metrics, alone, kinds)
+        with launched() as launch:
+            settings, resumed, limits = command_line(arguments, train_command(), __doc__ or "")
+            world = launch.world
+            world.agree(vars(settings) | versions())
+            if begun := launch.begun():
+                resumed = begun
+                limits = {k: v for k, v in limits.items() if v != getattr(settings, k)}
+            with launch.run_folder(settings, resumed) as run:
+                if limits:
+                    settings = world.first(partial(prolong, run, settings, limits))
+                if resumed and settings.compare_single and lacks_comparison(run):
+                    metrics = read_metrics(run)
+                else:
+                    metrics = train(settings, run, resumed is not None, kinds, optimizer, world)
+                if settings.compare_single:
+                    alone = partial(train, kinds=kinds, optimizer=optimizer, world=world)
+                    compare_single(settings, run, metrics, alone, kinds, world)
 
     return run_program(program)
 

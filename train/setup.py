@@ -28,6 +28,7 @@ from train.start import Start, open_start, take_heads, take_pretraining_heads
 from train.tasks import KINDS, Kinds, build_tasks, build_text_tasks, learnt_names
 from train.tasks.base import Task
 from train.text import load_texts, tell_expected
+from train.world import ALONE, World
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Parts:
     dev: list[Item]
     test: list[Item]
     origin: Origin
+    world: World
 
     @property
     def sources(self) -> list[Sequence[Item]]:
@@ -68,11 +70,17 @@ class Parts:
         """All items of all splits that are held in memory: all but the corpora."""
         return [item for items in (*self.labelled, self.dev, self.test) for item in items]
 
-    def batch(self, items: Sequence[Item], epoch: int = 1) -> Batch:
-        """Items as one batch, with the targets of every task. epoch: of training, from 1."""
+    def batch(self, items: Sequence[Item], epoch: int = 1, keeps_owners: bool = False) -> Batch:
+        """This process's share of some items as one batch, with the targets of every task.
+
+        epoch: of training, from 1. keeps_owners: as in `World.shares`.
+        """
         # What the sanity check memorises, it must be measured on: the masks of evaluation.
-        fixed = self.settings.overfit_batch > 0
-        return collate(items, self.tasks, self.device, 0 if fixed else epoch)
+        if self.settings.overfit_batch > 0:
+            epoch = 0
+        shares = self.world.shares(items, keeps_owners)
+        together = shares if self.world.size > 1 else ()
+        return collate(self.world.own(shares), self.tasks, self.device, epoch, together)
 
     def token_ids(self) -> set[int]:
         """The ids of all tokens that occur."""
@@ -93,15 +101,16 @@ def assemble(
     sets: Sequence[DataSet] | None = None,
     announce: Callable[[str], None] = print,
     dtype: torch.dtype = torch.float32,
+    world: World = ALONE,
 ) -> Parts:
     """The parts of a run. What is frozen in epoch 1 is frozen, and the model is in training mode.
 
     sets: the data, if not what `settings.data` names. announce: is told what was changed in the
-    data. Raises InputError for data, weights or settings that cannot be used.
+    data. world: the processes that train together, if there are several. Raises InputError for data, weights or settings that cannot be used.
     """
     announce = telling(announce)
     torch.manual_seed(settings.seed)
-    device = choose_device(settings.device)
+    device = choose_device(settings.device, world)
     uses_bfloat16(settings.precision, device)  # raises where it cannot be had
     if sets is None:
         sets = load_data(settings, announce, kinds) if settings.data or settings.dev_data else []
@@ -156,6 +165,7 @@ def assemble(
             data=fingerprint(sets, texts.data),
             model=model_print(encoder, tasks, items, is_new(settings.model)),
         ),
+        world=world,
     )
 
 
@@ -222,9 +232,15 @@ def tokenize(
     return [items for items in made["train"] if items], dev, test, number
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, world: World) -> torch.device:
     """The device to compute on. "auto" is a GPU of CUDA's or the CPU: training on a Mac's GPU is
-    not tried. Raises InputError for a device that there is not."""
+    not tried. Of several processes, each has a GPU of its own. Raises InputError for a device that
+    there is not."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return as_device(name)
+    if name == "cuda" and world.size > 1:
+        name = f"cuda:{world.local_rank}"
+    device = as_device(name)
+    if device.type == "cuda" and world.size > 1:
+        torch.cuda.set_device(device)
+    return device

@@ -22,15 +22,17 @@ from train.mixing import LossMixer, add_gradients, gradient_report
 from train.model import Forward, JointModel
 from train.settings import Settings
 from train.tasks.base import Task
+from train.world import ALONE, World
 
 
 @dataclass(frozen=True)
 class StepLosses:
-    """What one step found: each task's summed loss and what to divide it by; and, if asked for, how
-    the tasks' gradients agree."""
+    """What one step found, in all processes together: each task's summed loss and what to divide it
+    by; how many tokens there were; and, if asked for, how the tasks' gradients agree."""
 
     sums: Mapping[str, float]
     counts: Mapping[str, float]
+    tokens: int
     gradients: Mapping[str, float]
 
     def means(self) -> dict[str, float]:
@@ -45,25 +47,32 @@ def forward_backward(
     mixer: LossMixer,
     tasks: Sequence[Task],
     settings: Settings,
+    world: World = ALONE,
 ) -> StepLosses:
     """Leave the gradient of one step's batches in the parameters, which have none before.
 
     The targets of all batches are counted first, and every batch's sum is divided by that count.
     So the gradient is that of one large batch, however unevenly sentences and words fall into the
-    batches. It is the same whether a batch is computed at once or in pieces.
+    batches. It is the same whether a batch is computed at once or in pieces, by one process or by
+    several, each of which has a share of every batch.
 
     If a GPU's memory runs out, the step begins again, in pieces of half as many sequences, and says
-    so. Raises InputError if that does not help, or if the CPU's memory runs out.
+    so. Raises InputError if that does not help, if others have begun the step with this process, or
+    if the CPU's memory runs out.
     """
     device = batches[0].input_ids.device
     generators = generator_states(device)
     size = settings.mini_batch_size or max(len(batch.sequences) for batch in batches)
-    with naming_batches(batches, "lower batch_size or max_length"):
+    advice = "lower batch_size or max_length, or give a smaller mini_batch_size"
+    with naming_batches(batches, advice):
         while True:
             try:
-                return _forward_backward(batches, model, forward, mixer, tasks, settings, size)
+                return _forward_backward(
+                    batches, model, forward, mixer, tasks, settings, world, size
+                )
             except torch.OutOfMemoryError:
-                if size == 1 or settings.log_gradients:  # which needs each batch at once
+                # the gradients are logged of each batch at once
+                if size == 1 or settings.log_gradients or world.size > 1:
                     raise
             # Not in the except block: there, the error keeps in memory what was computed.
             for parameter in (*model.parameters(), *mixer.parameters()):
@@ -80,11 +89,15 @@ def _forward_backward(
     mixer: LossMixer,
     tasks: Sequence[Task],
     settings: Settings,
+    world: World,
     size: int,
 ) -> StepLosses:
     """`forward_backward` in pieces of `size` sequences, where a batch has more."""
-    counts = {task.name: sum(task.count(batch) for batch in batches) for task in tasks}
-    counts = {name: count for name, count in counts.items() if count}
+    # A count over the items of all shares is the same in every process: one of them tells it.
+    told = [task for task in tasks if world.is_first or not task.compares_items]
+    own = {task.name: sum(task.count(batch) for batch in batches) for task in told}
+    all_counts = world.sum([own.get(task.name, 0.0) for task in tasks])
+    counts = {task.name: count for task, count in zip(tasks, all_counts, strict=True) if count}
     sums = dict.fromkeys(counts, 0.0)
     gradients: dict[str, Tensor] = {}  # each task's on the encoder, if they are to be logged
     shared = [p for p in model.bert.parameters() if p.requires_grad]
@@ -113,8 +126,18 @@ def _forward_backward(
             cached.backward()
         for name, task_loss in losses.items():
             sums[name] += task_loss.item()
-    mixer.add_penalty_gradient(counts)
-    return StepLosses(sums, counts, gradient_report(gradients) if gradients else {})
+    if world.is_first:
+        mixer.add_penalty_gradient(counts)
+    learning = [p for p in (*model.parameters(), *mixer.parameters()) if p.requires_grad]
+    world.add_up(learning)
+    if settings.log_gradients and shared:
+        for name in counts:
+            nothing = torch.cat([torch.zeros_like(p).flatten() for p in shared])
+            gradients[name] = world.total(gradients.get(name, nothing))
+    *all_sums, tokens = world.sum([*sums.values(), sum(b.input_ids.numel() for b in batches)])
+    return StepLosses(
+        dict(zip(sums, all_sums, strict=True)), counts, int(tokens), gradient_report(gradients)
+    )
 
 
 def autocast(batch: Batch, settings: Settings) -> torch.autocast:

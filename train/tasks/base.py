@@ -39,6 +39,8 @@ class Task(ABC):
     takes_windows: ClassVar[bool] = False  # whether it can read a long text in windows
     # whether batches of labelled data may have no text twice: the loss takes others' texts as wrong
     keeps_texts_apart: ClassVar[bool] = False
+    # whether the loss of a batch is no sum over its items: it compares them with one another
+    compares_items: ClassVar[bool] = False
     hides_words: ClassVar[bool] = False  # whether it changes a batch's input_ids
     objective: ClassVar[str] = ""  # its word in `settings.objectives`; see text.py
     pretraining_part: ClassVar[str] = ""  # the part of BertForPreTraining that its head is

@@ -45,6 +45,7 @@ class Contrastive(VectorTask):
     kind = "contrastive"
     metrics: ClassVar[tuple[Metric, ...]] = OF_RANKINGS
     keeps_texts_apart = True
+    compares_items = True
     scale: float = 20.0
     symmetric: bool = False
 

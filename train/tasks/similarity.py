@@ -55,6 +55,7 @@ class PairOrder(PairSimilarity):
     kind = "similarity by order"
     metrics = (Metric("spearman", is_shown=True), Metric("pearson"))
     is_squared_error = False
+    compares_items = True
     cosine_scale: float = 20.0
 
     @classmethod

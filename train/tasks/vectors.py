@@ -4,6 +4,8 @@ Shapes: B sequences of a batch, D hidden, K targets. `*` stands for the tokens, 
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from itertools import count
 from typing import ClassVar
 
 import torch
@@ -13,12 +15,13 @@ from torch.nn import functional as F
 from minibert.config import BertConfig
 from minibert.files import InputError
 from minibert.heads import POOLINGS, pool
-from train.batches import Batch
+from train.batches import Batch, Item
 from train.model import JointModel
 from train.parse import parse_whole
 from train.settings import Settings
 from train.tasks.records import Counterpart, Metric
-from train.tasks.targets import SentenceTask
+from train.tasks.targets import SentenceTask, rectangular
+from train.world import all_rows, share_of
 
 # what `train.retrieval.measure_rankings` returns
 OF_RANKINGS = (
@@ -64,8 +67,42 @@ class VectorTask(SentenceTask):
             )
         return nn.Identity()
 
+    def add_targets(self, batch: Batch) -> None:
+        """Where several processes share a batch, a loss that compares its items needs all of them:
+        the targets of all shares, and positions among the vectors that `loss` gathers."""
+        super().add_targets(batch)
+        if batch.shares and self.compares_items:
+            items = [item for share in batch.shares for item in self._labelled(share)]
+            if items:
+                numbers = count()
+                places = [[next(numbers) for _ in item.parts_of[self.name]] for item in items]
+                targets = [target for item in items for target in self.targets(item)]
+                device = batch.input_ids.device
+                batch.positions[self.name] = torch.tensor(rectangular(places), device=device)
+                batch.targets[self.name] = torch.tensor(rectangular(targets), device=device)
+
     def loss(self, model: JointModel, states: Tensor, batch: Batch) -> Tensor:
         vectors = pool(states, batch.layout, self.pooling)  # (*, D) -> (B, D)
+        if not (batch.shares and self.compares_items):
+            return self._loss(model, vectors, batch)
+        rows = [
+            row
+            for i, item in enumerate(batch.items)
+            if self.name in item.example.labels
+            for row in batch.rows_of(self.name, i)
+        ]
+        sizes = [
+            sum(len(item.parts_of[self.name]) for item in self._labelled(share))
+            for share in batch.shares
+        ]
+        gathered = torch.cat(all_rows(vectors[rows], sizes))  # (B, D) -> (B, D)
+        return share_of(self._loss(model, gathered, batch), len(sizes))
+
+    def _labelled(self, items: Sequence[Item]) -> list[Item]:
+        return [item for item in items if self.name in item.example.labels]
+
+    def _loss(self, model: JointModel, vectors: Tensor, batch: Batch) -> Tensor:
+        """The loss of the vectors at the batch's positions, of all sizes: (B, D) -> ()."""
         positions, targets = batch.positions[self.name], batch.targets[self.name]
         full = vectors.size(1)
         losses = [
