@@ -70,10 +70,12 @@ def measured_as(known: cost.Constants) -> dict[str, list[Result]]:
             result(f"{n}", seconds=cost.step_seconds(known, n), processes=n, imbalance=factor)
             for n, factor in counts.items()
         ],
-        "start": [result("", seconds=known.start, done=1)],
         "encoding": [
-            result(f"{n}", seconds=cost.encode_seconds(known, n, 500), processes=n, done=500)
-            for n in counts
+            result("start", seconds=known.start, processes=1, done=1),
+            *(
+                result(f"{n}", seconds=cost.encode_seconds(known, n, 500), processes=n, done=500)
+                for n in counts
+            ),
         ],
         "stages": [
             result(name, seconds=100 * seconds, done=100, bytes=100 * known.text_bytes)
@@ -194,7 +196,7 @@ def test_machines_scale_as_they_are_said_to() -> None:
 def test_imbalance_is_the_largest_share_over_the_mean(
     lengths: tuple[int, ...], processes: int, expected: float
 ) -> None:
-    items: Any = [SimpleNamespace(num_tokens=n) for n in lengths]
+    items: Any = [SimpleNamespace(num_tokens=n, number=i) for i, n in enumerate(lengths)]
     assert scale.imbalance([items, items], processes) == pytest.approx(expected)
 
 

@@ -2,7 +2,7 @@
 
 Pure functions. A training step in N processes takes
 
-    max(1, N / cores) (compute imbalance / N + update) + all_reduce(N, bytes)
+    max(1, N / cores) (compute imbalance / N + update + all_reduce(N, bytes))
     all_reduce(N, bytes) = 2 (N - 1) latency + 2 (N - 1) / N bytes / bandwidth
 
 `compute` is the forward and backward pass of the whole batch in one process, `update` clipping and
@@ -124,7 +124,7 @@ def constants(results: Mapping[str, Sequence[Result]], cores: int) -> Constants:
         imbalance={
             int(r.rounds[0]["processes"]): r.rounds[0]["imbalance"] for r in results["training"]
         },
-        start=quickest(results["start"][0]),
+        start=quickest(results["encoding"][0]),
         stages={r.engine: quickest(r) / r.rounds[0]["done"] for r in results["stages"]},
         text_bytes=each(results["stages"][0], "bytes"),
         example_bytes=each(results["examples"][0], "bytes"),

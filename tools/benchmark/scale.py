@@ -22,14 +22,14 @@ from minibert.bulk import RowSettings, Written, empty_rows, write_rows
 from minibert.compatible import BATCH_TOKENS
 from minibert.encoder import SentenceEncoder
 from minibert.fast import inference_copy
-from minibert.files import InputError
+from minibert.files import InputError, read_json, read_text, write_json
 from minibert.formats.hub import find_model
 from minibert.texts import lines_of
 from minibert.tokenizer import Tokenizer
 from minibert.vectors import Wanted, compute_batches, compute_vectors
 from tools.benchmark import encode
 from tools.benchmark.corpora import sentences
-from tools.benchmark.cost import STAGES, TOKENS
+from tools.benchmark.cost import FLOAT32, STAGES, TOKENS
 from tools.benchmark.processes import run
 from tools.benchmark.race import Engine, Result, Work, measurable, race, ready
 from tools.benchmark.train import CLIP, planned, training_flop, training_parts
@@ -41,12 +41,14 @@ from train.settings import Settings
 from train.step import forward_backward
 from train.tasks import build_tasks
 from train.words import UsedWords
+from train.world import World
 
 SIZES = (2**12, 2**16, 2**20, 2**23, 2**26)  # bytes of an all_reduce
 REPEATS = 5  # in a round, of what takes less than a second
 STEPS = 20  # of training; an epoch of newsroom has 22
 TEXTS = {"minilm": 1024, "base": 96}  # sentences that a model computes in a round
 SPLITS = {"train": 10_000, "dev": 10}  # sentences whose memory is measured
+RESIDENT = Path("/proc/self/statm")  # Linux: the second number is the pages in memory
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 
 
@@ -57,14 +59,15 @@ def measure(counts: Sequence[int], rounds: int, size: int) -> dict[str, list[Res
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = {"stages": stages(folder, rounds), **encoding(folder, counts, rounds, size)}
-        found["update"] = update(rounds)
-        found["examples"] = examples(folder)
-        found["training"] = [training(folder, count, rounds) for count in counts]
-        found["all_reduce"] = [
-            result for count in counts[1:] for result in all_reduces(folder, count, rounds)
-        ]
-    return found
+        several = [count for count in counts if count > 1]
+        return {
+            "stages": stages(folder, rounds),
+            "encoding": encoding(folder, counts, rounds, size),
+            "update": update(rounds),
+            "examples": examples(folder),
+            "training": training(folder, counts, rounds),
+            "all_reduce": [r for count in several for r in all_reduces(folder, count, rounds)],
+        }
 
 
 def named(count: int) -> str:
@@ -145,27 +148,25 @@ def stage_work(folder: str, model: str, count: int, precision: str = "float32") 
     return timed
 
 
-def encoding(
-    folder: Path, counts: Sequence[int], rounds: int, size: int
-) -> dict[str, list[Result]]:
-    """The program `encode`: from its start to its end with one sentence, and with many in several
-    processes."""
+def encoding(folder: Path, counts: Sequence[int], rounds: int, size: int) -> list[Result]:
+    """The seconds of the program `encode` from its start to its end, by turns: with one sentence,
+    which is its start, and with many in so many processes each."""
     texts, vectors = folder / "texts.txt", folder / "vectors.npy"
     model = find_model("minilm").path
-    results: dict[str, list[Result]] = {"start": [], "encoding": []}
-    for name, count, number in [("start", 1, 1), *(("encoding", n, size) for n in counts)]:
-        texts.write_text(lines(model, number), encoding="utf-8")
-        result = Result(named(count), "")
-        for _ in range(rounds):
+    results = [Result("start", ""), *(Result(named(count), "") for count in counts)]
+    for _ in range(rounds):
+        for result, count, number in zip(
+            results, (1, *counts), (1, *(size for _ in counts)), strict=True
+        ):
+            texts.write_text(lines(model, number), encoding="utf-8")
             command = ["-m", "minibert", "encode", "--input", str(texts), "--output", str(vectors)]
             several = ["--workers", str(count)] if count > 1 else []
-            measured = run([*command, *several], threads=1)
+            seconds = run([*command, *several], threads=1)["seconds"]
             found = len(np.load(vectors, mmap_mode="r"))
             if found != number:
                 raise InputError(f"{number} sentences gave {found} vectors")
             vectors.unlink()
-            result.rounds.append(measured | {"processes": count, "done": number})
-        results[name].append(result)
+            result.rounds.append({"seconds": seconds, "processes": count, "done": number})
     return results
 
 
@@ -220,82 +221,79 @@ def examples(folder: Path) -> list[Result]:
 
 
 def example_work(data: str) -> Work:
-    """Reading and tokenizing a data set. It tells the "bytes" by which the process's peak memory
-    grows. What earlier calls have read stays in memory, so that none of it is used again."""
+    """Reading and tokenizing a data set. It tells the "bytes" by which the process's memory grows.
+    What earlier calls have read stays in memory, so that none of it is used again."""
     settings = Settings(data=(data,))
     tokenizer = Tokenizer.from_folder(find_model("minilm").path)
     kept = []
 
-    def peak() -> int:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    def resident() -> int:
+        return int(read_text(RESIDENT).split()[1]) * resource.getpagesize()
 
     def work(job: str, batch: str) -> dict[str, float]:
-        before = peak()
+        before = resident()
         sets = load_data(settings, lambda _: None)
         items = prepare(sets[0].splits["train"], tokenizer, build_tasks(sets, settings))
         kept.append((sets, items))
-        return {"done": len(items), "bytes": peak() - before}
+        return {"done": len(items), "bytes": resident() - before}
 
     return work
 
 
-def training(folder: Path, count: int, rounds: int) -> Result:
-    """The seconds of a step on newsroom, as the program notes them in its checkpoint."""
+def training(folder: Path, counts: Sequence[int], rounds: int) -> list[Result]:
+    """The seconds of a step on newsroom in so many processes each, by turns, as the program notes
+    them in its checkpoint."""
     items = training_parts("newsroom").sources[0]
     steps = [[items[i] for i in step] for step in planned(items, grouped=False)[:STEPS]]
-    result = Result(named(count), "")
+    results = {count: Result(named(count), "") for count in counts}
     for i in range(rounds):
-        output = folder / f"run of {count}, {i}"
-        program = ["-m", "train.run"] if count == 1 else [*TORCHRUN, str(count), "-m", "train.run"]
-        run([*program, "--output", str(output), "--max-steps", str(STEPS)], threads=1)
-        progress = newest_state(output)[1].progress
-        result.rounds.append(
-            {
-                "seconds": progress.seconds["training"] / progress.step,
-                "processes": count,
-                "imbalance": imbalance(steps, count),
-            }
-        )
-    return result
+        for count, result in results.items():
+            output = folder / f"run of {count}, {i}"
+            launcher = [*TORCHRUN, str(count)] if count > 1 else []
+            options = ["--output", str(output), "--max-steps", str(STEPS)]
+            run([*launcher, "-m", "train.run", *options], threads=1)
+            progress = newest_state(output)[1].progress
+            told = {"processes": count, "imbalance": imbalance(steps, count)}
+            seconds = progress.seconds["training"] / progress.step
+            result.rounds.append({"seconds": seconds, **told})
+    return list(results.values())
 
 
 def imbalance(steps: Sequence[Sequence[Item]], processes: int) -> float:
     """The tokens of each step's largest share over those of its mean share."""
-    largest = whole = 0
-    for items in steps:
-        shares = [0] * processes
-        for item in sorted(items, key=lambda item: -item.num_tokens):
-            shares[shares.index(min(shares))] += item.num_tokens
-        largest, whole = largest + max(shares), whole + sum(shares)
-    return largest * processes / whole
+    shares = [World(size=processes).shares(items) for items in steps]
+    tokens = [[sum(item.num_tokens for item in share) for share in step] for step in shares]
+    return sum(map(max, tokens)) * processes / sum(map(sum, tokens))
 
 
 def all_reduces(folder: Path, count: int, rounds: int) -> list[Result]:
-    """The seconds in which gloo adds up float32 numbers of so many processes, by their bytes."""
+    """The seconds in which so many processes add up gradients, as they do in each step, by their
+    bytes."""
     results = [Result(named(count), f"{size:,} bytes") for size in SIZES]
     for _ in range(rounds):
         file = folder / "all_reduce.json"
         run([*TORCHRUN, str(count), "-m", "tools.benchmark.scale", str(file)], threads=1)
-        seconds = json.loads(file.read_text(encoding="utf-8"))
-        for result, size, taken in zip(results, SIZES, seconds, strict=True):
-            result.rounds.append({"seconds": taken, "processes": count, "bytes": size})
+        for result, size, seconds in zip(results, SIZES, read_json(file), strict=True):
+            result.rounds.append({"seconds": seconds, "processes": count, "bytes": size})
     return results
 
 
 def reduce_all(file: Path) -> None:
     """The program that torchrun starts: the fewest seconds for each of SIZES, as JSON."""
     distributed.init_process_group("gloo")
+    world = World(distributed.get_rank(), distributed.get_world_size())
     fewest = []
     for size in SIZES:
-        numbers, seconds = torch.ones(size // 4), []
+        parameter, seconds = nn.Parameter(torch.zeros(size // FLOAT32)), []
+        parameter.grad = torch.zeros_like(parameter)
         for _ in range(1 + REPEATS):
             distributed.barrier()
             start = time.perf_counter()
-            distributed.all_reduce(numbers)
+            world.add_up([parameter])
             seconds.append(time.perf_counter() - start)
         fewest.append(min(seconds[1:]))
-    if distributed.get_rank() == 0:
-        file.write_text(json.dumps(fewest), encoding="utf-8")
+    if world.is_first:
+        write_json(file, fewest)
     distributed.destroy_process_group()
 
 

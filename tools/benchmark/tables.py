@@ -70,7 +70,7 @@ def measured_beside_model(results: Mapping[str, Sequence[Result]], known: Consta
     for result in results["training"]:
         count = int(result.rounds[0]["processes"])
         rows.append((f"a step, {result.engine}", quickest(result), step_seconds(known, count)))
-    for result in results["encoding"]:
+    for result in results["encoding"][1:]:
         count, size = (int(result.rounds[0][key]) for key in ("processes", "done"))
         name = f"{size:,} sentences, {result.engine}"
         rows.append((name, quickest(result), encode_seconds(known, count, size)))
@@ -78,7 +78,7 @@ def measured_beside_model(results: Mapping[str, Sequence[Result]], known: Consta
         count, size = (int(result.rounds[0][key]) for key in ("processes", "bytes"))
         turns = max(1, count / known.cores)
         model = turns * all_reduce(count, size, known.latency, known.bandwidth)
-        rows.append((f"all_reduce, {result.label}", quickest(result), model))
+        rows.append((f"gradients added up, {result.label}", quickest(result), model))
     return [
         ("seconds", "measured", "model", "error"),
         *((name, f"{m:.3g}", f"{p:.3g}", f"{p / m - 1:+.0%}") for name, m, p in rows),
@@ -99,13 +99,14 @@ def measured_constants(known: Constants) -> Rows:
         ("clipping and optimizer: seconds", f"{known.update:.3f}"),
         ("the same, bytes read and written: GB/s", f"{known.update_rate / 1e9:.1f}"),
         ("an example in memory: bytes", f"{known.example_bytes:,.0f}"),
-        ("gradients: MB", f"{known.gradient_bytes / 1e6:.1f}"),
+        ("gradients of a step: MB", f"{known.gradient_bytes / 1e6:.1f}"),
         *(
             (f"imbalance of {count} processes", f"{factor:.3f}")
             for count, factor in known.imbalance.items()
+            if count > 1
         ),
-        ("all_reduce: latency, microseconds", f"{known.latency * 1e6:.0f}"),
-        ("all_reduce: bandwidth, GB/s", f"{known.bandwidth / 1e9:.2f}"),
+        ("adding gradients up: latency, microseconds", f"{known.latency * 1e6:.0f}"),
+        ("adding gradients up: bandwidth, GB/s", f"{known.bandwidth / 1e9:.2f}"),
     ]
 
 
