@@ -18,7 +18,7 @@ from minibert.files import InputError
 from minibert.layout import Packed
 from minibert.pretraining import BertForPreTraining
 from tests.documents import ROOT
-from tools.benchmark import cost, scale, tables
+from tools.benchmark import cost, machine, scale, tables
 from tools.benchmark.__main__ import MEASURED, main
 from tools.benchmark.race import Result
 
@@ -235,6 +235,15 @@ def test_the_document_has_the_tables_of_the_recorded_measurements(
     assert text.count("\nTable: ") == len(found)
     assert main(["cost"]) == 0
     assert all(row in text for row in capsys.readouterr().out.splitlines() if row.startswith("|"))
+
+
+@pytest.mark.parametrize("processes", [["1"], ["2", "4"], ["1", "1000000"]])
+def test_what_cannot_be_fitted_is_not_measured(
+    processes: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "rates", lambda config, threads: {})
+    assert main(["scale", "--processes", *processes]) == 2
+    assert f"--processes {' '.join(processes)}: the first must be 1" in capsys.readouterr().err
 
 
 def test_tables_are_put_into_a_document(tmp_path: Path) -> None:

@@ -163,8 +163,14 @@ def run_files(options: argparse.Namespace) -> Outcome:
 def run_scale(options: argparse.Namespace) -> Outcome:
     """training and encoding in several processes of one thread, beside what the model of SCALE.md
     says of them"""
-    results = scale.measure(options.processes, options.rounds, options.count)
-    known = constants(results, os.cpu_count() or 1)
+    cores, counts = os.cpu_count() or 1, options.processes
+    if counts[0] != 1 or not any(1 < count <= cores for count in counts):
+        raise InputError(
+            f"--processes {' '.join(map(str, counts))}: the first must be 1, and another from 2 to "
+            f"the number of cores, which is {cores} here"
+        )
+    results = scale.measure(counts, options.rounds, options.count)
+    known = constants(results, cores)
     print(tables.markdown(tables.measured_beside_model(results, known)))
     return Outcome(results)
 
