@@ -1,5 +1,5 @@
-"""python -m tools.benchmark encode | latency | train | pretrain | frozen | start | scale |
-products | parts | profile | gpu: ours beside the peers.
+"""python -m tools.benchmark encode | latency | train | pretrain | frozen | start | files | scale |
+cost | products | parts | profile | gpu: ours beside the peers.
 
 All engines do the same work in one run, by turns, with the same texts and as many threads. What
 counts are the ratios: absolute times move from machine to machine, so they stand beside the
@@ -12,20 +12,35 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 
 import torch
 
 from minibert.config import BertConfig
-from minibert.files import InputError, write_json
+from minibert.files import InputError, read_text, write_json, write_text
 from minibert.formats.config import read_config
 from minibert.formats.hub import find_model
-from tools.benchmark import encode, gpu, machine, parts, pretrain, processes, profile, show, train
+from tools.benchmark import (
+    encode,
+    gpu,
+    machine,
+    parts,
+    pretrain,
+    processes,
+    profile,
+    scale,
+    show,
+    tables,
+    train,
+)
 from tools.benchmark.corpora import SIZES
+from tools.benchmark.cost import constants, read_results
 from tools.benchmark.race import Engine, Result, measurable, race, ready
 from train.report import table
 
 PRECISIONS = ("float32", "bfloat16", "int8")
+MEASURED = Path(__file__).with_name("scale.json")
 
 
 @dataclass
@@ -138,11 +153,26 @@ def run_start(options: argparse.Namespace) -> Outcome:
     return Outcome({"start": results}, {"start to first vector": show.ratios(results)})
 
 
-def run_scale(options: argparse.Namespace) -> Outcome:
+def run_files(options: argparse.Namespace) -> Outcome:
     """time and peak memory of files of many sentences, encoded to files"""
-    results = processes.scale(options.counts, options.threads)
-    print(table(show.scale(results)))
-    return Outcome({"scale": results})
+    results = processes.files(options.counts, options.threads)
+    print(table(show.files(results)))
+    return Outcome({"files": results})
+
+
+def run_scale(options: argparse.Namespace) -> Outcome:
+    """training and encoding in several processes of one thread, beside what the model of SCALE.md
+    says of them"""
+    cores, counts = os.cpu_count() or 1, options.processes
+    if counts[0] != 1 or not any(1 < count <= cores for count in counts):
+        raise InputError(
+            f"--processes {' '.join(map(str, counts))}: the first must be 1, and another from 2 to "
+            f"the number of cores, which is {cores} here"
+        )
+    results = scale.measure(counts, options.rounds, options.count)
+    known = constants(results, cores)
+    print(tables.markdown(tables.measured_beside_model(results, known)))
+    return Outcome(results)
 
 
 def run_products(options: argparse.Namespace) -> Outcome:
@@ -217,19 +247,23 @@ def parser() -> argparse.ArgumentParser:
         one = commands.add_parser(
             run.__name__.removeprefix("run_"), help=run.__doc__, description=run.__doc__
         )
-        one.set_defaults(run=run, what=run.__name__.removeprefix("run_"), plot=None)
-        one.add_argument(
-            "--threads", type=int, default=os.cpu_count() or 1, help="of every engine (all cores)"
-        )
+        one.set_defaults(run=run, what=run.__name__.removeprefix("run_"), plot=None, threads=1)
+        if run is not run_scale:
+            one.add_argument(
+                "--threads",
+                type=int,
+                default=os.cpu_count() or 1,
+                help="of every engine (all cores)",
+            )
         one.add_argument("--json", type=Path, metavar="FILE", help="write all measurements there")
-        if run not in (run_scale, run_profile):
+        if run not in (run_files, run_profile):
             one.add_argument(
                 "--rounds",
                 type=int,
                 default=rounds,
                 help=f"of turns, after one to warm up ({rounds})",
             )
-        if run not in (run_scale, run_products, run_profile):
+        if run not in (run_files, run_scale, run_products, run_profile):
             one.add_argument("--plot", type=Path, metavar="FILE", help="draw time over ours as SVG")
         return one
 
@@ -291,34 +325,62 @@ def parser() -> argparse.ArgumentParser:
     profiling.add_argument(
         "--lengths", type=int, nargs="+", default=[12, 29, 62, 200], help="tokens of a text"
     )
-    command(run_scale).add_argument(
+    command(run_files).add_argument(
         "--counts",
         type=int,
         nargs="+",
         default=[1000, 10_000, 100_000],
         help="sentences (1000 10000 100000)",
     )
+    scaling = command(run_scale)
+    scaling.add_argument(
+        "--processes", type=int, nargs="+", default=[1, 2, 4], help="the first is 1 (1 2 4)"
+    )
+    scaling.add_argument("--count", type=int, default=4096, help="sentences to encode (4096)")
+    costs = commands.add_parser("cost", help=print_cost.__doc__, description=print_cost.__doc__)
+    costs.set_defaults(run=print_cost)
+    costs.add_argument(
+        "--measured", type=Path, default=MEASURED, metavar="FILE", help="what scale --json wrote"
+    )
+    costs.add_argument("--into", type=Path, metavar="FILE.md", help="put the tables there, too")
     return whole
+
+
+def measured(options: argparse.Namespace) -> None:
+    """Measure on this machine; print, and write what is asked for."""
+    facts = machine.facts(options.threads)
+    print(machine.described(facts), flush=True)
+    if options.run not in (run_products, run_profile, run_gpu):
+        facts["rates"] = machine.rates(minilm(), options.threads)
+        print(f"{show.rates_of_products(facts['rates'])}\n", flush=True)
+    outcome: Outcome = options.run(options)
+    if options.plot:
+        title = str(options.run.__doc__).partition(",")[0]
+        show.plot(outcome.ratios, title, machine.in_short(facts), options.plot)
+    if options.json:
+        results = {
+            job: [vars(result) for result in found] for job, found in outcome.results.items()
+        }
+        about = {"what": options.what, "date": str(date.today()), "machine": facts}
+        write_json(options.json, about | {"results": results})
+
+
+def print_cost(options: argparse.Namespace) -> None:
+    """time and cost of work that is too large to try, from what scale measured: the tables of
+    SCALE.md"""
+    cores, results = read_results(options.measured)
+    found = tables.document(results, constants(results, cores))
+    for title, rows in found.items():
+        print(f"{title}\n\n{tables.markdown(rows)}\n")
+    if options.into:
+        write_text(options.into, tables.put_into(read_text(options.into), found))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure; the exit status is 0, or 2 for what cannot be measured."""
     options = parser().parse_args(arguments)
-    facts = machine.facts(options.threads)
     try:
-        print(machine.described(facts), flush=True)
-        if options.run not in (run_products, run_profile, run_gpu):
-            facts["rates"] = machine.rates(minilm(), options.threads)
-            print(f"{show.rates_of_products(facts['rates'])}\n", flush=True)
-        outcome: Outcome = options.run(options)
-        if options.plot:
-            title = str(options.run.__doc__).partition(",")[0]
-            show.plot(outcome.ratios, title, machine.in_short(facts), options.plot)
-        if options.json:
-            results = {
-                job: [vars(result) for result in found] for job, found in outcome.results.items()
-            }
-            write_json(options.json, {"what": options.what, "machine": facts, "results": results})
+        (print_cost if options.run is print_cost else measured)(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -41,11 +41,11 @@ def corpora(
     }
 
 
-def sentences(tokenizer: Tokenizer, count: int) -> list[str]:
-    """As many short sentences as asked for, made from newsroom."""
+def sentences(tokenizer: Tokenizer, count: int, tokens: tuple[int, int] = SHORT) -> list[str]:
+    """As many sentences as asked for, made from newsroom. tokens: the least and the most."""
     seeded = random.Random(0)
     return cut(
-        stream(newsroom(), tokenizer, seeded), [seeded.randint(*SHORT) for _ in range(count)]
+        stream(newsroom(), tokenizer, seeded), [seeded.randint(*tokens) for _ in range(count)]
     )
 
 

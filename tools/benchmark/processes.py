@@ -63,7 +63,7 @@ def starts(rounds: int, threads: int) -> list[Result]:
     return list(results.values())
 
 
-def scale(counts: Sequence[int], threads: int) -> list[Result]:
+def files(counts: Sequence[int], threads: int) -> list[Result]:
     """Encode files of so many sentences to files of vectors, each in a process of its own."""
     tokenizer = Tokenizer.from_folder(find_model("minilm").path)
     results = []
@@ -84,9 +84,10 @@ def scale(counts: Sequence[int], threads: int) -> list[Result]:
 
 
 def run(command: Sequence[str], threads: int) -> dict[str, float]:
-    """Run Python once: the seconds from start to end, and the peak memory."""
+    """Run Python once: the seconds from start to end, and the peak memory. What it prints goes to
+    stderr."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *command], env=environment(threads))
+    process = subprocess.Popen([sys.executable, *command], env=environment(threads), stdout=2)
     _, status, usage = os.wait4(process.pid, 0)  # as wait(), and tells this process's own peak
     seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)

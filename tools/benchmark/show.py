@@ -81,7 +81,7 @@ def starts(results: Sequence[Result]) -> list[Sequence[str]]:
     return table
 
 
-def scale(results: Sequence[Result]) -> list[Sequence[str]]:
+def files(results: Sequence[Result]) -> list[Sequence[str]]:
     """A row for each file."""
     table: list[Sequence[str]] = [
         ("file", "seconds", "sentences/s", "peak MiB", "more than before")
