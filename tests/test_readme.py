@@ -25,6 +25,8 @@ from tests.documents import ROOT, blocks
 from tests.training import write_json_lines
 from train.data import read
 
+pytestmark = pytest.mark.usefixtures("with_pictures")
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDES = ("minibert/README.md", "train/README.md", "tests/ecosystem/README.md")
 IN_TABLES = sorted(set(re.findall(r"^\|.*`(python -m [^`]+)`.*\|$", README, flags=re.MULTILINE)))
