@@ -20,6 +20,7 @@ from hypothesis import settings
 from minibert import BertConfig
 from minibert.formats.hub import installed_package
 from tests.test_encoder import small_encoder
+from train import run
 
 # hypothesis draws the same examples in every run, and no test fails for being slow.
 settings.register_profile(
@@ -32,6 +33,22 @@ settings.load_profile("minibert")
 def seed() -> None:
     """Every test draws the same random numbers, whichever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_pictures() -> Iterator[pytest.MonkeyPatch]:
+    """Runs draw no pictures, since drawing them takes longer than all the rest of a tiny run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "draw_pictures", lambda *_: {})
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def with_pictures(without_pictures: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs draw their pictures, as they do outside the tests."""
+    without_pictures.undo()
+    yield
+    without_pictures.setattr(run, "draw_pictures", lambda *_: {})
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,8 @@ other means than the tool's.
 import ast
 import io
 import re
+import runpy
+import sys
 import tokenize
 from collections import Counter
 from html.parser import HTMLParser
@@ -357,6 +359,20 @@ def test_each_exercise_runs_and_teaches_what_it_says(
     assert exercises.main([str(number)]) == 0
     rows = capsys.readouterr().out.splitlines()
     assert LESSONS[title](*(float(row.split()[-1]) for row in rows)), rows
+
+
+@pytest.mark.parametrize("package", ["markdown_it", "pygments"])
+def test_a_missing_package_is_one_sentence(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tools.annotate.__main__", "tools.annotate.pages", "tools.annotate.prose"):
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("tools.annotate", run_name="__main__")
+    assert caught.value.code == (
+        f"{package} is not installed, which the pages need: pip install -e '.[annotate]'"
+    )
 
 
 def test_the_exercises_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

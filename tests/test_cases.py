@@ -376,6 +376,7 @@ def test_w17b_runs_that_start_together_have_a_folder_each(
     assert all((folder / "metrics.json").exists() for folder in folders)
 
 
+@pytest.mark.usefixtures("with_pictures")
 def test_w20_a_run_leaves_the_notebooks_plots_alone(world: World, tmp_path: Path) -> None:
     matplotlib = pytest.importorskip("matplotlib")
     before = matplotlib.get_backend()

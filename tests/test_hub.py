@@ -388,7 +388,15 @@ def python(code: str, *arguments: str, **environment: str) -> str:
     return result.stdout
 
 
-FIND = """
+# Nobody waits before a request is tried again. What is tried, and how often, stays the same.
+AT_ONCE = """
+import time
+time.sleep = lambda seconds: None
+"""
+
+FIND = (
+    AT_ONCE
+    + """
 import importlib, json, os, sys
 from minibert import InputError
 from minibert.formats import download, hub
@@ -407,6 +415,7 @@ for environment, asked in json.loads(sys.argv[1]):
             answers.append(["error", str(error)])
     print(json.dumps(answers))
 """
+)
 
 
 def environment(home: Path, endpoint: str = "", offline: bool = False) -> dict[str, str]:
@@ -717,7 +726,9 @@ MODULES = (
     "config_sentence_transformers.json",
 )
 
-OPEN = """
+OPEN = (
+    AT_ONCE
+    + """
 import json, sys, warnings
 from minibert import Bert, InputError, SentenceEncoder
 answers = []
@@ -733,6 +744,7 @@ for name, pooling in json.loads(sys.argv[1]):
     answers.append([*answer, [str(warning.message) for warning in caught]])
 print(json.dumps(answers))
 """
+)
 
 
 def opened(environment: dict[str, str], *asked: tuple[str, str | None]) -> list[list[Any]]:

@@ -58,12 +58,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return make_world(tmp_path_factory.mktemp("world"))
 
 
-@pytest.fixture(autouse=True)
-def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing them takes longer than all the rest of a run."""
-    monkeypatch.setattr(run_module, "draw_pictures", lambda *_: {})
-
-
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Laboratory]:
     with laboratory() as made:

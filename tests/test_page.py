@@ -35,6 +35,8 @@ from train.tasks.question_answering import QuestionAnswering
 from train.tasks.records import Prediction
 from train.tasks.tagging import TokenTagging
 
+pytestmark = pytest.mark.usefixtures("with_pictures")
+
 VOID = {"meta", "br"}
 
 

@@ -208,6 +208,7 @@ def test_two_tasks_never_share_a_head(world: World, tmp_path: Path) -> None:
 ODD = ("../x", "a/b", "\x1b[31mred", "two\nlines", "=1+1", "| a |", "```", "\u202edlog")
 
 
+@pytest.mark.usefixtures("with_pictures")
 def test_odd_labels_in_all_that_a_run_writes_and_prints(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

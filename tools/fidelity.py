@@ -64,6 +64,8 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "tokenizers")
 PEERS = ("transformers", "sentence_transformers")
+TEXTS = 60  # that MiniLM reads
+STEPS = 200  # of pre-training
 
 
 class NoBfloat16Error(Exception):
@@ -155,14 +157,14 @@ def minilm() -> tuple[Path, SentenceEncoder, Bert, "BertModel"]:
 
 
 @cache
-def texts(count: int = 60) -> list[str]:
+def texts() -> list[str]:
     """Sentences of newsroom's test split: every third alone, the others joined to the next 2 to
     12."""
     newsroom = load_data(Settings(), lambda _: None)[0].splits
     sentences = [example.text for example in newsroom["test"]]
     return [
         sentences[i] if i % 3 == 0 else " ".join(sentences[i : i + 2 + i % 11])
-        for i in range(count)
+        for i in range(TEXTS)
     ]
 
 
@@ -304,7 +306,7 @@ def minilm_training_difference() -> float:
 
 @cache
 def schoolings(dtype: torch.dtype) -> list[tuple[Course, Course]]:
-    """Two hundred steps of a small model's pre-training: ours and transformers', with masked words
+    """STEPS steps of a small model's pre-training: ours and transformers', with masked words
     alone, and with next sentences too and gradients accumulated."""
     found = []
     for objectives, changes in (
@@ -312,7 +314,7 @@ def schoolings(dtype: torch.dtype) -> list[tuple[Course, Course]]:
         ("masked, next", {"batch_size": 3, "accumulate": 3}),
     ):
         with TemporaryDirectory() as folder:
-            schooling = small_schooling(Path(folder), objectives, 200, dtype, **changes)
+            schooling = small_schooling(Path(folder), objectives, STEPS, dtype, **changes)
             found.append((our_schooling(schooling), their_schooling(schooling)))
     return found
 
@@ -430,7 +432,8 @@ def live_claims() -> list[Claim]:
             minilm_training_difference,
         ),
         Claim(
-            "pre-training, 200 steps in float64: every loss, relative; masked words, next sentence",
+            f"pre-training, {STEPS} steps in float64: every loss, relative; masked words, "
+            "next sentence",
             "transformers + torch.optim",
             1e-9,
             lambda: schooling_difference(loss_difference),
@@ -442,7 +445,7 @@ def live_claims() -> list[Claim]:
             lambda: schooling_difference(parameter_difference),
         ),
         Claim(
-            "pre-training, 200 steps in float32: every loss, relative",
+            f"pre-training, {STEPS} steps in float32: every loss, relative",
             "transformers + torch.optim",
             1e-5,
             lambda: schooling_difference(loss_difference, torch.float32),

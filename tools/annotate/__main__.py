@@ -9,8 +9,15 @@ from minibert.encoder import SentenceEncoder
 from minibert.files import write_text
 from minibert.program import run_program
 from tools.annotate.example import watch
-from tools.annotate.pages import Site
 from tools.annotate.source import ROOT, Source
+
+try:
+    from tools.annotate.pages import Site
+except ModuleNotFoundError as error:
+    package = (error.name or "").partition(".")[0]
+    if package not in ("markdown_it", "pygments"):
+        raise
+    sys.exit(f"{package} is not installed, which the pages need: pip install -e '.[annotate]'")
 
 PACKAGES = ("minibert", "train")
 
