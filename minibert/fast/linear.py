@@ -69,7 +69,7 @@ def can_be_joined(layer: nn.Module) -> bool:
     )
     return (
         type(layer) in (nn.Linear, FastLinear)
-        and "forward" not in vars(layer)
+        and "forward" not in layer.__dict__
         and not any(hooks)
         and isinstance(layer.weight, nn.Parameter)
         and isinstance(layer.bias, nn.Parameter)
