@@ -53,10 +53,10 @@ CASES: dict[str, dict[str, Any]] = {
         "epochs": 3,
         "loss": "uncertainty",
     },
-    # a second batch of one sentence, of which one process has none; and a norm that stays as it is
-    "uneven": {"batch_size": 43, "clip": 0.0},
+    # a second batch of one sentence, of which one process has none; a frozen layer among others
+    "uneven": {"batch_size": 43, "clip": 0.0, "freeze": "layers.1"},
     "contrastive": {"data": "together", "epochs": 8, "patience": 1, "lr": 0.02},
-    "masked": {"text": "text", "batch_size": 4},
+    "masked": {"text": "text", "batch_size": 4, "epochs": 1},
 }
 
 
@@ -67,7 +67,7 @@ def settings_of(folder: Path, case: str) -> Settings:
     data = (folder / changes.pop("data"),) if "data" in changes else ()
     if "text" in changes:
         changes |= {"data": (), "text": (str(folder / changes["text"]),)}
-    return world.settings(*data, **{"dropout": 0.0, "save_steps": 4, "keep": 99, **changes})
+    return world.settings(*data, **{"dropout": 0.0, **changes})
 
 
 def train(
@@ -94,7 +94,7 @@ def main(folder: Path) -> None:
             settings = replace(settings_of(folder, case), fsdp=True)
             train(settings, folder / "sharded" / case, world, torch.float64)
 
-        # In float32 and with dropout: as it comes, and resumed. Its optimizer notes the parts.
+        # With dropout: at one go, and resumed. The optimizer notes what it has of each parameter.
         parts: list[tuple[str, int, int]] = []
 
         def noting(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -105,7 +105,9 @@ def main(folder: Path) -> None:
                     parts.append((group["unit"], local.numel(), p.numel()))
             return optimizer
 
-        settings = replace(settings_of(folder, ""), fsdp=True, dropout=0.2)
+        settings = replace(settings_of(folder, ""), fsdp=True)
+        train(settings, folder / "sharded" / "float32", world)
+        settings = replace(settings, dropout=0.2, save_steps=8, keep=9)
         train(settings, folder / "sharded" / "whole", world, optimizer=noting)
         (folder / f"parts-{world.rank}.json").write_text(json.dumps(parts))
         if world.is_first:
@@ -115,11 +117,10 @@ def main(folder: Path) -> None:
                 shutil.rmtree(later)
         world.gather(None)
         train(settings, folder / "sharded" / "resumed", world, resume=True, optimizer=noting)
-        train(replace(settings, dropout=0.0), folder / "sharded" / "float32", world)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where two processes have trained all that is compared below."""
     folder = tmp_path_factory.mktemp("sharding")
     make_world(folder)
@@ -134,7 +135,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     command = [*torchrun, "--nproc-per-node", "2", "-m", "tests.test_sharding", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    yield folder
+    return folder
 
 
 def together(dice: Any) -> dict[str, Any]:
@@ -190,7 +191,7 @@ def test_sharded_layers_learn_what_one_process_learns(
 
 def test_in_float32_but_for_rounding(folder: Path, tmp_path: Path) -> None:
     train(settings_of(folder, ""), tmp_path)
-    assert_like(folder / "sharded" / "float32", tmp_path, 1e-3)
+    assert_like(folder / "sharded" / "float32", tmp_path, 3e-5)  # 3e-6 measured
 
 
 def test_a_resumed_run_ends_in_the_same_bits(folder: Path) -> None:
@@ -226,7 +227,7 @@ def test_an_older_pytorch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch.distributed.fsdp import FSDPModule
 
     monkeypatch.delattr(FSDPModule, "set_force_sum_reduction_for_comms")
-    with pytest.raises(InputError, match="needs PyTorch 2.9 or later, and this is"):
+    with pytest.raises(InputError, match=r"needs PyTorch 2\.9 or later, and this is"):
         check_sharding(Settings(fsdp=True), Processes(0, 2))
 
 

@@ -73,7 +73,7 @@ def sharded_layers(bert: Bert, settings: Settings, world: World) -> Iterator[Non
     for i, layer in enumerate(layers):
         trained = bert.layers[i].parameters()
         for parameter, part in zip(layer.parameters(), trained, strict=True):
-            parameter.data = whole(part.detach())
+            parameter.data = whole(part)
             parameter.requires_grad_(part.requires_grad)
         bert.layers[i] = layer
 
@@ -94,6 +94,7 @@ def is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "full_tensor")
 
 
+@torch.no_grad()
 def whole(tensor: Any) -> Tensor:
     """A tensor with the parts that other processes hold; all processes must call this."""
     result: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor
