@@ -34,7 +34,7 @@ OPTIONAL = {
     "transformers",
 }
 MOST_LINES = 300
-MOST_FUNCTIONS = 422  # of ours, from a labelled line to a saved run
+MOST_FUNCTIONS = 428  # of ours, from a labelled line to a saved run
 
 
 def modules() -> dict[str, ast.Module]:

@@ -19,7 +19,7 @@ from train.progress import Progress
 from train.random_states import all_random_states
 from train.sampling import count_steps, plan_steps, texts_apart
 from train.setup import Parts
-from train.sharding import clip_gradients, is_sharded
+from train.sharding import clip_gradients
 from train.step import forward_backward, not_finite
 
 MOST_SKIPPED = 3  # steps in a row without a finite gradient, after which a run stops
@@ -30,7 +30,6 @@ def fit(parts: Parts, run: Path, progress: Progress, resume: bool, build: BuildO
     model."""
     settings, tasks, model, sources = parts.settings, parts.tasks, parts.model, parts.sources
     world, parameters = parts.world, parts.parameters()
-    world.begin(settings.seed, [p for p in parameters.values() if not is_sharded(p)])
     parts.plan.apply(progress.epoch)  # on resuming, what had been unfrozen by then is so again
     optimizer = build_optimizer(model, parts.mixer, settings, build)
     journal = Journal(run, settings, tasks, progress, world.is_first)

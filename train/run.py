@@ -67,6 +67,7 @@ def train(
     world.agree(parts.origin["data"] or {})
     world.agree(parts.origin["model"] or {})
     world.agree({"step": progress.step})
+    world.begin(settings.seed, [*parts.parameters().values()])
     if resume:
         check_state(run, parts.origin, [len(source) for source in parts.sources])
     tasks, model, dev, test = parts.tasks, parts.model, parts.dev, parts.test

@@ -65,7 +65,6 @@ def sharded_layers(bert: Bert, settings: Settings, world: World) -> Iterator[Non
     # FSDP2 changes a module for good, so it gets copies.
     layers = list(bert.layers)
     for i, layer in enumerate(layers):
-        world.unite([*layer.parameters()])
         bert.layers[i] = _sharded(copy.deepcopy(layer), mesh)
         for parameter in layer.parameters():
             parameter.data = parameter.new_empty(0)

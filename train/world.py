@@ -121,15 +121,11 @@ class World:
     def begin(self, seed: int, parameters: Sequence[Tensor]) -> None:
         """Give the parameters the first process's bits, and dropout of each process other random
         numbers."""
-        self.unite(parameters)
-        if self.rank:
-            torch.manual_seed(seed + 1_000_003 * self.rank)
-
-    def unite(self, parameters: Sequence[Tensor]) -> None:
-        """Give the parameters the first process's bits."""
         if self.size > 1:
             for parameter in parameters:
                 distributed.broadcast(parameter.detach(), src=0)
+        if self.rank:
+            torch.manual_seed(seed + 1_000_003 * self.rank)
 
     def agree(self, facts: Mapping[str, Any]) -> None:
         """Raise InputError, naming what differs and where, unless all processes have these
