@@ -29,6 +29,7 @@ from train.progress import Progress
 from train.random_states import like_random_states, set_random_state
 from train.sampling import count_steps
 from train.settings import Settings
+from train.sharding import gathered, put, whole
 from train.state import State, read_state, write_state
 from train.world import ALONE, World
 
@@ -42,12 +43,14 @@ def save_checkpoint(
     progress: Progress,
     settings: Settings,
     origin: Origin,
+    world: World = ALONE,
 ) -> None:
     """Write RUN/checkpoints/step-N, and remove all but the last `settings.keep`. Raises InputError
     if the disk refuses.
 
     best: the parameters' values at the best evaluation so far; empty before the first. random: as
-    `all_random_states` gives them. origin: what the run began with.
+    `all_random_states` gives them. origin: what the run began with. world: the processes, all of
+    which call this, and of which the first writes.
     """
     names = {id(parameter): name for name, parameter in parameters.items()}
     tensors: dict[str, Tensor] = {
@@ -58,7 +61,9 @@ def save_checkpoint(
         tensors |= {
             f"optimizer.{names[id(parameter)]}.{key}": value for key, value in state.items()
         }
-    tensors |= random
+    tensors = {**gathered(tensors, world), **random}
+    if not world.is_first:
+        return
     folder = run / "checkpoints" / f"step-{progress.step:08}"
     state = State(settings, progress, origin, str(torch.__version__))
     beside = folder.with_name(f".{folder.name}.tmp")
@@ -207,8 +212,9 @@ def load_checkpoint(
         # A kill while a checkpoint of the same step was replaced leaves new tensors, with the best
         # ones, and the state from before the evaluation that found them: it will find them again.
         has_best = state.progress.best is not None or any(n.startswith("best.") for n in tensors)
-        starts = ("model", "best") if has_best else ("model",)
-        wanted: dict[str, Tensor] = {f"{s}.{n}": p for s in starts for n, p in parameters.items()}
+        wanted: dict[str, Tensor] = {f"model.{name}": p for name, p in parameters.items()}
+        if has_best:
+            wanted |= {f"best.{name}": torch.empty_like(p) for name, p in parameters.items()}
         with open_safetensors(file) as opened:
             noted = (opened.metadata() or {}).get("sha256")
         if state.format and noted != digest(tensors):
@@ -218,11 +224,9 @@ def load_checkpoint(
         set_random_state(tensors, world, file)
     except InputError as error:
         raise damaged(folder, error) from error
-    with torch.no_grad():
-        for name, tensor in wanted.items():
-            if not name.startswith("best."):
-                tensor.copy_(tensors[name])
-    return {n: tensors[f"best.{n}"] for n in parameters if has_best}
+    for name, tensor in wanted.items():
+        put(tensor, tensors[name])
+    return {n: wanted[f"best.{n}"] for n in parameters if has_best}
 
 
 def optimizer_state(
@@ -271,13 +275,12 @@ def fill(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], 
     not fit, or that holds NaN or infinite numbers."""
     for name in parameters.keys() ^ tensors.keys():
         raise InputError(f"{file} belongs to another model: {name} is in only one of them")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            if parameter.shape != tensors[name].shape:
-                raise InputError(
-                    f"{file}: {name} has {list(tensors[name].shape)}, and here "
-                    f"{list(parameter.shape)}"
-                )
-            if not is_finite(tensors[name]):
-                raise InputError(f"{file}: {name} holds NaN or infinite numbers")
-            parameter.copy_(tensors[name])
+    for name, parameter in parameters.items():
+        value = whole(tensors[name])
+        if parameter.shape != value.shape:
+            raise InputError(
+                f"{file}: {name} has {list(value.shape)}, and here {list(parameter.shape)}"
+            )
+        if not is_finite(value):
+            raise InputError(f"{file}: {name} holds NaN or infinite numbers")
+        put(parameter, value)

@@ -77,15 +77,17 @@ def _passed(
     found: dict[int, dict[str, Prediction]] = {}
     sums = {task.name: 0.0 for task in with_loss}
     counts = dict(sums)
+    stand_in = [item for item in items if item.parts][:1]  # for a process that has none left
     try:
         with torch.no_grad():
             for own in shared_out(items, world):
                 check()
-                if not own:
-                    continue
-                batch = collate(own, with_loss, device)
+                # Where layers are sharded, a forward pass needs all processes.
+                batch = collate(own or stand_in, with_loss, device)
                 with naming_batches([batch], "lower max_length"):
                     states = (forward or model)(batch)  # (*, D)
+                    if not own:
+                        continue
                     for task in tasks:
                         for i, prediction in task.predict(model, states, batch).items():
                             _check_finite(task, batch.items[i], prediction)

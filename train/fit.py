@@ -5,7 +5,7 @@ from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from minibert.files import InputError, write_text
 from minibert.program import Interrupted, signals
@@ -19,6 +19,7 @@ from train.progress import Progress
 from train.random_states import all_random_states
 from train.sampling import count_steps, plan_steps, texts_apart
 from train.setup import Parts
+from train.sharding import clip_gradients
 from train.step import forward_backward, not_finite
 
 MOST_SKIPPED = 3  # steps in a row without a finite gradient, after which a run stops
@@ -29,7 +30,6 @@ def fit(parts: Parts, run: Path, progress: Progress, resume: bool, build: BuildO
     model."""
     settings, tasks, model, sources = parts.settings, parts.tasks, parts.model, parts.sources
     world, parameters = parts.world, parts.parameters()
-    world.begin(settings.seed, [*parameters.values()])
     parts.plan.apply(progress.epoch)  # on resuming, what had been unfrozen by then is so again
     optimizer = build_optimizer(model, parts.mixer, settings, build)
     journal = Journal(run, settings, tasks, progress, world.is_first)
@@ -46,10 +46,9 @@ def fit(parts: Parts, run: Path, progress: Progress, resume: bool, build: BuildO
     def save() -> None:
         progress.spent("training")
         random = all_random_states(world)
-        if world.is_first:
-            save_checkpoint(
-                run, parameters, best, optimizer, random, progress, settings, parts.origin
-            )
+        save_checkpoint(
+            run, parameters, best, optimizer, random, progress, settings, parts.origin, world
+        )
         progress.spent("checkpoints")
 
     def stop_if_asked() -> None:
@@ -82,7 +81,8 @@ def fit(parts: Parts, run: Path, progress: Progress, resume: bool, build: BuildO
                 print("everything is frozen: nothing is trained, only evaluated")
                 break
             # A corpus may be larger than any cache, and other words of it are hidden in each epoch.
-            is_cached = settings.cache and not parts.corpora
+            # With fsdp, all processes compute each layer, and one could have its output already.
+            is_cached = settings.cache and not parts.corpora and not settings.fsdp
             prefix = parts.plan.prefix(progress.epoch) if is_cached else 0
             if prefix != (cache.prefix if cache else 0):
                 of_dev = chain(*shared_out(parts.dev, world))
@@ -112,7 +112,7 @@ def fit(parts: Parts, run: Path, progress: Progress, resume: bool, build: BuildO
                         batches, model, forward, parts.mixer, tasks, settings, world
                     )
                     learning = [p for p in parameters.values() if p.grad is not None]
-                    norm = float(nn.utils.clip_grad_norm_(learning, settings.clip or float("inf")))
+                    norm = clip_gradients(learning, settings.clip or math.inf, world)
                     if all(map(math.isfinite, (norm, *losses.sums.values()))):
                         optimizer.step()
                         progress.count(losses.sums, losses.counts)

@@ -34,6 +34,7 @@ from train.report import (
 from train.saved import save_for_transformers, save_run
 from train.settings import Settings
 from train.setup import Parts, assemble
+from train.sharding import sharded_layers
 from train.tasks import KINDS, Kinds
 from train.tasks.records import Prediction
 from train.words import used_words_only
@@ -66,11 +67,15 @@ def train(
     world.agree(parts.origin["data"] or {})
     world.agree(parts.origin["model"] or {})
     world.agree({"step": progress.step})
+    world.begin(settings.seed, [*parts.parameters().values()])
     if resume:
         check_state(run, parts.origin, [len(source) for source in parts.sources])
     tasks, model, dev, test = parts.tasks, parts.model, parts.dev, parts.test
     occurring = None if parts.hides_words else parts.token_ids()
-    with used_words_only(parts.encoder.bert, occurring, optimizer) as words:
+    with (
+        used_words_only(parts.encoder.bert, occurring, optimizer) as words,
+        sharded_layers(parts.encoder.bert, settings, world),
+    ):
         print(overview(parts, words), flush=True)
         fit(parts, run, progress, resume, optimizer)
 

@@ -270,8 +270,9 @@ class Settings:
     overfit_batch: int = option(
         0, "sanity check: train on this many sentences alone, which must be memorised", least=0
     )
-    tensorboard: bool = option(
-        False, "write TensorBoard's files too (needs the tensorboard package)"
+    tensorboard: bool = option(False, "write TensorBoard's files too (needs its package)")
+    fsdp: bool = option(
+        False, "shard the layers' weights, gradients and optimizer state over processes (FSDP2)"
     )
 
     def __post_init__(self) -> None:

@@ -24,6 +24,7 @@ from train.model import Heads, JointModel, make_fast, set_dropout
 from train.origin import Origin, model_print
 from train.scratch import is_new, new_encoder
 from train.settings import Settings
+from train.sharding import check_sharding
 from train.start import Start, open_start, take_heads, take_pretraining_heads
 from train.tasks import KINDS, Kinds, build_tasks, build_text_tasks, learnt_names
 from train.tasks.base import Task
@@ -110,6 +111,8 @@ def assemble(
     data, weights or settings that cannot be used.
     """
     announce = telling(announce)
+    if settings.fsdp:
+        check_sharding(settings, world)
     torch.manual_seed(settings.seed)
     device = choose_device(settings.device, world)
     uses_bfloat16(settings.precision, device)  # raises where it cannot be had

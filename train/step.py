@@ -21,6 +21,7 @@ from train.memory import naming_batches
 from train.mixing import LossMixer, add_gradients, gradient_report
 from train.model import Forward, JointModel
 from train.settings import Settings
+from train.sharding import is_sharded
 from train.tasks.base import Task
 from train.world import ALONE, World
 
@@ -108,7 +109,7 @@ def _forward_backward(
 
     for batch in batches:
         here = [task for task in tasks if task.count(batch)]
-        if not here:
+        if not here and not (settings.fsdp and counts):
             continue
         cached = None
         if size < len(batch.sequences):
@@ -119,7 +120,8 @@ def _forward_backward(
         means = {name: loss / counts[name] for name, loss in losses.items()}
         if settings.log_gradients:
             add_gradients(gradients, means, shared)
-        loss = mixer(means)
+        # Sharded layers need this process for the other shares' targets.
+        loss = mixer(means) if means else 0 * states.sum()
         if loss.requires_grad:  # not where all that this batch's tasks use is frozen
             loss.backward()
         if cached:
@@ -129,7 +131,7 @@ def _forward_backward(
     if world.is_first:
         mixer.add_penalty_gradient(counts)
     learning = [p for p in (*model.parameters(), *mixer.parameters()) if p.requires_grad]
-    world.add_up(learning)
+    world.add_up([p for p in learning if not is_sharded(p)])
     if settings.log_gradients and shared:
         for name in counts:
             nothing = torch.cat([torch.zeros_like(p).flatten() for p in shared])
