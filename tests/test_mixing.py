@@ -153,7 +153,7 @@ def test_batches_without_a_target_do_not_count(world: World, patchy: Path) -> No
     found, losses = step(parts, batches)
     assert_same(found, expected, 1e-12)
     assert set(losses.counts) == {"intent", "slots"}
-    assert step(parts, [without]) == ({}, StepLosses({}, {}, {}))
+    assert step(parts, [without]) == ({}, StepLosses({}, {}, 1, {}))
 
 
 def expected_loss(parts: Parts, items: Sequence[Item]) -> dict[str, Tensor]:

@@ -95,7 +95,7 @@ class VectorTask(SentenceTask):
             sum(len(item.parts_of[self.name]) for item in self._labelled(share))
             for share in batch.shares
         ]
-        gathered = torch.cat(all_rows(vectors[rows], sizes))  # (B, D) -> (B, D)
+        gathered = torch.cat(all_rows(vectors[rows], sizes))  # of all processes
         return share_of(self._loss(model, gathered, batch), len(sizes))
 
     def _labelled(self, items: Sequence[Item]) -> list[Item]:
