@@ -1,0 +1,331 @@
+"""Several processes that train one model.
+
+Evidence: for every kind of task, all that one process computes, in float64 to 1e-9; the files that
+one process leaves; and processes that are killed, stopped, hung up and given other things to do.
+"""
+
+import math
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import is_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minibert.tokenizer import Tokens
+from tests import distributed
+from tests.distributed import (
+    CASES,
+    SIZE,
+    Job,
+    compute_all,
+    computed,
+    elsewhere,
+    hanging,
+    killed,
+    nothing,
+    of_other_version,
+    short_of_memory,
+    signalled,
+    train_here,
+    with_other,
+    without_shared_disk,
+    write_all,
+)
+from tests.training import metrics_of, outcome
+from train.batches import Item
+from train.data.examples import Example
+from train.tasks import KINDS
+from train.tasks.records import Metric, Prediction
+from train.wire import pack, unpack
+from train.world import ALONE, World
+
+EXACT, ROUNDED = 1e-9, 1e-5  # the bounds of float64 and of float32
+FULL, HALF = torch.float64, torch.float32
+# Squared errors and the answers to questions are computed in float32 in any model.
+PARTLY = {"scores", "answers"}
+BOUNDS = {(name, FULL): ROUNDED if name in PARTLY else EXACT for name in CASES} | {
+    (name, HALF): ROUNDED for name in ("labels", "text", "vectors")
+}
+SIZES = (2, 4)  # numbers of processes
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_all(folder)
+    return folder
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """The plain values in it, by the path to each."""
+    if isinstance(value, np.ndarray | set | frozenset | tuple):
+        value = value.tolist() if isinstance(value, np.ndarray) else [*value]
+    elif is_dataclass(value):
+        value = vars(value)
+    if not isinstance(value, Mapping | list):
+        return {path: value}
+    parts = value.items() if isinstance(value, Mapping) else enumerate(value)
+    return {k: v for key, part in parts for k, v in flat(part, f"{path}/{key}").items()}
+
+
+def assert_near(found: Any, expected: Any, bound: float) -> None:
+    """All numbers in it are equal but for this share of each, and all else is equal."""
+    first, second = flat(found), flat(expected)
+    assert first.keys() == second.keys()
+    for path, value in second.items():
+        near = isinstance(value, float) and math.isfinite(value)
+        other = pytest.approx(value, rel=bound, abs=bound / 100) if near else value
+        assert first[path] == other, path
+
+
+# What is computed
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def together(
+    request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[tuple[str, torch.dtype], Any]:
+    """What some processes compute together."""
+    folder = tmp_path_factory.mktemp("together")
+    job = Job(folder, request.param, partial(compute_all, data, [*BOUNDS]))
+    assert job.end(120) == [0] * request.param, job.said()
+    return pickle.loads((folder / "computed").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """What one process computes of a case."""
+    made: dict[Any, Any] = {}
+
+    def of(name: str, dtype: torch.dtype) -> Any:
+        if (name, dtype) not in made:
+            made[name, dtype] = computed(name, data, tmp_path_factory.mktemp("alone"), ALONE, dtype)
+        return made[name, dtype]
+
+    return of
+
+
+def test_the_cases_have_every_kind_of_task(alone: Callable[..., Any]) -> None:
+    found = {kind for name in CASES for kind in alone(name, FULL)["kinds"]}
+    assert found == {kind.__name__ for kind in KINDS}
+
+
+@pytest.mark.parametrize(("name", "dtype"), BOUNDS, ids=str)
+def test_they_compute_what_one_computes(
+    name: str, dtype: torch.dtype, alone: Callable[..., Any], together: Mapping[Any, Any]
+) -> None:
+    expected, found = alone(name, dtype), together[name, dtype]
+    assert len([entry for entry in expected["log"] if "norm" in entry]) >= 4
+    for part in ("log", "after"):
+        assert_near(found[part], expected[part], BOUNDS[name, dtype])
+    # The same weights say the same bits, whichever process computes the batch.
+    assert flat(found["before"]["predictions"]) == flat(expected["before"]["predictions"])
+    assert_near(found["before"]["metrics"], expected["before"]["metrics"], BOUNDS[name, dtype])
+    assert len(set(found["weights"])) == 1  # the same bits in all processes
+
+
+def test_each_keeps_its_share_of_the_prefix(
+    alone: Callable[..., Any], together: Mapping[Any, Any]
+) -> None:
+    for name in ("cached", "thawing"):
+        (whole,) = alone(name, FULL)["caches"]
+        shares = together[name, FULL]["caches"]
+        assert whole
+        assert all(size == SIZE + 5 for size in whole)  # train and dev
+        for sizes in zip(*shares, strict=True):
+            assert sum(sizes) == SIZE + 5
+            assert max(sizes) < 0.7 * (SIZE + 5)
+
+
+# What is written and printed
+
+
+def arguments(data: Path, **changes: Any) -> list[str]:
+    """The command line of a short run with early stopping and checkpoints."""
+    given = {"data": data / "tagged", "model": data / "encoder", "output": "run", "device": "cpu"}
+    given |= {"dropout": 0, "epochs": 4, "batch_size": 4, "lr": 1e-3, "head_lr": 1e-2}
+    given |= {"eval_steps": 2, "save_steps": 3, "patience": 4, **changes}
+    return [
+        part for key, value in given.items() for part in (f"--{key.replace('_', '-')}", str(value))
+    ]
+
+
+def train_in(
+    folder: Path,
+    size: int,
+    given: Sequence[str],
+    disturb: Callable[[int], Sequence[str]] = nothing,
+) -> Job:
+    """A job of `size` processes that train, which has ended."""
+    job = Job(folder, size, partial(train_here, given, disturb))
+    job.end()
+    return job
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[int, Job]:
+    """A run of one process, and of two."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    found = {size: train_in(folder / str(size), size, arguments(data)) for size in (1, 2)}
+    for size, job in found.items():
+        assert job.statuses == [0] * size, job.said()
+    return found
+
+
+def results(folder: Path) -> dict[str, Any]:
+    return {key: value for key, value in metrics_of(folder).items() if key != "seconds"}
+
+
+def test_only_the_first_writes_and_prints(undisturbed: Mapping[int, Job]) -> None:
+    one, two = undisturbed[1], undisturbed[2]
+    timeless = [re.sub(r"[\d,]+ tokens/s|[\d.]+ s;", "", job.said("out", 0)) for job in (one, two)]
+    assert timeless[0].count("\nepoch ") >= 4
+    assert timeless[0] == timeless[1]
+    assert two.said("out", 1) == two.said("err") == ""
+    names = [
+        {str(path.relative_to(job.folder)) for path in job.folder.rglob("*")} for job in (one, two)
+    ]
+    assert names[1] - names[0] == {"out1", "err1"}
+    assert names[0] < names[1]
+
+
+def test_best_step_and_early_stopping_are_those_of_one(undisturbed: Mapping[int, Job]) -> None:
+    one, two = (results(undisturbed[size].folder / "run") for size in (1, 2))
+    assert two["best_step"] == one["best_step"] < one["steps"]
+    assert_near(two, one, ROUNDED)
+
+
+# Going on
+
+
+@pytest.fixture(scope="module")
+def stopped(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """Two processes that got SIGTERM, as torchrun sends it."""
+    folder = tmp_path_factory.mktemp("stopped")
+    return train_in(folder, 2, arguments(data), partial(signalled, signal.SIGTERM))
+
+
+def test_a_signal_stops_all_at_one_step(stopped: Job) -> None:
+    assert stopped.statuses[0] == 143
+    assert None not in stopped.statuses
+    (line,) = stopped.said("err").splitlines()
+    assert re.fullmatch("stopped after step [5-7]; to go on: .* --resume .*run", line)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_another_number_of_processes_goes_on(
+    stopped: Job, undisturbed: Mapping[int, Job], tmp_path: Path, size: int
+) -> None:
+    shutil.copytree(stopped.folder / "run", tmp_path / "run")
+    job = train_in(tmp_path, size, ["--resume", "run"])
+    assert job.statuses == [0] * size, job.said()
+    assert f"was written by 2 processes, and goes on with {size}" in job.said("out")
+    assert_near(results(tmp_path / "run"), results(undisturbed[2].folder / "run"), ROUNDED)
+
+
+def test_with_dropout_the_same_number_goes_on_to_the_same_bits(data: Path, tmp_path: Path) -> None:
+    given = arguments(data, dropout=0.3)
+    whole = train_in(tmp_path / "whole", 2, given)
+    train_in(tmp_path / "parts", 2, given, partial(signalled, signal.SIGTERM))
+    parts = train_in(tmp_path / "parts", 2, ["--resume", "run"])
+    assert whole.statuses == parts.statuses == [0, 0], parts.said()
+    found, expected = outcome(tmp_path / "parts/run"), outcome(tmp_path / "whole/run")
+    assert found == expected
+
+
+def test_torchrun_starts_them_again_when_one_is_killed(
+    data: Path, undisturbed: Mapping[int, Job], tmp_path: Path
+) -> None:
+    """The second process is killed twice: before its first batch, and after a checkpoint."""
+    root = str(Path(distributed.__file__).parents[1])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "--max-restarts", "2", "-m", distributed.__name__]
+    done = subprocess.run(
+        [*command, *arguments(data)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Signal 9 (SIGKILL)") == 2
+    assert "has no checkpoint yet: the run starts from the beginning" in done.stdout
+    assert_near(results(tmp_path / "run"), results(undisturbed[2].folder / "run"), ROUNDED)
+
+
+# Bad luck
+
+
+@pytest.fixture
+def at_work(data: Path, tmp_path: Path) -> Path:
+    """A folder with some data, and folders of other files: `empty`, and `other` with other data."""
+    for folder in (tmp_path, tmp_path / "other"):
+        shutil.copytree(data / "tagged", folder / "tagged")
+    lines = (data / "tagged/train.jsonl").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "other/tagged/train.jsonl").write_text("\n".join(lines[::-1]), encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+BAD_LUCK: Mapping[str, tuple[Callable[[int], Sequence[str]], str]] = {
+    "settings": (
+        partial(with_other, "seed", "7"),
+        "process . of 2, on .*: process 1 on .* has seed 7, and process 0 on .* has seed 0: all "
+        "processes must begin with the same",
+    ),
+    "version": (of_other_version, "process 1 on .* has minibert '0.0.1', and process 0 on .* has"),
+    "missing data": (partial(elsewhere, "empty"), "process 1 of 2, on .*: .*tagged"),
+    "other data": (
+        partial(elsewhere, "other"),
+        "process 1 on .* has tagged .*train.*, and process 0 on .*: all processes must begin",
+    ),
+    "no shared disk": (
+        without_shared_disk,
+        "process 1 of 2, on .*: the first process writes .*run, which cannot be seen here: .*disk",
+    ),
+    "GPU memory": (
+        partial(short_of_memory, torch.OutOfMemoryError, 1),
+        "process 1 of 2, on .*: out of memory with [0-9] sequences of .*: lower batch_size",
+    ),
+    "memory": (
+        partial(short_of_memory, MemoryError, 0),
+        "process 0 of 2, on .*: out of memory with [0-9] sequences of .*: lower batch_size",
+    ),
+    "killed": (partial(killed, 3), "process 0 of 2, on .*: process 1 has ended"),
+    "hanging": (hanging, "process 0 of 2, on .*: process 1 has ended, or has not answered for 2 s"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LUCK)
+def test_one_process_says_what_happened(name: str, data: Path, at_work: Path) -> None:
+    disturb, message = BAD_LUCK[name]
+    start = time.monotonic()
+    given = arguments(data, data="tagged")
+    job = Job(at_work, 2, partial(train_here, given, disturb))
+    statuses = job.end(20 if name != "hanging" else 8)
+    print(statuses, time.monotonic() - start, job.said("err"))
+    (line,) = job.said("err").splitlines()
+    assert re.match(f"error: .*{message}", line)
+    assert 0 not in statuses
+
+
+def test_a_folder_with_a_run_is_refused_once(data: Path, undisturbed: Mapping[int, Job]) -> None:
+    job = train_in(undisturbed[2].folder, 2, arguments(data))
+    (line,) = job.said("err").splitlines()
+    assert re.match("error: process 0 of 2, on .*: run holds a run already: resume it", line)
+    assert 0 not in job.statuses
