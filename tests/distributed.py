@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from itertools import count
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -196,10 +197,18 @@ def killed(number: int, rank: int) -> Sequence[str]:
 
 
 def hanging(rank: int) -> Sequence[str]:
-    """The second process does not go on."""
-    launch.PATIENCE = timedelta(seconds=2)
+    """The second process stands still for longer than others wait."""
+    launch.PATIENCE = timedelta(seconds=1)
     if rank == 1:
-        at_batch(3, partial(time.sleep, 60))
+        at_batch(3, partial(time.sleep, 4))
+    return ()
+
+
+def absent(rank: int) -> Sequence[str]:
+    """The second process ends before it has met the first."""
+    launch.PATIENCE = timedelta(seconds=1)
+    if rank == 1:
+        sys.exit(1)
     return ()
 
 
@@ -242,17 +251,24 @@ class Job:
     What each of them says is in the folder, in files of its own.
     """
 
-    def __init__(self, folder: Path, size: int, work: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        size: int,
+        work: Callable[[int], int],
+        store: TCPStore | None = None,
+        restarts: int = 0,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+        self.folder, self.restarts = folder, restarts
         # as torchrun has it: in none of the processes, so that it outlives them
-        self.store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+        self.store = store or TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
         told = {
             "MASTER_ADDR": "localhost",
             "MASTER_PORT": str(self.store.port),
             "WORLD_SIZE": str(size),
             "TORCHELASTIC_USE_AGENT_STORE": "True",
-            "TORCHELASTIC_RESTART_COUNT": "0",
+            "TORCHELASTIC_RESTART_COUNT": str(restarts),
         }
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__, *LATE])
@@ -262,12 +278,22 @@ class Job:
         for process in self.processes:
             process.start()
 
-    def end(self, seconds: float = 60.0) -> list[int | None]:
-        """The exit statuses of the processes, each None if it still runs after so long: then it is
-        killed."""
-        until = time.monotonic() + seconds
-        for process in self.processes:
-            process.join(max(0.0, until - time.monotonic()))
+    def again(self, work: Callable[[int], int]) -> "Job":
+        """The job started once more, as torchrun does after a failure."""
+        return Job(self.folder, len(self.processes), work, self.store, self.restarts + 1)
+
+    def end(self, stops_all: bool = False) -> list[int | None]:
+        """The exit statuses of the processes. One that still runs after a minute is killed, and has
+        none. stops_all: if one fails, SIGTERM stops the others, as torchrun does it."""
+        until = time.monotonic() + 60
+        while running := [process for process in self.processes if process.is_alive()]:
+            if time.monotonic() > until:
+                break
+            wait([process.sentinel for process in running], timeout=1)
+            if stops_all and any(process.exitcode for process in self.processes):
+                stops_all = False
+                for process in self.processes:
+                    process.terminate()
         self.statuses = [process.exitcode for process in self.processes]
         for process in self.processes:
             process.kill()
@@ -298,8 +324,8 @@ def child(
 
 
 if __name__ == "__main__":
-    # under torchrun --max-restarts: a process is killed at first before any checkpoint, then after
-    attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
-    if attempt < 2:
-        killed((1, 8)[attempt], int(os.environ["RANK"]))
+    # under torchrun --max-restarts: one is killed after the first checkpoint, and not again
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        killed(5, int(os.environ["RANK"]))
+    sys.modules["matplotlib.figure"] = None  # type: ignore[assignment]  # pictures take long
     sys.exit(main(sys.argv[1:]))
