@@ -62,6 +62,10 @@ class Launch:
             return Path(self.store.get("folder").decode())
         return None
 
+    def has_failed(self) -> bool:
+        """Whether a process has said why it failed."""
+        return self.store.check([f"failed {self.restarts}"])
+
     def spoken(self, message: str) -> BaseException:
         """The error that ends this process: with the message, if it is the first to fail."""
         if self.world.size == 1:
@@ -78,10 +82,9 @@ class Launch:
         with handling(lambda *_: None):  # torchrun ends those that are left
             time.sleep(SURVIVORS)
             missing = [str(rank) for rank, name in enumerate(names) if not self.store.check([name])]
-        reason = str(error).splitlines()[0].rpartition("] ")[2]
         return (
             f"process {' and '.join(missing) or 'unknown'} has ended, or has not answered for "
-            f"{PATIENCE.seconds // 60} minutes ({reason}). Its own message, or torchrun's, says why"
+            f"{PATIENCE.seconds} s ({reason_of(error)}). Its own message, or torchrun's, says why"
         )
 
 
@@ -95,25 +98,32 @@ def launched() -> Iterator[Launch]:
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         yield Launch(World())
         return
-    store, rank, size = next(distributed.rendezvous("env://", timeout=PATIENCE))
+    try:
+        store, rank, size = next(distributed.rendezvous("env://", timeout=PATIENCE))
+        local_rank, restarts = (int(os.environ.get(name, 0)) for name in (LOCAL_RANK, RESTARTS))
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            "RANK and WORLD_SIZE are in the environment, as torchrun sets them, but the processes "
+            f"do not find one another ({reason_of(error)}). Start them all with torchrun; or unset "
+            "both, to train with one process"
+        ) from error
+    base = getattr(store, "underlying_store", store)  # which a restart does not change
+    launch = Launch(World(rank, size, local_rank), base, restarts)
     has_gpus = torch.cuda.is_available() and distributed.is_nccl_available()
-    distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if has_gpus else "gloo",
-        store=store,
-        rank=rank,
-        world_size=size,
-        timeout=PATIENCE,
-    )
-    environment = {name: int(os.environ.get(name, 0)) for name in (LOCAL_RANK, RESTARTS)}
-    world = World(rank, size, environment[LOCAL_RANK])
-    launch = Launch(world, getattr(store, "underlying_store", store), environment[RESTARTS])
     try:
         with _quiet() if rank else ExitStack():
+            distributed.init_process_group(
+                "cpu:gloo,cuda:nccl" if has_gpus else "gloo",
+                store=distributed.PrefixStore(f"start {restarts}", store),  # no addresses of before
+                rank=rank,
+                world_size=size,
+                timeout=PATIENCE,
+            )
             yield launch
     except InputError as error:
         raise launch.spoken(str(error)) from error
-    except KeyboardInterrupt:
-        if rank:
+    except KeyboardInterrupt:  # by torchrun, which ends all when one has failed; or by the user
+        if rank or launch.has_failed():
             raise SystemExit(1) from None
         raise
     except RuntimeError as error:
@@ -128,6 +138,11 @@ def _quiet() -> Iterator[None]:
     """In this block, nothing is printed."""
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         yield
+
+
+def reason_of(error: Exception) -> str:
+    """The first sentence of what PyTorch says, without the place in its source."""
+    return str(error).partition("\n")[0].rpartition("] ")[2].partition(". ")[0]
 
 
 def is_lost(error: RuntimeError) -> bool:

@@ -70,6 +70,20 @@ def check_origin(run: Path, before: Origin, now: Origin) -> None:
             )
 
 
+def facts(origin: Origin) -> dict[str, Any]:
+    """What it says, part by part: processes that train together must agree on each."""
+    data, model = origin["data"], origin["model"]
+    assert data is not None
+    assert model is not None
+    splits = {
+        f"the {split} split of {one['name']}": found
+        for one in data["sets"]
+        for split, found in one["splits"].items()
+    }
+    labels = {f"the labels of {name}": found for name, found in data["labels"].items()}
+    return labels | splits | {f"the model's {name}": found for name, found in model.items()}
+
+
 def _changes(before: ModelPrint, now: ModelPrint) -> list[str]:
     """What differs between two models, in words."""
     changes = []

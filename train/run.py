@@ -19,6 +19,7 @@ from train.fit import fit
 from train.journal import read_log
 from train.launch import launched, versions
 from train.optimizer import BuildOptimizer, adamw
+from train.origin import facts
 from train.overfit import check_memorised
 from train.page import write_report
 from train.pictures import draw_pictures
@@ -64,9 +65,7 @@ def train(
         resume = False
     progress = read_progress(run, settings) if resume else Progress()
     parts = assemble(settings, kinds, world=world)
-    world.agree(parts.origin["data"] or {})
-    world.agree(parts.origin["model"] or {})
-    world.agree({"step": progress.step})
+    world.agree({**facts(parts.origin), "step": progress.step})
     world.begin(settings.seed, [*parts.parameters().values()])
     if resume:
         check_state(run, parts.origin, [len(source) for source in parts.sources])

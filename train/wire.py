@@ -31,9 +31,11 @@ def unpack(data: bytes) -> Any:
 
 def _told(value: Any, arrays: list[bytes]) -> Any:
     """A value as JSON: plain ones as they are, others as a list of their kind and parts."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or isinstance(value, bool | int | float | str):
-        return value.item() if isinstance(value, np.generic) else value
-    if isinstance(value, np.ndarray):
+        return value
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufcUS":
         start = sum(map(len, arrays))
         arrays.append(value.tobytes())
         return ["array", start, value.dtype.str, value.shape]
@@ -75,6 +77,7 @@ def _record(name: str) -> Any:
     """The dataclass or named tuple of this name. It is looked up in a module that this process has
     imported already, as the other one had."""
     module, _, qualified = name.partition(":")
-    found = getattr(sys.modules[module], qualified)
-    assert is_dataclass(found) or hasattr(found, "_fields"), name
+    found = getattr(sys.modules.get(module), qualified, None)
+    if not (isinstance(found, type) and (is_dataclass(found) or hasattr(found, "_fields"))):
+        raise TypeError(f"{name} is no dataclass or named tuple of this program")
     return found

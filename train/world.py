@@ -130,14 +130,13 @@ class World:
     def agree(self, facts: Mapping[str, Any]) -> None:
         """Raise InputError, naming what differs and where, unless all processes have these
         facts."""
-        told = self.gather({"host": socket.gethostname(), **facts})
-        for rank, other in enumerate(told):
-            for name in facts:
-                if other[name] != told[0][name]:
+        (first_host, first), *others = self.gather((socket.gethostname(), facts))
+        for rank, (host, other) in enumerate(others, start=1):
+            for name in {**first, **other}:
+                if (found := other.get(name)) != (wanted := first.get(name)):
                     raise InputError(
-                        f"process {rank} on {other['host']} has {name} {other[name]!r:.200}, and "
-                        f"process 0 on {told[0]['host']} has {told[0][name]!r:.200}: all processes "
-                        "must begin with the same"
+                        f"process {rank} on {host} has {name} {found!r:.200}, and process 0 on "
+                        f"{first_host} has {wanted!r:.200}: all processes must begin with the same"
                     )
 
 
