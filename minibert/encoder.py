@@ -46,7 +46,8 @@ from minibert.formats.sentence_transformers import (
 from minibert.model import Bert
 from minibert.precision import uses_bfloat16
 from minibert.texts import check_text
-from minibert.tokenizer import Tokenizer, Truncated, Truncation
+from minibert.tokenizer import Tokenizer
+from minibert.tokens import Truncated, Truncation
 from minibert.vectors import Wanted, compute_batches, compute_vectors
 
 
