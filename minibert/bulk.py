@@ -115,7 +115,7 @@ def write_vectors(
     """
     partial, notes = (target.with_name(f"{target.name}.partial{end}") for end in ("", ".json"))
     facts, texts = settings.facts(), iter(texts)
-    encode = compute or partial(settings.encoder.stream, prompt=settings.prompt)
+    encode = compute or functools.partial(settings.encoder.stream, prompt=settings.prompt)
     if os.path.isdir(target):
         raise InputError(f"cannot write {target}: it is a folder")
     if resume and not os.path.exists(partial):
