@@ -1,6 +1,7 @@
 """Vectors of a corpus of any length, in a file: in flat memory, and continued after an
 interruption."""
 
+import functools
 import hashlib
 import os
 import warnings
