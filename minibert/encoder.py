@@ -275,8 +275,7 @@ class SentenceEncoder(Compatible):
                 bar.update(len(window) - len(distinct))
                 yield window, vectors[rows]
                 del tokens, rows, row_of, distinct, vectors  # before the next window is read
-        if truncated.texts:
-            truncated.warn(texts_done)
+        truncated.warn(texts_done)
 
     def _model(self) -> tuple[nn.Module, bool]:
         if self._bert.device.type == "meta":

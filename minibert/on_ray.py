@@ -11,7 +11,9 @@ import logging
 import os
 import posixpath
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,9 @@ from minibert.tables import Columns, find_files, read_texts
 from minibert.tokens import Truncated
 from minibert.workers import Opening, Worker
 
-PART = 2**12  # texts of a part: some ten seconds of a core's work for MiniLM
+PART_TEXTS = 2**12  # some ten seconds of a core's work for MiniLM
+PART = ("part", "file", "first", "ids", "texts")  # what a part's row has
+TRIES = 4  # a part that has ended so many actors is given up
 FACTS, DONE = "_minibert.json", "_SUCCESS"  # readers of Parquet leave such names out
 
 
@@ -39,7 +43,7 @@ class Job:
     columns: Columns
     quantized: str = "float32"
     ranges: NDArray[np.float32] | None = None
-    part: int = PART
+    part: int = PART_TEXTS
 
 
 class PartWriter:
@@ -49,15 +53,15 @@ class PartWriter:
         self.job, self.worker = job, Worker(job.opening)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Parts of texts as rows of names, ids and texts; in their place, what became of them."""
+        """Write parts, and say how many texts each has, and which were cut off."""
         counts, cuts = [], []
-        rows = zip(batch["part"], batch["first"], batch["ids"], batch["texts"], strict=True)
-        for name, first, ids, texts in rows:
+        for part, file, first, ids, texts in zip(*(batch[key] for key in PART), strict=True):
             vectors, cut = self.worker.encode(list(texts), int(first))
             numbers = quantize(vectors, self.job.quantized, self.job.ranges)
-            write_part(f"{self.job.output}/{name}", list(ids), numbers)
+            write_part(f"{self.job.output}/{part}", list(ids), numbers)
             counts.append(len(texts))
-            cuts.append(json.dumps(cut and [cut.limit, cut.texts, cut.tokens, cut.longest]))
+            longest = cut and (cut.longest[0], f"{cut.longest[1]} of {file}")
+            cuts.append(json.dumps(cut and [cut.texts, cut.tokens, longest]))
         return {"texts": counts, "cut": cuts}
 
 
@@ -65,47 +69,52 @@ def encode_corpus(settings: RowSettings, job: Job, workers: int | None) -> int:
     """Write the vectors of a corpus, a Parquet file for each part, with the columns `id` and
     `vector`; returns how many there are.
 
-    workers: how many actors; None: one for each GPU of the cluster, or else as many as its cores
-    allow. Parts that a run before has written are kept. Raises InputError if that run had another
-    model, other options or another corpus; if Ray is missing; and if a worker cannot go on, with
-    its reason.
+    workers: how many actors; None: one for each GPU of the cluster, or else for each core. Parts
+    that a run before has written are kept. Raises InputError if that run had another model, other
+    options or another corpus; if Ray is missing; and if a worker cannot go on, with its reason.
     """
-    ray = open_ray()
-    from fsspec.core import url_to_fs
+    with opened_ray() as ray:
+        from fsspec.core import url_to_fs
 
-    inputs, files = find_files(job.source)
-    outputs, root = url_to_fs(job.output)
-    about = settings.facts() | {
-        "files": [[name, inputs.size(name), _changed(inputs, name)] for name in files],
-        "columns": [job.columns.text, job.columns.id],
-        "part": job.part,
-    }
-    check_facts(outputs, root, json.loads(json.dumps(about)))
-    written = {posixpath.basename(file) for file in outputs.glob(f"{root}/part-*.parquet")}
-    before = sum(count_rows(outputs, f"{root}/{name}") for name in sorted(written))
-    total, truncated = before, Truncated(settings.encoder.tokenizer.max_length, "warn")
-    try:
-        with tqdm(initial=before, unit="text", disable=None) as bar:
-            for row in planned(ray, job, files, written, workers).iter_rows():
-                total += row["texts"]
-                bar.update(row["texts"])
-                if cut := json.loads(row["cut"]):
-                    truncated.join(Truncated(cut[0], "warn", 0, cut[1], cut[2], tuple(cut[3])))
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(f"stopped; the same command goes on in {job.output}") from stop
-    except ray.exceptions.RayError as error:
-        raise InputError(f"{_reason(error)}. What was computed is in {job.output}") from error
-    finally:
-        ray.shutdown()
-    with outputs.open(f"{root}/{DONE}", "w") as stream:
-        stream.write(f"{total}\n")
-    truncated.warn(total)
+        inputs, files = find_files(job.source)
+        outputs, root = url_to_fs(job.output)
+        if f"{root}/".startswith(f"{inputs._strip_protocol(job.source)}/"):
+            raise InputError(f"--output {root}: it is in --input, and would be read as texts")
+        check_facts(outputs, root, facts_of(settings, job, inputs, files))
+        written = {posixpath.basename(file) for file in outputs.glob(f"{root}/part-*.parquet")}
+        before = sum(count_rows(outputs, f"{root}/{part}") for part in written)
+        total, cut = before, Truncated(settings.encoder.tokenizer.max_length, "warn", before)
+        try:
+            with tqdm(initial=before, unit="text", disable=None) as bar:
+                for row in planned(ray, job, files, written, workers).iter_rows():
+                    total += row["texts"]
+                    bar.update(row["texts"])
+                    if more := json.loads(row["cut"]):
+                        texts, tokens, longest = more
+                        cut.join(Truncated(cut.limit, "warn", 0, texts, tokens, tuple(longest)))
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(f"stopped; the same command goes on in {job.output}") from stop
+        except ray.exceptions.RayError as error:
+            raise InputError(f"{_reason(error)}\nThe same command goes on after it") from error
+        write_whole(outputs, f"{root}/{DONE}", f"{total}\n".encode())
+    cut.warn(total)
     return total
 
 
-def open_ray() -> Any:
-    """Ray, with its cluster: that of RAY_ADDRESS, or one on this machine. It reports nothing to its
-    makers. Raises InputError where it is not installed."""
+def facts_of(settings: RowSettings, job: Job, inputs: Any, files: dict[str, str]) -> dict[str, Any]:
+    """All that the parts depend on."""
+    changed = {
+        f"file {name}": [inputs.size(file), _changed(inputs, file)] for file, name in files.items()
+    }
+    columns = {"column": job.columns.text, "id": job.columns.id, "part": job.part}
+    return settings.facts() | columns | changed
+
+
+@contextmanager
+def opened_ray() -> Iterator[Any]:
+    """Ray, with its cluster: that of RAY_ADDRESS, or one on this machine, which ends with the
+    block. It reports nothing to its makers. Raises InputError where it is not installed, and where
+    no cluster answers."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
@@ -113,29 +122,47 @@ def open_ray() -> Any:
         import ray.data
     except ImportError as error:
         raise InputError("--ray needs Ray Data: pip install 'minibert-torch[ray]'") from error
-    if not ray.is_initialized():
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        try:
+            ray.init(logging_level=logging.ERROR, log_to_driver=False)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(f"cannot reach Ray: {error}") from error
     logging.getLogger("ray").setLevel(logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.target_max_block_size = 1  # a part is a block: it waits for no other
-    context.execution_options.preserve_order = False
-    return ray
+    context.target_max_block_size = 1  # byte: a part is a block of its own, and waits for no other
+    try:
+        yield ray
+    finally:
+        if is_ours:
+            ray.shutdown()
 
 
-def planned(ray: Any, job: Job, files: list[str], written: set[str], workers: int | None) -> Any:
+def plan(
+    cluster: dict[str, float], threads: int, workers: int | None
+) -> tuple[int, dict[str, int]]:
+    """How many actors there are, and what each takes of the cluster: a GPU where there are some,
+    or else a core for each of its threads."""
+    if gpus := int(cluster.get("GPU", 0)):
+        return workers or gpus, {"num_gpus": 1}
+    return workers or max(1, int(cluster.get("CPU", 0)) // threads), {"num_cpus": threads}
+
+
+def planned(
+    ray: Any, job: Job, files: dict[str, str], written: set[str], workers: int | None
+) -> Any:
     """The Ray data set whose rows are the parts as they are written."""
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
-    threads = job.opening.threads
-    count = workers or gpus or max(1, int(resources.get("CPU", 1)) // threads)
-    own = {"num_gpus": 1} if gpus else {"num_cpus": threads}
-    rows = [{"number": number, "file": file} for number, file in enumerate(files)]
+    count, resources = plan(ray.cluster_resources(), job.opening.threads, workers)
+    rows = [
+        {"number": i, "path": path, "file": name} for i, (path, name) in enumerate(files.items())
+    ]
     read = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         read_parts,
         batch_size=1,
-        num_cpus=0,  # it waits for the writers most of the time, and must not wait for a core
+        compute=ray.data.TaskPoolStrategy(size=count),
+        num_cpus=0,  # readers mostly wait for the writers, which have all cores
         fn_kwargs={"job": job, "written": written},
     )
     return read.map_batches(
@@ -143,7 +170,8 @@ def planned(ray: Any, job: Job, files: list[str], written: set[str], workers: in
         fn_constructor_args=(job,),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=count),
-        **own,
+        max_task_retries=TRIES - 1,
+        **resources,
     )
 
 
@@ -154,15 +182,17 @@ def read_parts(
     from fsspec.core import url_to_fs
 
     system, _ = url_to_fs(job.source)
-    for number, file in zip(batch["number"], batch["file"], strict=True):
-        for i, (ids, texts) in enumerate(read_texts(system, str(file), job.columns, job.part)):
-            name = f"part-{number:06}-{i:06}.parquet"
-            if name not in written:
-                yield {"part": [name], "first": [i * job.part], "ids": [ids], "texts": [texts]}
+    for number, path, file in zip(batch["number"], batch["path"], batch["file"], strict=True):
+        parts = read_texts(system, str(path), str(file), job.columns, job.part)
+        for i, (ids, texts) in enumerate(parts):
+            part = f"part-{number:06}-{i:06}.parquet"
+            if part not in written:
+                row = (part, str(file), i * job.part, ids, texts)
+                yield {key: [value] for key, value in zip(PART, row, strict=True)}
 
 
 def write_part(target: str, ids: list[str], vectors: NDArray) -> None:
-    """Write ids and vectors as one Parquet file, which appears as a whole."""
+    """Write ids and vectors as one Parquet file."""
     import pyarrow
     from fsspec.core import url_to_fs
     from pyarrow import parquet
@@ -170,10 +200,16 @@ def write_part(target: str, ids: list[str], vectors: NDArray) -> None:
     system, path = url_to_fs(target)
     flat = pyarrow.array(vectors.reshape(-1))
     column = pyarrow.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+    table = BytesIO()
+    parquet.write_table(pyarrow.table({"id": ids, "vector": column}), table)
+    write_whole(system, path, table.getvalue())
+
+
+def write_whole(system: Any, path: str, content: bytes) -> None:
+    """Write a file that appears as a whole."""
     folder, name = posixpath.split(path)
-    beside = f"{folder}/.{name}.tmp"
-    with system.open(beside, "wb") as stream:
-        parquet.write_table(pyarrow.table({"id": ids, "vector": column}), stream)
+    beside = f"{folder}/.{name}.{os.getpid()}.tmp"
+    system.pipe_file(beside, content)
     system.mv(beside, path)
 
 
@@ -193,23 +229,26 @@ def check_facts(system: Any, root: str, facts: dict[str, Any]) -> None:
     """Note what the parts of a folder depend on; or hold it against what a run before has noted.
     Raises InputError, naming what differs, or for a folder that holds something else."""
     file = f"{root}/{FACTS}"
-    if system.exists(file):
-        with system.open(file, "r") as stream:
-            before = json.load(stream)
-        for key, value in facts.items():
-            if before.get(key) != value:
-                raise InputError(
-                    f"{root} was begun with {key} {before.get(key)!r:.200}, and this run has "
-                    f"{value!r:.200}: give the same model, options and texts, or another --output"
-                )
+    if not system.exists(file):
+        is_file = system.exists(root) and not system.isdir(root)
+        if is_file or (system.exists(root) and system.glob(f"{root}/[!.]*")):
+            raise InputError(
+                f"--output {root}: --ray writes a folder of its own, and this holds other files"
+            )
+        system.makedirs(root, exist_ok=True)
+        write_whole(system, file, json.dumps(facts, indent=2).encode())
         return
-    if system.exists(root) and (not system.isdir(root) or system.ls(root)):
-        raise InputError(
-            f"--output {root}: --ray writes a folder of its own, and this holds other files"
-        )
-    system.makedirs(root, exist_ok=True)
-    with system.open(file, "w") as stream:
-        json.dump(facts, stream, indent=2)
+    try:
+        before = dict(json.loads(system.cat_file(file)))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{file} is damaged: remove {root}, to begin again ({error})") from error
+    for key in {**before, **facts}:
+        if before.get(key) != facts.get(key):
+            raise InputError(
+                f"{root} was begun with {key} {before.get(key)!r:.200}, and this run has "
+                f"{facts.get(key)!r:.200}: give the same model, options and texts, or another "
+                "--output"
+            )
 
 
 def _changed(system: Any, file: str) -> str:

@@ -2,7 +2,7 @@
 
 What a file is, its suffix says: .jsonl or .ndjson, .csv or .tsv, .parquet; any other is plain text,
 a text on each line. A table's texts stand in one column, and its ids in another or nowhere: then a
-text's id is its file's name and its number there, counted from 0.
+text's id is its file's name, below the folder, and its number there, counted from 0.
 """
 
 import csv
@@ -27,40 +27,44 @@ class Columns:
     id: str | None = None
 
 
-def find_files(path: str) -> tuple[Any, list[str]]:
-    """A file, or all files of a folder and below, by name; hidden ones are left out. With it comes
-    the file system that opens them. Raises InputError if there is none."""
+def find_files(path: str) -> tuple[Any, dict[str, str]]:
+    """A file, or all files of a folder and below, in the order of their names; hidden ones are left
+    out. Each has its name below the folder. With them comes the file system that opens them. Raises
+    InputError if there is none."""
     from fsspec.core import url_to_fs
 
     try:
         system, root = url_to_fs(path)
-        found = [root] if system.isfile(root) else sorted(system.find(root))
+        if system.isfile(root):
+            return system, {root: root.rpartition("/")[2]}
+        named = {file: file[len(root) :].lstrip("/") for file in sorted(system.find(root))}
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
-    below = len(root)
-    shown = [file for file in found if not any(part[:1] in "._" for part in _parts(file[below:]))]
+    shown = {
+        file: name
+        for file, name in named.items()
+        if not any(part.startswith((".", "_")) for part in name.split("/"))
+    }
     if not shown:
         raise InputError(f"there is no file {path}, and no folder of that name with files")
     return system, shown
 
 
-def _parts(name: str) -> list[str]:
-    return [part for part in name.split("/") if part]
-
-
 def read_texts(
-    system: Any, file: str, columns: Columns, size: int
+    system: Any, file: str, name: str, columns: Columns, size: int
 ) -> Iterator[tuple[list[str], list[str]]]:
-    """The ids and texts of a file, `size` of them at a time. Raises InputError, naming the file and
-    the row, for what is no text."""
+    """The ids and texts of a file, `size` of them at a time. name: of the file, for ids. Raises
+    InputError, naming the file and the row, for what is no text, and for a row without id."""
     rows = _rows(system, file, columns)
-    name = file.rpartition("/")[2]
     number = 0
     while some := list(islice(rows, size)):
         ids, texts = [], []
         for own, text in some:
-            texts.append(check_text(text, f"{file}, row {number} (counted from 0)"))
-            ids.append(f"{name}:{number}" if own is None else str(own))
+            where = f"{file}, row {number} (counted from 0)"
+            texts.append(check_text(text, where))
+            if columns.id is not None and own is None:
+                raise InputError(f"{where}: its {columns.id!r} is empty, and was to be its id")
+            ids.append(f"{name}:{number}" if columns.id is None else str(own))
             number += 1
         yield ids, texts
 
@@ -69,8 +73,7 @@ def _rows(system: Any, file: str, columns: Columns) -> Iterator[tuple[Any, Any]]
     """The id, or None, and the text of each row."""
     suffix = file.rpartition(".")[2].lower()
     if suffix not in TABLES:
-        for line in lazy_lines(system.open(file, "rb"), file):
-            yield None, line
+        yield from ((None, line) for line in lazy_lines(system.open(file, "rb"), file))
         return
     for number, row in enumerate(_records(system, file, suffix, columns)):
         for column in filter(None, (columns.text, columns.id)):

@@ -53,7 +53,7 @@ class Truncated:
     first: int = 0  # the number of the first text
     texts: int = 0  # that were cut off
     tokens: int = 0  # that they lost
-    longest: tuple[int, int] = (0, 0)  # its tokens before it was cut, and its number
+    longest: tuple[int, str] = (0, "")  # its tokens before it was cut, and which text it is
 
     def __post_init__(self) -> None:
         if self.truncation not in get_args(Truncation):
@@ -69,7 +69,7 @@ class Truncated:
                 self.tokens += text.lost
                 length = len(text.ids) + text.lost
                 if length > self.longest[0]:
-                    self.longest = length, i
+                    self.longest = length, f"number {i} (counted from 0)"
         if self.texts and self.truncation == "error":
             raise InputError(self.message(number + len(texts)))
 
@@ -89,5 +89,5 @@ class Truncated:
     def message(self, end: int) -> str:
         return (
             f"{self.texts} of {end - self.first} texts are longer than {self.limit} tokens: "
-            f"the longest is number {self.longest[1]} (counted from 0) with {self.longest[0]}"
+            f"the longest is {self.longest[1]} with {self.longest[0]}"
         )

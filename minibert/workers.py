@@ -13,8 +13,9 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import islice
-from multiprocessing import get_context, parent_process
-from signal import SIG_IGN, SIGINT, signal
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from signal import SIG_IGN
 from threading import Thread
 from typing import Any
 
@@ -26,6 +27,7 @@ from tqdm import tqdm
 from minibert.batching import windows
 from minibert.encoder import SentenceEncoder
 from minibert.files import InputError
+from minibert.program import handling
 from minibert.tokens import Truncated, TruncationWarning
 
 AHEAD = 2  # windows of texts that each process has or waits for
@@ -65,20 +67,16 @@ class Worker:
 worker: Worker  # of this process, if it is one of a pool
 
 
-def _begin(opening: Opening) -> None:
-    """The start of a process of the pool. Ctrl-C reaches it too, and is not for it: its parent ends
-    it."""
+def _begin(opening: Opening, parent: Connection) -> None:
+    """The start of a process of the pool."""
     global worker
-    signal(SIGINT, SIG_IGN)
-    Thread(target=_end_with_parent, daemon=True).start()
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
     worker = Worker(opening)
 
 
-def _end_with_parent() -> None:
-    """A parent that was killed cannot end its processes."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
+def _end_with(parent: Connection) -> None:
+    """End this process when its parent closes the connection, or is killed."""
+    parent.poll(None)
     os._exit(1)
 
 
@@ -103,14 +101,17 @@ def stream(
     """
     truncated: Truncated | None = None
     done = given = first
-    pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (opening,))
+    context = get_context("spawn")
+    for_children, ours = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(count, context, _begin, (opening, for_children))
     waiting: deque[tuple[list[str], Future[Encoded]]] = deque()
     left = windows(texts)
     bar = tqdm(initial=first, total=total, unit="text", disable=None if progress else True)
     try:
         while True:
             for window in islice(left, count * AHEAD - len(waiting)):
-                waiting.append((window, pool.submit(_encode, window, given)))
+                with handling(SIG_IGN):  # the processes begin here: only this one obeys Ctrl-C
+                    waiting.append((window, pool.submit(_encode, window, given)))
                 given += len(window)
             if not waiting:
                 break
@@ -129,6 +130,7 @@ def stream(
         ) from error
     finally:
         bar.close()
+        ours.close()  # the processes end at once, also in the midst of a window
         pool.shutdown(cancel_futures=True)
     if truncated is not None:
         truncated.warn(done)
