@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -28,7 +28,7 @@ from minibert.tokens import Truncated
 from minibert.workers import Opening, Worker
 
 PART_TEXTS = 2**12  # some ten seconds of a core's work for MiniLM
-PART = ("part", "file", "first", "ids", "texts")  # what a part's row has
+PART = ("error", "part", "file", "first", "ids", "texts")  # what a part's row has
 TRIES = 4  # a part that has ended so many actors is given up
 FACTS, DONE = "_minibert.json", "_SUCCESS"  # readers of Parquet leave such names out
 
@@ -47,22 +47,37 @@ class Job:
 
 
 class PartWriter:
-    """An actor: it has an encoder, and writes the parts that it is given."""
+    """An actor: it has an encoder, and writes the parts that it is given.
+
+    An InputError is returned, since Ray would wrap one that is raised in its own traceback.
+    """
 
     def __init__(self, job: Job) -> None:
-        self.job, self.worker = job, Worker(job.opening)
+        self.job, self.error = job, ""
+        try:
+            self.worker = Worker(job.opening)
+        except InputError as error:
+            self.error = str(error)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Write parts, and say how many texts each has, and which were cut off."""
-        counts, cuts = [], []
-        for part, file, first, ids, texts in zip(*(batch[key] for key in PART), strict=True):
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        """Write parts, and report of each, in JSON, how many texts it has and which were cut off;
+        or what is wrong with it."""
+        rows = zip(*(batch[key] for key in PART), strict=True)
+        return {"report": [json.dumps(self.write(*row)) for row in rows]}
+
+    def write(
+        self, error: str, part: str, file: str, first: int, ids: Sequence[str], texts: Sequence[str]
+    ) -> dict[str, Any]:
+        if error or self.error:
+            return {"error": error or self.error}
+        try:
             vectors, cut = self.worker.encode(list(texts), int(first))
-            numbers = quantize(vectors, self.job.quantized, self.job.ranges)
-            write_part(f"{self.job.output}/{part}", list(ids), numbers)
-            counts.append(len(texts))
-            longest = cut and (cut.longest[0], f"{cut.longest[1]} of {file}")
-            cuts.append(json.dumps(cut and [cut.texts, cut.tokens, longest]))
-        return {"texts": counts, "cut": cuts}
+        except InputError as found:
+            return {"error": f"{file}: {found}"}
+        numbers = quantize(vectors, self.job.quantized, self.job.ranges)
+        write_part(f"{self.job.output}/{part}", list(ids), numbers)
+        longest = cut and (cut.longest[0], f"{cut.longest[1]} of {file}")
+        return {"texts": len(texts), "cut": cut and [cut.texts, cut.tokens, longest]}
 
 
 def encode_corpus(settings: RowSettings, job: Job, workers: int | None) -> int:
@@ -73,31 +88,40 @@ def encode_corpus(settings: RowSettings, job: Job, workers: int | None) -> int:
     that a run before has written are kept. Raises InputError if that run had another model, other
     options or another corpus; if Ray is missing; and if a worker cannot go on, with its reason.
     """
-    with opened_ray() as ray:
-        from fsspec.core import url_to_fs
+    ray = import_ray()
+    from fsspec.core import url_to_fs
 
-        inputs, files = find_files(job.source)
-        outputs, root = url_to_fs(job.output)
-        if f"{root}/".startswith(f"{inputs._strip_protocol(job.source)}/"):
-            raise InputError(f"--output {root}: it is in --input, and would be read as texts")
-        check_facts(outputs, root, facts_of(settings, job, inputs, files))
-        written = {posixpath.basename(file) for file in outputs.glob(f"{root}/part-*.parquet")}
-        before = sum(count_rows(outputs, f"{root}/{part}") for part in written)
-        total, cut = before, Truncated(settings.encoder.tokenizer.max_length, "warn", before)
-        try:
-            with tqdm(initial=before, unit="text", disable=None) as bar:
-                for row in planned(ray, job, files, written, workers).iter_rows():
-                    total += row["texts"]
-                    bar.update(row["texts"])
-                    if more := json.loads(row["cut"]):
-                        texts, tokens, longest = more
-                        cut.join(Truncated(cut.limit, "warn", 0, texts, tokens, tuple(longest)))
-        except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt(f"stopped; the same command goes on in {job.output}") from stop
-        except ray.exceptions.RayError as error:
-            raise InputError(f"{_reason(error)}\nThe same command goes on after it") from error
-        write_whole(outputs, f"{root}/{DONE}", f"{total}\n".encode())
-    cut.warn(total)
+    inputs, files = find_files(job.source)
+    outputs, root = url_to_fs(job.output)
+    if f"{job.output}/".startswith(f"{job.source.rstrip('/')}/"):
+        raise InputError(f"--output {job.output} is in --input, and would be read as texts")
+    check_facts(outputs, root, facts_of(settings, job, inputs, files))
+    written = {posixpath.basename(file) for file in outputs.glob(f"{root}/part-*.parquet")}
+    total = before = sum(count_rows(outputs, f"{root}/{part}") for part in written)
+    done = f"{root}/{DONE}"
+    if outputs.exists(done) and outputs.cat_file(done) == f"{before}\n".encode():
+        return before
+    truncated = Truncated(settings.encoder.tokenizer.max_length, "warn", before)
+    try:
+        with opened(ray), tqdm(initial=before, unit="text", disable=None) as bar:
+            for row in planned(ray, job, files, written, workers).iter_rows():
+                report = json.loads(row["report"])
+                if "error" in report:
+                    raise InputError(report["error"])
+                total += report["texts"]
+                bar.update(report["texts"])
+                if report["cut"]:
+                    truncated.join(Truncated(truncated.limit, "warn", 0, *report["cut"]))
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"stopped; the same command goes on in {job.output}") from stop
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(
+            f"Ray has failed: {reason}\nParts that are done stay in {job.output}: the same command "
+            "goes on from there"
+        ) from error
+    write_whole(outputs, done, f"{total}\n".encode())
+    truncated.warn(total)
     return total
 
 
@@ -110,11 +134,8 @@ def facts_of(settings: RowSettings, job: Job, inputs: Any, files: dict[str, str]
     return settings.facts() | columns | changed
 
 
-@contextmanager
-def opened_ray() -> Iterator[Any]:
-    """Ray, with its cluster: that of RAY_ADDRESS, or one on this machine, which ends with the
-    block. It reports nothing to its makers. Raises InputError where it is not installed, and where
-    no cluster answers."""
+def import_ray() -> Any:
+    """Ray, which reports nothing to its makers. Raises InputError where it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
@@ -122,19 +143,26 @@ def opened_ray() -> Iterator[Any]:
         import ray.data
     except ImportError as error:
         raise InputError("--ray needs Ray Data: pip install 'minibert-torch[ray]'") from error
+    return ray
+
+
+@contextmanager
+def opened(ray: Any) -> Iterator[None]:
+    """In this block, Ray has its cluster: that of RAY_ADDRESS, or one on this machine. Raises
+    InputError where no cluster answers."""
     is_ours = not ray.is_initialized()
     if is_ours:
         try:
-            ray.init(logging_level=logging.ERROR, log_to_driver=False)
+            ray.init(logging_level=logging.CRITICAL, log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(f"cannot reach Ray: {error}") from error
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    for name in ("ray", "ray.data"):  # what is wrong is ours to say
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # byte: a part is a block of its own, and waits for no other
     try:
-        yield ray
+        yield
     finally:
         if is_ours:
             ray.shutdown()
@@ -170,9 +198,13 @@ def planned(
         fn_constructor_args=(job,),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=count),
-        max_task_retries=TRIES - 1,
+        ray_remote_args_fn=_limit_tries,
         **resources,
     )
+
+
+def _limit_tries() -> dict[str, int]:
+    return {"max_task_retries": TRIES - 1}
 
 
 def read_parts(
@@ -184,11 +216,17 @@ def read_parts(
     system, _ = url_to_fs(job.source)
     for number, path, file in zip(batch["number"], batch["path"], batch["file"], strict=True):
         parts = read_texts(system, str(path), str(file), job.columns, job.part)
-        for i, (ids, texts) in enumerate(parts):
-            part = f"part-{number:06}-{i:06}.parquet"
-            if part not in written:
-                row = (part, str(file), i * job.part, ids, texts)
-                yield {key: [value] for key, value in zip(PART, row, strict=True)}
+        try:
+            for i, (ids, texts) in enumerate(parts):
+                part = f"part-{number:06}-{i:06}.parquet"
+                if part not in written:
+                    yield _row("", part, str(file), i * job.part, ids, texts)
+        except InputError as error:
+            yield _row(str(error), "", str(file), 0, [""], [""])
+
+
+def _row(*values: Any) -> dict[str, list[Any]]:
+    return {key: [value] for key, value in zip(PART, values, strict=True)}
 
 
 def write_part(target: str, ids: list[str], vectors: NDArray) -> None:
@@ -257,11 +295,3 @@ def _changed(system: Any, file: str) -> str:
         return str(system.modified(file))
     except NotImplementedError:
         return ""
-
-
-def _reason(error: BaseException) -> str:
-    """Why Ray's workers failed, in our own words where they are ours."""
-    cause = getattr(error, "cause", None) or error.__cause__
-    if isinstance(cause, InputError):
-        return str(cause)
-    return str(error).strip().splitlines()[-1]
