@@ -10,10 +10,10 @@ import json
 import logging
 import os
 import posixpath
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from minibert.bulk import RowSettings
 from minibert.files import InputError
+from minibert.parts import DONE, changed, check_facts, count_rows, write_part, write_whole
 from minibert.quantize import quantize
 from minibert.tables import Columns, find_files, read_texts
 from minibert.tokens import Truncated
@@ -29,8 +30,6 @@ from minibert.workers import Opening, Worker
 
 PART_TEXTS = 2**12  # some ten seconds of a core's work for MiniLM
 PART = ("error", "part", "file", "first", "ids", "texts")  # what a part's row has
-TRIES = 4  # a part that has ended so many actors is given up
-FACTS, DONE = "_minibert.json", "_SUCCESS"  # readers of Parquet leave such names out
 
 
 @dataclass(frozen=True)
@@ -127,11 +126,11 @@ def encode_corpus(settings: RowSettings, job: Job, workers: int | None) -> int:
 
 def facts_of(settings: RowSettings, job: Job, inputs: Any, files: dict[str, str]) -> dict[str, Any]:
     """All that the parts depend on."""
-    changed = {
-        f"file {name}": [inputs.size(file), _changed(inputs, file)] for file, name in files.items()
+    about = {
+        f"file {name}": [inputs.size(file), changed(inputs, file)] for file, name in files.items()
     }
     columns = {"column": job.columns.text, "id": job.columns.id, "part": job.part}
-    return settings.facts() | columns | changed
+    return settings.facts() | columns | about
 
 
 def import_ray() -> Any:
@@ -153,7 +152,8 @@ def opened(ray: Any) -> Iterator[None]:
     is_ours = not ray.is_initialized()
     if is_ours:
         try:
-            ray.init(logging_level=logging.CRITICAL, log_to_driver=False)
+            with silent():
+                ray.init(logging_level=logging.CRITICAL, log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(f"cannot reach Ray: {error}") from error
     for name in ("ray", "ray.data"):  # what is wrong is ours to say
@@ -166,6 +166,20 @@ def opened(ray: Any) -> Iterator[None]:
     finally:
         if is_ours:
             ray.shutdown()
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """In this block, nothing reaches standard error, from code in C++ either."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def plan(
@@ -198,13 +212,8 @@ def planned(
         fn_constructor_args=(job,),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=count),
-        ray_remote_args_fn=_limit_tries,
         **resources,
     )
-
-
-def _limit_tries() -> dict[str, int]:
-    return {"max_task_retries": TRIES - 1}
 
 
 def read_parts(
@@ -227,71 +236,3 @@ def read_parts(
 
 def _row(*values: Any) -> dict[str, list[Any]]:
     return {key: [value] for key, value in zip(PART, values, strict=True)}
-
-
-def write_part(target: str, ids: list[str], vectors: NDArray) -> None:
-    """Write ids and vectors as one Parquet file."""
-    import pyarrow
-    from fsspec.core import url_to_fs
-    from pyarrow import parquet
-
-    system, path = url_to_fs(target)
-    flat = pyarrow.array(vectors.reshape(-1))
-    column = pyarrow.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-    table = BytesIO()
-    parquet.write_table(pyarrow.table({"id": ids, "vector": column}), table)
-    write_whole(system, path, table.getvalue())
-
-
-def write_whole(system: Any, path: str, content: bytes) -> None:
-    """Write a file that appears as a whole."""
-    folder, name = posixpath.split(path)
-    beside = f"{folder}/.{name}.{os.getpid()}.tmp"
-    system.pipe_file(beside, content)
-    system.mv(beside, path)
-
-
-def count_rows(system: Any, file: str) -> int:
-    """How many rows a part has. Raises InputError if it is damaged."""
-    from pyarrow.lib import ArrowException
-    from pyarrow.parquet import read_metadata
-
-    try:
-        with system.open(file, "rb") as stream:
-            return read_metadata(stream).num_rows
-    except (ArrowException, OSError) as error:
-        raise InputError(f"{file} is damaged: remove it, to compute it again ({error})") from error
-
-
-def check_facts(system: Any, root: str, facts: dict[str, Any]) -> None:
-    """Note what the parts of a folder depend on; or hold it against what a run before has noted.
-    Raises InputError, naming what differs, or for a folder that holds something else."""
-    file = f"{root}/{FACTS}"
-    if not system.exists(file):
-        is_file = system.exists(root) and not system.isdir(root)
-        if is_file or (system.exists(root) and system.glob(f"{root}/[!.]*")):
-            raise InputError(
-                f"--output {root}: --ray writes a folder of its own, and this holds other files"
-            )
-        system.makedirs(root, exist_ok=True)
-        write_whole(system, file, json.dumps(facts, indent=2).encode())
-        return
-    try:
-        before = dict(json.loads(system.cat_file(file)))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{file} is damaged: remove {root}, to begin again ({error})") from error
-    for key in {**before, **facts}:
-        if before.get(key) != facts.get(key):
-            raise InputError(
-                f"{root} was begun with {key} {before.get(key)!r:.200}, and this run has "
-                f"{facts.get(key)!r:.200}: give the same model, options and texts, or another "
-                "--output"
-            )
-
-
-def _changed(system: Any, file: str) -> str:
-    """When a file was last changed, as far as its file system tells."""
-    try:
-        return str(system.modified(file))
-    except NotImplementedError:
-        return ""

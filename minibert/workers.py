@@ -16,7 +16,7 @@ from itertools import islice
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from signal import SIG_IGN
-from threading import Thread
+from threading import RLock, Thread
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,7 @@ def _begin(opening: Opening, parent: Connection) -> None:
     """The start of a process of the pool."""
     global worker
     Thread(target=_end_with, args=(parent,), daemon=True).start()
+    tqdm.set_lock(RLock())  # its own is the system's, and this process does not end to free it
     worker = Worker(opening)
 
 

@@ -24,9 +24,12 @@ ABOVE = {"minibert": ("train", "tools", "tests"), "train": ("tools", "tests"), "
 # Packages that may be missing: they are asked for late.
 OPTIONAL = {
     "datasets",
+    "fsspec",
     "matplotlib",
     "onnx",
     "onnxruntime",
+    "pyarrow",
+    "ray",
     "sentence_transformers",
     "torch.utils.tensorboard",
     "transformers",

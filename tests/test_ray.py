@@ -99,7 +99,7 @@ def test_a_folder_of_all_formats(cluster: str, settings: RowSettings, job: Job) 
         csv.writer(stream).writerows([["n", "text"], *([i, t] for i, t in enumerate(texts))])
     pq.write_table(pyarrow.table({"text": texts, "n": [1, 2, 3, 4]}), folder / "below/t.parquet")
     urls = replace(job, source=f"file://{job.source}", output=f"file://{job.output}")
-    assert encode_corpus(settings, urls, None) == 15
+    assert encode_corpus(settings, urls, 1) == 15
     tables = [
         f"{name}:{i}" for name in ("t.jsonl", "below/t.csv", "below/t.parquet") for i in range(4)
     ]
@@ -222,7 +222,7 @@ def test_a_second_run_computes_only_what_is_missing_and_refuses_other_input(
     (Path(job.source) / "a.txt").unlink()
     refused("file a.txt .*None")
     (Path(job.output) / "_minibert.json").write_text("{")
-    with pytest.raises(InputError, match="_minibert.json is damaged"):
+    with pytest.raises(InputError, match=r"_minibert\.json is damaged"):
         encode_corpus(settings, job, 1)
 
 
@@ -231,7 +231,7 @@ def test_a_broken_row_is_named_in_one_line(
 ) -> None:
     file = Path(job.source) / "t.jsonl"
     file.write_text('{"text": "a"}\n' * 20 + '{"text": null}\n{"text": "b"}\n')
-    line = ["--model", str(saved), "--input", job.source, "--output", job.output]
+    line = ["--model", str(saved), "--input", job.source, "--output", job.output, "--workers", "1"]
     assert main(["encode", "--ray", *line]) == 2
     expected = f"error: {file}, row 20 (counted from 0) is of type NoneType, not str: None\n"
     assert capfd.readouterr() == ("", expected)
@@ -239,7 +239,7 @@ def test_a_broken_row_is_named_in_one_line(
 
 def test_a_model_that_the_workers_lack(cluster: str, settings: RowSettings, job: Job) -> None:
     """A cluster may not see the folder that this machine has."""
-    with pytest.raises(InputError, match="^no folder '/none'"):
+    with pytest.raises(InputError, match=r"^no folder '/none'"):
         encode_corpus(settings, replace(job, opening=Opening("/none")), 1)
 
 
@@ -248,7 +248,7 @@ def test_what_was_cut_off_is_counted_once(
 ) -> None:
     (Path(job.source) / "b.txt").write_text("a\n" + "a " * 50 + "\n" + "b " * 60)
     (Path(job.source) / "c.txt").write_text("a " * 40)
-    line = ["--model", str(saved), "--input", job.source, "--output", job.output]
+    line = ["--model", str(saved), "--input", job.source, "--output", job.output, "--workers", "1"]
     assert main(["encode", "--ray", *line, "--max-length", "12"]) == 0
     assert capfd.readouterr().err.splitlines() == [
         "warning: 3 of 44 texts are longer than 12 tokens: the longest is number 2 (counted from "
@@ -286,7 +286,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(settings: RowSettings, job: Job
     (Path(job.output) / "letter.txt").touch()
     with pytest.raises(InputError, match="holds other files"):
         encode_corpus(settings, job, 1)
-    with pytest.raises(InputError, match="there is no file .*nothing"):
+    with pytest.raises(InputError, match=r"there is no file .*nothing"):
         encode_corpus(settings, replace(job, source=f"{job.source}/nothing"), 1)
     assert os.listdir(job.output) == ["letter.txt"]
 
@@ -295,7 +295,7 @@ def test_ray_is_missing(
     saved: Path, job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    line = ["--model", str(saved), "--input", job.source, "--output", job.output]
+    line = ["--model", str(saved), "--input", job.source, "--output", job.output, "--workers", "1"]
     assert main(["encode", "--ray", *line]) == 2
     assert capsys.readouterr().err == (
         "error: --ray needs Ray Data: pip install 'minibert-torch[ray]'\n"
