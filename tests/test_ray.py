@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from minibert import InputError, SentenceEncoder
-from minibert.__main__ import main
+from minibert.__main__ import main, parser
 from minibert.bulk import RowSettings
 from minibert.on_ray import Job, encode_corpus, plan, read_parts
 from minibert.quantize import quantize
@@ -258,6 +258,28 @@ def test_what_was_cut_off_is_counted_once(
 
 
 # Without Ray's processes
+
+
+def test_the_job_for_kubernetes_is_one_that_our_parser_accepts() -> None:
+    """Its fields are those of KubeRay's RayJob, ray.io/v1."""
+    yaml = pytest.importorskip("yaml")
+    found = yaml.safe_load((ROOT / "tools/rayjob.yaml").read_text())
+    assert (found["apiVersion"], found["kind"]) == ("ray.io/v1", "RayJob")
+    spec = found["spec"]
+    program, options = spec["entrypoint"].split()[:3], spec["entrypoint"].split()[3:]
+    assert program == ["python", "-m", "minibert"]
+    asked = parser().parse_args(options)
+    assert asked.ray
+    cluster = spec["rayClusterSpec"]
+    (group,) = cluster["workerGroupSpecs"]
+    (head,), (worker,) = (
+        part["template"]["spec"]["containers"] for part in (cluster["headGroupSpec"], group)
+    )
+    assert head["image"] == worker["image"]
+    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    cores = int(worker["resources"]["limits"]["cpu"]) * group["replicas"]
+    assert plan({"CPU": float(cores)}, 1, None)[0] == asked.workers
+    assert worker["resources"]["requests"] == worker["resources"]["limits"]
 
 
 def test_parts_of_a_file_are_read_one_at_a_time(job: Job) -> None:
