@@ -14,7 +14,7 @@ from types import ModuleType
 from minibert.about import ShowAbout
 from minibert.commands import calibrate, encode, export, fill_mask, inspect, search, similarity
 from minibert.program import Parser, called_as, run_program
-from minibert.tokenizer import TruncationWarning
+from minibert.tokens import TruncationWarning
 from minibert.usage import usage
 
 COMMANDS = {

@@ -1,10 +1,11 @@
 """Vectors of a corpus of any length, in a file: in flat memory, and continued after an
 interruption."""
 
+import functools
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -28,6 +29,8 @@ from minibert.files import (
 from minibert.locks import locked
 from minibert.program import signals
 from minibert.quantize import quantize
+
+Compute = Callable[..., Iterator[tuple[list[str], NDArray[np.float32]]]]
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ def write_vectors(
     *,
     resume: bool = False,
     total: int | None = None,
+    compute: Compute | None = None,
 ) -> int:
     """Encode texts into a .npy file, a row each, or a .jsonl file, a line each; returns the number
     of texts.
@@ -104,13 +108,15 @@ def write_vectors(
     depend on. After a power cut, the notes are never ahead of the rows.
     The target is locked meanwhile, so that no second process writes it. SIGINT or SIGTERM ends the
     run after the current window, by KeyboardInterrupt. What was computed is kept.
-    resume: continue there. The file then has the bits of a run that was never interrupted.
+    compute: makes windows of vectors of texts, if not this process's encoder alone. resume:
+    continue there. The file then has the bits of a run that was never interrupted.
     Raises InputError if another process is writing the target, or if the disk refuses; with resume,
     if there is nothing to continue, or if texts, model, options or the rows have changed; without,
     if there is something to continue.
     """
     partial, notes = (target.with_name(f"{target.name}.partial{end}") for end in ("", ".json"))
     facts, texts = settings.facts(), iter(texts)
+    encode = compute or functools.partial(settings.encoder.stream, prompt=settings.prompt)
     if os.path.isdir(target):
         raise InputError(f"cannot write {target}: it is a folder")
     if resume and not os.path.exists(partial):
@@ -133,12 +139,8 @@ def write_vectors(
                 with partial.open("r+b" if resume else "wb") as stream:
                     stream.truncate(written.size)
                     write_rows(stream, target.suffix, [], empty_rows(settings), written)
-                    for window, vectors in settings.encoder.stream(
-                        texts,
-                        progress=True,
-                        prompt=settings.prompt,
-                        first=written.texts,
-                        total=total,
+                    for window, vectors in encode(
+                        texts, progress=True, first=written.texts, total=total
                     ):
                         rows = quantize(vectors, settings.quantized, settings.ranges)
                         write_rows(stream, target.suffix, window, rows, written)

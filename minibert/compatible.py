@@ -29,7 +29,8 @@ from minibert.model import Bert
 from minibert.quantize import CALIBRATED, KINDS, find_ranges, quantize
 from minibert.similarity import Vectors, pair_similarities, similarities
 from minibert.texts import list_of_texts
-from minibert.tokenizer import Tokenizer, Truncation
+from minibert.tokenizer import Tokenizer
+from minibert.tokens import Truncation
 from minibert.vectors import compute_batches, compute_states
 
 BATCH_TOKENS = 1024  # keeps a batch in a CPU's caches; measured by tools/benchmark

@@ -94,8 +94,10 @@ def discard(stream: TextIO) -> None:
 
 
 @contextmanager
-def handling(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """In this block, SIGINT and SIGTERM call the handler.
+def handling(
+    handler: Callable[[int, FrameType | None], Any] | signal.Handlers,
+) -> Iterator[None]:
+    """In this block, SIGINT and SIGTERM call the handler, or are ignored.
 
     Python lets only the main thread handle signals. In another thread nothing changes.
     """

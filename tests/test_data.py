@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from minibert.tokenizer import Tokenizer, TruncationWarning
+from minibert.tokenizer import Tokenizer
+from minibert.tokens import TruncationWarning
 from train.batches import collate, prepare
 from train.data.examples import Example
 from train.sampling import ExampleId, plan_steps

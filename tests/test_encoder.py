@@ -26,7 +26,8 @@ from minibert.formats.sentence_transformers import (
     read_encoder_folder,
     read_pooling,
 )
-from minibert.tokenizer import Tokenizer, TruncationWarning
+from minibert.tokenizer import Tokenizer
+from minibert.tokens import TruncationWarning
 from tests.test_tokenizer import CASED, UNCASED, write_vocabulary
 
 pytestmark = pytest.mark.usefixtures("one_thread")

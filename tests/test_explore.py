@@ -21,7 +21,8 @@ from transformers import AutoModel
 
 from minibert import BertConfig, SentenceEncoder
 from minibert.pretraining import BertForPreTraining, fill_masks
-from minibert.tokenizer import Tokenizer, TruncationWarning
+from minibert.tokenizer import Tokenizer
+from minibert.tokens import TruncationWarning
 from tests.test_data import VOCABULARY
 from tests.test_predict import PAIRS, TASKS, save
 from tools.explore import compute

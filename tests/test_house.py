@@ -25,9 +25,12 @@ ABOVE = {"minibert": ("train", "tools", "tests"), "train": ("tools", "tests"), "
 # PyTorch, and takes half a second.
 OPTIONAL = {
     "datasets",
+    "fsspec",
     "matplotlib",
     "onnx",
     "onnxruntime",
+    "pyarrow",
+    "ray",
     "sentence_transformers",
     "torch.distributed.fsdp",
     "torch.utils.tensorboard",

@@ -24,7 +24,7 @@ from torch import Tensor
 from minibert import precision
 from minibert.files import InputError, write_text
 from minibert.formats.tensors import read_tensors
-from minibert.tokenizer import TruncationWarning
+from minibert.tokens import TruncationWarning
 from tests.documents import ROOT
 from tests.training import (
     World,

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from minibert import Bert
 from minibert.files import InputError
-from minibert.tokenizer import Tokenizer, TruncationWarning
+from minibert.tokenizer import Tokenizer
+from minibert.tokens import TruncationWarning
 from tests.training import (
     VOCABULARY,
     make_world,

@@ -16,7 +16,8 @@ import pytest
 
 from minibert import InputError
 from minibert.formats.tokenizer import SPECIAL_TOKENS
-from minibert.tokenizer import Tokenizer, TruncationWarning
+from minibert.tokenizer import Tokenizer
+from minibert.tokens import TruncationWarning
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 UNCASED = [

@@ -15,7 +15,7 @@ from minibert.files import InputError, json_text, one_line
 from minibert.program import run_program
 from minibert.terminal import painted
 from minibert.texts import count_texts, lazy_texts
-from minibert.tokenizer import TruncationWarning
+from minibert.tokens import TruncationWarning
 from train.batches import prepare
 from train.evaluation import predict
 from train.parse import parse_pairs

@@ -94,15 +94,16 @@ def add_json(group: argparse._ActionsContainer, what: str) -> None:
     group.add_argument("--json", action="store_true", help=what)
 
 
+ENCODER = ("revision", "pooling", "max_length", "truncate_dim", "precision")
+
+
 def load_encoder(options: argparse.Namespace) -> SentenceEncoder:
-    return SentenceEncoder.from_pretrained(
-        options.model,
-        revision=options.revision,
-        pooling=options.pooling,
-        max_length=options.max_length,
-        truncate_dim=options.truncate_dim,
-        precision=options.precision,
-    )
+    return SentenceEncoder.from_pretrained(options.model, **encoder_options(options))
+
+
+def encoder_options(options: argparse.Namespace) -> dict[str, Any]:
+    """What is asked for of the encoder, besides its name."""
+    return {name: getattr(options, name) for name in ENCODER}
 
 
 def print_json(record: Any) -> None:
