@@ -30,7 +30,12 @@ GUIDES = ("minibert/README.md", "train/README.md", "tests/ecosystem/README.md")
 IN_TABLES = sorted(set(re.findall(r"^\|.*`(python -m [^`]+)`.*\|$", README, flags=re.MULTILINE)))
 PREDICT = 'python -m train.predict runs/newsroom "Eve Arnold wins the Oslo Cup"'
 # What is run elsewhere: installing and all the tests by .ci/run, the site by test_annotate.py.
-ELSEWHERE = ("pip install", "python -m pytest", "python -m tools.annotate")
+ELSEWHERE = (
+    "pip install",
+    "python -m pytest",
+    "python -m tools.annotate",
+    "python -m minibert encode --ray",  # tests/test_ray.py
+)
 
 
 def commands_of(document: str) -> list[str]:
