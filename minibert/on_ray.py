@@ -10,7 +10,9 @@ import json
 import logging
 import os
 import posixpath
+import socket
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -151,6 +153,7 @@ def opened(ray: Any) -> Iterator[None]:
     InputError where no cluster answers."""
     is_ours = not ray.is_initialized()
     if is_ours:
+        check_address(os.environ.get("RAY_ADDRESS", ""))
         try:
             with silent():
                 ray.init(logging_level=logging.CRITICAL, log_to_driver=False)
@@ -162,10 +165,23 @@ def opened(ray: Any) -> Iterator[None]:
     context.enable_progress_bars = False
     context.target_max_block_size = 1  # byte: a part is a block of its own, and waits for no other
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         if is_ours:
             ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Raises InputError where nobody answers: Ray would wait for minutes, and then abort."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():  # none, or a word of Ray's, such as "auto"
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"RAY_ADDRESS {address}: no cluster answers there ({error})") from error
 
 
 @contextmanager
@@ -203,7 +219,7 @@ def planned(
     read = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         read_parts,
         batch_size=1,
-        compute=ray.data.TaskPoolStrategy(size=count),
+        compute=ray.data.TaskPoolStrategy(size=min(count, len(rows))),
         num_cpus=0,  # readers mostly wait for the writers, which have all cores
         fn_kwargs={"job": job, "written": written},
     )

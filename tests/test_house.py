@@ -37,7 +37,7 @@ OPTIONAL = {
     "transformers",
 }
 MOST_LINES = 300
-MOST_FUNCTIONS = 428  # of ours, from a labelled line to a saved run
+MOST_FUNCTIONS = 429  # of ours, from a labelled line to a saved run
 
 
 def modules() -> dict[str, ast.Module]:

@@ -24,7 +24,7 @@ import pytest
 from minibert import InputError, SentenceEncoder
 from minibert.__main__ import main, parser
 from minibert.bulk import RowSettings
-from minibert.on_ray import Job, encode_corpus, plan, read_parts
+from minibert.on_ray import Job, check_address, encode_corpus, plan, read_parts
 from minibert.quantize import quantize
 from minibert.tables import Columns
 from minibert.workers import Opening
@@ -299,6 +299,13 @@ def test_a_plan_for_cores_and_for_gpus() -> None:
     assert plan({"CPU": 8.0}, 1, 3) == (3, {"num_cpus": 1})
     assert plan({"CPU": 8.0, "GPU": 2.0}, 1, None) == (2, {"num_gpus": 1})
     assert plan({}, 1, None) == (1, {"num_cpus": 1})
+
+
+def test_a_cluster_that_does_not_answer() -> None:
+    with pytest.raises(InputError, match=r"RAY_ADDRESS 127\.0\.0\.1:1: no cluster answers there"):
+        check_address("127.0.0.1:1")
+    for word in ("", "auto", "local"):
+        check_address(word)
 
 
 def test_a_folder_that_is_not_ours_is_left_alone(settings: RowSettings, job: Job) -> None:

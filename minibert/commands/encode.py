@@ -30,7 +30,7 @@ EXAMPLES = """\
 %(prog)s --input corpus.txt --output vectors.npy
 sort corpus.txt | %(prog)s --input - > vectors.jsonl
 %(prog)s --input corpus.txt --output vectors.npy --workers 4
-%(prog)s --ray --input s3://bucket/texts --output s3://bucket/vectors"""
+%(prog)s --ray --input s3://b/texts --output s3://b/vectors"""
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
