@@ -33,19 +33,14 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDES = ("minibert/README.md", "train/README.md", "tests/ecosystem/README.md")
 IN_TABLES = sorted(set(re.findall(r"^\|.*`(python -m [^`]+)`.*\|$", README, flags=re.MULTILINE)))
 PREDICT = 'python -m train.predict runs/newsroom "Eve Arnold wins the Oslo Cup"'
-<<<<<<< HEAD
-# What is run elsewhere: installing and all the tests by .ci/run, the site by test_annotate.py, and
-# several processes by test_distributed.py.
-ELSEWHERE = ("pip install", "python -m pytest", "python -m tools.annotate", "torchrun")
-=======
 # What is run elsewhere: installing and all the tests by .ci/run, the site by test_annotate.py.
 ELSEWHERE = (
+    "torchrun",  # tests/test_distributed.py
     "pip install",
     "python -m pytest",
     "python -m tools.annotate",
     "python -m minibert encode --ray",  # tests/test_ray.py
 )
->>>>>>> h19-E
 
 
 def commands_of(document: str) -> list[str]:
