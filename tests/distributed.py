@@ -292,6 +292,7 @@ class Job:
             wait([process.sentinel for process in running], timeout=1)
             if stops_all and any(process.exitcode for process in self.processes):
                 stops_all = False
+                time.sleep(0.1)  # as torchrun: it looks so often
                 for process in self.processes:
                     process.terminate()
         self.statuses = [process.exitcode for process in self.processes]

@@ -302,7 +302,7 @@ def at_work(data: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-OF_GLOO = re.compile(r"\[.*(debug_logger|ProcessGroupGloo)")  # what it says beside our messages
+OF_TORCH = re.compile(r"\[|Exception raised|frame #|$")  # what it says beside our messages
 BAD_LUCK: Mapping[str, tuple[Callable[[int], Sequence[str]], str]] = {
     "settings": (
         partial(with_other, "seed", "7"),
@@ -341,9 +341,9 @@ def test_one_process_says_what_happened(name: str, data: Path, at_work: Path) ->
     disturb, message = BAD_LUCK[name]
     job = Job(at_work, 2, partial(train_here, arguments(data, data="tagged"), disturb))
     start = time.monotonic()
-    statuses = job.end(stops_all=True)
+    statuses = job.end(stops_all=name not in ("killed", "absent"))
     assert time.monotonic() - start < 40
-    lines = [line for line in job.said("err").splitlines() if not OF_GLOO.match(line)]
+    lines = [line for line in job.said("err").splitlines() if not OF_TORCH.match(line)]
     assert len(lines) == 1, lines
     assert re.match(f"error: {message}", lines[0]), lines
     assert 0 not in statuses
