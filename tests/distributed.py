@@ -180,7 +180,7 @@ def at_batch(number: int, happen: Callable[[], object]) -> None:
             happen()
         return forward(model, batch)
 
-    JointModel.forward = disturbed  # type: ignore[method-assign]
+    JointModel.forward = disturbed  # type: ignore
 
 
 def signalled(number: int, rank: int) -> Sequence[str]:

@@ -268,7 +268,7 @@ def test_torchrun_starts_them_again_when_one_is_killed(
         env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert "failed (exitcode: -9) local_rank: 1" in done.stderr
@@ -359,7 +359,7 @@ def test_a_folder_with_a_run_is_refused_once(data: Path, undisturbed: Mapping[in
 
 @pytest.mark.parametrize("more", [{}, {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}])
 def test_variables_that_are_left_over_are_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: Mapping[str, str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: dict[str, str]
 ) -> None:
     monkeypatch.setattr("train.launch.PATIENCE", timedelta(seconds=1))
     for name, value in ({"RANK": "0", "WORLD_SIZE": "2"} | more).items():
