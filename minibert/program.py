@@ -112,6 +112,14 @@ def handling(
             signal.signal(number, earlier)
 
 
+def ignore_stops() -> None:
+    """Let SIGINT and SIGTERM do nothing until the block of `handling` ends: for a process that is
+    ending already, and has yet to say why."""
+    if threading.current_thread() is threading.main_thread():
+        for number in STOPS:
+            signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def signals() -> Iterator[Callable[[], bool]]:
     """In this block, the first SIGINT or SIGTERM does not end the program: the yielded function

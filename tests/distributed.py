@@ -180,7 +180,7 @@ def at_batch(number: int, happen: Callable[[], object]) -> None:
             happen()
         return forward(model, batch)
 
-    JointModel.forward = disturbed  # type: ignore[method-assign]
+    JointModel.forward = disturbed  # type: ignore
 
 
 def signalled(number: int, rank: int) -> Sequence[str]:
@@ -292,6 +292,7 @@ class Job:
             wait([process.sentinel for process in running], timeout=1)
             if stops_all and any(process.exitcode for process in self.processes):
                 stops_all = False
+                time.sleep(0.1)  # as torchrun: it looks so often
                 for process in self.processes:
                     process.terminate()
         self.statuses = [process.exitcode for process in self.processes]

@@ -268,7 +268,7 @@ def test_torchrun_starts_them_again_when_one_is_killed(
         env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert "failed (exitcode: -9) local_rank: 1" in done.stderr
@@ -302,7 +302,7 @@ def at_work(data: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-OF_GLOO = re.compile(r"\[.*(debug_logger|ProcessGroupGloo)")  # what it says beside our messages
+OF_TORCH = re.compile(r"\[|Exception raised|frame #|$")  # what it says beside our messages
 BAD_LUCK: Mapping[str, tuple[Callable[[int], Sequence[str]], str]] = {
     "settings": (
         partial(with_other, "seed", "7"),
@@ -341,9 +341,9 @@ def test_one_process_says_what_happened(name: str, data: Path, at_work: Path) ->
     disturb, message = BAD_LUCK[name]
     job = Job(at_work, 2, partial(train_here, arguments(data, data="tagged"), disturb))
     start = time.monotonic()
-    statuses = job.end(stops_all=True)
+    statuses = job.end(stops_all=name not in ("killed", "absent"))
     assert time.monotonic() - start < 40
-    lines = [line for line in job.said("err").splitlines() if not OF_GLOO.match(line)]
+    lines = [line for line in job.said("err").splitlines() if not OF_TORCH.match(line)]
     assert len(lines) == 1, lines
     assert re.match(f"error: {message}", lines[0]), lines
     assert 0 not in statuses
@@ -359,7 +359,7 @@ def test_a_folder_with_a_run_is_refused_once(data: Path, undisturbed: Mapping[in
 
 @pytest.mark.parametrize("more", [{}, {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}])
 def test_variables_that_are_left_over_are_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: Mapping[str, str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: dict[str, str]
 ) -> None:
     monkeypatch.setattr("train.launch.PATIENCE", timedelta(seconds=1))
     for name, value in ({"RANK": "0", "WORLD_SIZE": "2"} | more).items():

@@ -18,7 +18,7 @@ from torch import distributed
 
 import minibert
 from minibert.files import InputError
-from minibert.program import handling
+from minibert.program import ignore_stops
 from train.command_line import run_folder
 from train.settings import Settings
 from train.world import World
@@ -79,9 +79,8 @@ class Launch:
         """Which processes are lost: those that do not say within moments that they are there."""
         names = [f"there {self.restarts} {rank}" for rank in range(self.world.size)]
         self.store.set(names[self.world.rank], "")
-        with handling(lambda *_: None):  # torchrun ends those that are left
-            time.sleep(SURVIVORS)
-            missing = [str(rank) for rank, name in enumerate(names) if not self.store.check([name])]
+        time.sleep(SURVIVORS)
+        missing = [str(rank) for rank, name in enumerate(names) if not self.store.check([name])]
         return (
             f"process {' and '.join(missing) or 'unknown'} has ended, or has not answered for "
             f"{PATIENCE.seconds} s ({reason_of(error)}). Its own message, or torchrun's, says why"
@@ -93,7 +92,8 @@ def launched() -> Iterator[Launch]:
     """The processes that torchrun has started with this one; or this one alone.
 
     Only the first process shows anything. If processes fail, one of them says which and why, as an
-    InputError; the others end without a word, by SystemExit.
+    InputError; the others end without a word, by SystemExit. torchrun's signal to end does not
+    keep a process from saying why.
     """
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         yield Launch(World())
@@ -121,6 +121,7 @@ def launched() -> Iterator[Launch]:
             )
             yield launch
     except InputError as error:
+        ignore_stops()
         raise launch.spoken(str(error)) from error
     except KeyboardInterrupt:  # by torchrun, which ends all when one has failed; or by the user
         if rank or launch.has_failed():
@@ -129,6 +130,7 @@ def launched() -> Iterator[Launch]:
     except RuntimeError as error:
         if not is_lost(error):
             raise
+        ignore_stops()
         raise launch.spoken(launch.lost(error)) from error
     distributed.destroy_process_group()
 
