@@ -24,9 +24,10 @@ def is_our_program(command: list[str], arguments: list[str]) -> bool:
     """Whether Python was started as `python -m MODULE`, or by a console command, of ours.
 
     command: the whole line, `sys.orig_argv`. arguments: what the program sees of it, `sys.argv`,
-    its own name first.
+    its own name first. A process that multiprocessing has started has our arguments too, though not
+    on its line, which may be shorter.
     """
-    start = command[: len(command) - len(arguments) + 1]
+    start = command[: max(1, len(command) - len(arguments) + 1)]
     if start[-2:-1] == ["-m"]:
         return start[-1] in MODULES
     return os.path.basename(start[-1]).removesuffix(".exe") in COMMANDS

@@ -92,6 +92,13 @@ def test_whose_programs_are_ours() -> None:
             assert is_our_program(command.split(), arguments.split(" ")) is expected, command
 
 
+def test_a_process_of_multiprocessing_is_none_of_ours() -> None:
+    """It has our arguments, and a line of its own, which may be shorter."""
+    line = ["python", "-c", "from multiprocessing.spawn import spawn_main", "--fork"]
+    arguments = ["/x/minibert/__main__.py", "encode", *["--json"] * 8]
+    assert not is_our_program(line, arguments)
+
+
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc, which shows imports")
 @STOPS
 def test_a_signal_while_pytorch_is_imported(number: int, status: int) -> None:
