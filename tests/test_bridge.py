@@ -21,7 +21,7 @@ peers = pytest.importorskip("sentence_transformers")
 VERSION = int(peers.__version__.partition(".")[0])
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
-    pytest.mark.filterwarnings("ignore::minibert.tokenizer.TruncationWarning"),
+    pytest.mark.filterwarnings("ignore::minibert.tokens.TruncationWarning"),
 ]
 
 SETTINGS: dict[str, Any] = {

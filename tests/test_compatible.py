@@ -57,7 +57,7 @@ def same(found: Any, expected: Any, bound: float = 1e-6) -> bool:
     return bool(np.abs(a - b).max(initial=0) <= bound * np.abs(b).max(initial=1))
 
 
-@pytest.mark.filterwarnings("ignore::minibert.tokenizer.TruncationWarning")
+@pytest.mark.filterwarnings("ignore::minibert.tokens.TruncationWarning")
 @pytest.mark.parametrize("texts", [TEXTS, TEXTS[0], tuple(TEXTS), np.array(TEXTS)])
 @pytest.mark.parametrize(
     "words",
@@ -236,7 +236,7 @@ def test_limit_size_and_device(ours: SentenceEncoder, theirs: Any) -> None:
     assert ours.device == theirs.device == torch.device("cpu")
 
 
-@pytest.mark.filterwarnings("ignore::minibert.tokenizer.TruncationWarning")
+@pytest.mark.filterwarnings("ignore::minibert.tokens.TruncationWarning")
 def test_the_limit_can_be_set(ours: SentenceEncoder, folder: Path) -> None:
     theirs = peers.SentenceTransformer(str(folder), device="cpu")
     ours.max_seq_length = theirs.max_seq_length = 5

@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "model")
 
 
-@pytest.mark.filterwarnings("ignore::minibert.tokenizer.TruncationWarning")
+@pytest.mark.filterwarnings("ignore::minibert.tokens.TruncationWarning")
 @pytest.mark.parametrize("normalize", [None, True])
 def test_the_vectors_are_the_encoders(normalize: bool | None, folder: str) -> None:
     more: dict[str, Any] = {"pooling": "cls", "max_length": 6, "truncate_dim": 5}

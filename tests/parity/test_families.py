@@ -403,7 +403,7 @@ def test_electra_has_no_masked_words(tmp_path: Path, world: World) -> None:
         JointModel(bert, [task])
 
 
-@pytest.mark.filterwarnings("ignore::minibert.tokenizer.TruncationWarning")
+@pytest.mark.filterwarnings("ignore::minibert.tokens.TruncationWarning")
 @pytest.mark.parametrize("model_type", ["xlm-roberta", "distilbert"])
 def test_pairs_need_no_types(model_type: str, tmp_path: Path, world: World) -> None:
     model = write_relative(tmp_path / "model", model_type, world)
