@@ -46,8 +46,7 @@ from minibert.formats.sentence_transformers import (
 from minibert.model import Bert
 from minibert.precision import uses_bfloat16
 from minibert.texts import check_text
-from minibert.tokenizer import Tokenizer
-from minibert.tokens import Truncated, Truncation
+from minibert.tokenizer import Tokenizer, Truncated, Truncation
 from minibert.vectors import Wanted, compute_batches, compute_vectors
 
 
@@ -275,7 +274,8 @@ class SentenceEncoder(Compatible):
                 bar.update(len(window) - len(distinct))
                 yield window, vectors[rows]
                 del tokens, rows, row_of, distinct, vectors  # before the next window is read
-        truncated.warn(texts_done)
+        if truncated.texts:
+            truncated.warn(texts_done)
 
     def _model(self) -> tuple[nn.Module, bool]:
         if self._bert.device.type == "meta":

@@ -33,12 +33,12 @@ class Tokens:
 
 
 class TruncationWarning(UserWarning):
-    """Some texts were longer than the limit, and their ends were cut off: `truncated` counts
-    them."""
+    """Some texts were longer than the limit, and their ends were cut off.
 
-    def __init__(self, message: str, truncated: "Truncated") -> None:
-        super().__init__(message)
-        self.truncated = truncated
+    truncated: the count of them, if `Truncated` has given the warning.
+    """
+
+    truncated: "Truncated | None" = None
 
 
 @dataclass
@@ -84,7 +84,9 @@ class Truncated:
         number that the next text would have."""
         if self.texts and self.truncation == "warn":
             message = f"{self.message(end)}; {self.tokens} tokens were cut off"
-            warnings.warn(TruncationWarning(message, self), stacklevel=3)
+            warning = TruncationWarning(message)
+            warning.truncated = self
+            warnings.warn(warning, stacklevel=3)
 
     def message(self, end: int) -> str:
         return (
