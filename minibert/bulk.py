@@ -1,7 +1,6 @@
 """Vectors of a corpus of any length, in a file: in flat memory, and continued after an
 interruption."""
 
-import functools
 import hashlib
 import os
 import warnings
@@ -30,7 +29,7 @@ from minibert.locks import locked
 from minibert.program import signals
 from minibert.quantize import quantize
 
-Compute = Callable[..., Iterator[tuple[list[str], NDArray[np.float32]]]]
+Windows = Iterator[tuple[list[str], NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,10 @@ class RowSettings:
     prompt: str = ""
     quantized: str = "float32"  # as in `quantize`
     ranges: NDArray[np.float32] | None = None  # of int8, (2, D): the lowest and highest values
+
+    def stream(self, texts: Iterable[str], **more: Any) -> Windows:
+        """Texts and their vectors before they are quantized, as `SentenceEncoder.stream`."""
+        return self.encoder.stream(texts, prompt=self.prompt, **more)
 
     def facts(self) -> dict[str, Any]:
         """The same, short enough to be kept beside a file and compared."""
@@ -98,7 +101,7 @@ def write_vectors(
     *,
     resume: bool = False,
     total: int | None = None,
-    compute: Compute | None = None,
+    compute: Callable[..., Windows] | None = None,
 ) -> int:
     """Encode texts into a .npy file, a row each, or a .jsonl file, a line each; returns the number
     of texts.
@@ -116,7 +119,7 @@ def write_vectors(
     """
     partial, notes = (target.with_name(f"{target.name}.partial{end}") for end in ("", ".json"))
     facts, texts = settings.facts(), iter(texts)
-    encode = compute or functools.partial(settings.encoder.stream, prompt=settings.prompt)
+    encode = compute or settings.stream
     if os.path.isdir(target):
         raise InputError(f"cannot write {target}: it is a folder")
     if resume and not os.path.exists(partial):

@@ -91,9 +91,9 @@ class Launch:
 def launched() -> Iterator[Launch]:
     """The processes that torchrun has started with this one; or this one alone.
 
-    Only the first process shows anything. If processes fail, one of them says which and why, as an
-    InputError; the others end without a word, by SystemExit. torchrun's signal to end does not
-    keep a process from saying why.
+    Only the first process prints anything. If processes fail, one of them raises an InputError that
+    says which one failed, and why; the others raise SystemExit and print nothing. A process that is
+    about to say why it failed ignores torchrun's signal to end.
     """
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         yield Launch(World())

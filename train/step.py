@@ -132,7 +132,7 @@ def _forward_backward(
         mixer.add_penalty_gradient(counts)
     learning = [p for p in (*model.parameters(), *mixer.parameters()) if p.requires_grad]
     world.add_up([p for p in learning if not is_sharded(p)])
-    if settings.log_gradients and shared:
+    if settings.log_gradients and shared and world.size > 1:
         for name in counts:
             nothing = torch.cat([torch.zeros_like(p).flatten() for p in shared])
             gradients[name] = world.total(gradients.get(name, nothing))

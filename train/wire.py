@@ -17,7 +17,7 @@ SIZE = 8  # bytes, in which the length of the JSON stands before it
 
 def pack(value: Any) -> bytes:
     """A value of numbers, texts, arrays, lists, tuples, sets, mappings, named tuples and
-    dataclasses, whatever holds which. Raises TypeError for any other."""
+    dataclasses, nested in any way. Raises TypeError for any other."""
     arrays: list[bytes] = []
     text = json.dumps(_told(value, arrays)).encode()
     return b"".join([len(text).to_bytes(SIZE), text, *arrays])

@@ -9,7 +9,7 @@ PyTorch's DistributedDataParallel would have another shape. It wraps one `forwar
 and losses are outside of it, several tasks share it, a prefix cache begins in its middle, and a
 large batch passes it in pieces. It takes the mean over processes, and here is a sum. And it wants
 the same parameters to have a gradient in every process, where a share may lack a task's targets.
-What it has and this has not is communication while the backward pass still computes.
+It communicates while the backward pass still computes, and this does not.
 
 Without torchrun there is one process, and everything here leaves what it is given as it is.
 """
@@ -45,9 +45,9 @@ class World:
     def shares(self, items: Sequence[Item], keeps_owners: bool = False) -> list[list[Item]]:
         """The items of a batch that each process computes.
 
-        All have as many tokens as can be: from the longest item to the shortest, each goes to the
-        process that has the fewest tokens so far. keeps_owners: an item goes to the same process in
-        every epoch, which can have kept something of it.
+        The shares have about equally many tokens: from the longest item to the shortest, each goes
+        to the process that has the fewest tokens so far. keeps_owners: an item goes to the same
+        process in every epoch, so that what the process has kept of it can be used again.
         """
         if self.size == 1:
             return [list(items)]
@@ -106,13 +106,8 @@ class World:
         if self.size == 1:
             return [value]
         own = torch.frombuffer(bytearray(pack(value)), dtype=torch.uint8)
-        rows = all_rows(own, [int(n) for n in self._sizes(len(own))])
-        return [unpack(row.numpy().tobytes()) for row in rows]
-
-    def _sizes(self, own: int) -> Sequence[int]:
-        sizes = [0] * self.size
-        sizes[self.rank] = own
-        return list(map(int, self.sum(sizes)))
+        sizes = self.sum([len(own) if rank == self.rank else 0 for rank in range(self.size)])
+        return [unpack(row.numpy().tobytes()) for row in all_rows(own, list(map(int, sizes)))]
 
     def first(self, value: Callable[[], Any]) -> Any:
         """What the first process computes, in all of them; no other computes it."""

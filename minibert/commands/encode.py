@@ -3,10 +3,11 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from minibert.bulk import RowSettings, json_lines, write_vectors
+from minibert.bulk import RowSettings, Windows, json_lines, write_vectors
 from minibert.calibration import read_ranges
 from minibert.commands.options import (
     add_encoder,
@@ -95,7 +96,7 @@ def run(options: argparse.Namespace) -> None:
         raise InputError("--resume continues a file: name it with --output")
     settings = row_settings(options)
     total = count_texts(options.texts, options.input)
-    compute = partial(settings.encoder.stream, prompt=settings.prompt)
+    compute: Callable[..., Windows] = settings.stream
     if options.workers:
         threads = max(1, cores() // options.workers)
         compute = partial(stream, opening(options, settings, threads), options.workers)
