@@ -7,7 +7,6 @@ outlives them. They are forked from one that has imported everything, which torc
 import json
 import multiprocessing
 import os
-import pickle
 import random
 import signal
 import sys
@@ -46,6 +45,7 @@ from train.progress import Progress
 from train.run import main
 from train.settings import Settings
 from train.setup import assemble
+from train.wire import pack
 from train.world import World
 
 SIZE = 14  # examples of each train split
@@ -150,11 +150,13 @@ def compute_all(data: Path, cases: Sequence[tuple[str, torch.dtype]], rank: int)
     def program() -> None:
         with launched() as started:
             found = {
-                (name, dtype): computed(name, data, Path(name, str(dtype)), started.world, dtype)
+                (name, str(dtype)): computed(
+                    name, data, Path(name, str(dtype)), started.world, dtype
+                )
                 for name, dtype in cases
             }
             if rank == 0:
-                Path("computed").write_bytes(pickle.dumps(found))
+                Path("computed").write_bytes(pack(found))
 
     return run_program(program)
 

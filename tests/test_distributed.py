@@ -6,7 +6,6 @@ one process leaves; and processes that are killed, stopped, hung up and given ot
 
 import math
 import os
-import pickle
 import re
 import shutil
 import signal
@@ -26,6 +25,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
+from minibert.devices import as_dtype
 from minibert.tokenizer import Tokens
 from tests import distributed
 from tests.distributed import (
@@ -109,7 +109,8 @@ def together(
     folder = tmp_path_factory.mktemp("together")
     job = Job(folder, request.param, partial(compute_all, data, [*BOUNDS]))
     assert job.end() == [0] * request.param, job.said()
-    return pickle.loads((folder / "computed").read_bytes())
+    found = unpack((folder / "computed").read_bytes())
+    return {(name, as_dtype(dtype)): value for (name, dtype), value in found.items()}
 
 
 @pytest.fixture(scope="module")
