@@ -122,6 +122,25 @@ def read_json(file: Path) -> Any:
         raise InputError(f"{file}: not JSON that can be read ({error})") from error
 
 
+def parse_json(text: str, where: str) -> Any:
+    """The value that JSON text holds. Raises InputError, saying where, if it is none."""
+    try:
+        value = json.loads(text)
+        if "\\u" in text:  # an escape can write half of a pair
+            json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        line = f", line {error.lineno}" if "\n" in text.strip() else ""
+        raise InputError(
+            f"{where}{line}: not JSON ({error.msg} at character {error.colno - 1})"
+        ) from error
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: holds half a surrogate pair, which is no character") from error
+    # a number of thousands of digits, brackets thousands deep
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not JSON that can be read ({error})") from error
+    return value
+
+
 def check_finite(content: Any, where: object) -> None:
     """Raise InputError for a number that is not finite in what will be written as JSON again.
     Python reads NaN and infinities, which JSON has not."""

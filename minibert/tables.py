@@ -6,14 +6,13 @@ text's id is its file's name, below the folder, and its number there, counted fr
 """
 
 import csv
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import TextIOWrapper
 from itertools import islice
 from typing import Any
 
-from minibert.files import InputError
+from minibert.files import InputError, parse_json
 from minibert.texts import check_text, lazy_lines
 
 TABLES = ("jsonl", "ndjson", "csv", "tsv", "parquet")
@@ -115,10 +114,7 @@ def _records(system: Any, file: str, suffix: str, columns: Columns) -> Iterator[
 
 
 def _object(line: str, where: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: no JSON ({error})") from error
+    found = parse_json(line, where)
     if not isinstance(found, dict):
         raise InputError(f"{where}: must hold an object, not {type(found).__name__}")
     return found

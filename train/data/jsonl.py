@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from minibert.files import InputError
+from minibert.files import InputError, parse_json
 from train.data.columns import from_fields
 from train.data.examples import Example
 from train.data.labelstudio import is_task, tasks_fields
@@ -28,7 +28,7 @@ def read_json(file: Path, reading: Reading) -> Iterator[Example]:
     if _is_lines(text):
         yield from read_json_lines(file, reading)
         return
-    content = _value(text, str(file))
+    content = parse_json(text, str(file))
     if isinstance(content, list) and content and _has(content[0], "qas"):  # a list of paragraphs
         content = {"data": [{"paragraphs": content}]}
     articles = content.get("data") if isinstance(content, dict) else content
@@ -67,26 +67,7 @@ def _is_lines(text: str) -> bool:
 
 def parse_object(line: str, where: str) -> dict[str, Any]:
     """The object of one line. Raises InputError, saying where, if it is none."""
-    return _object(_value(line, where), where)
-
-
-def _value(text: str, where: str) -> Any:
-    """The value that JSON text holds."""
-    try:
-        value = json.loads(text)
-        if "\\u" in text:  # an escape can write half of a pair
-            json.dumps(value, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        line = f", line {error.lineno}" if "\n" in text.strip() else ""
-        raise InputError(
-            f"{where}{line}: not JSON ({error.msg} at character {error.colno - 1})"
-        ) from error
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where}: holds half a surrogate pair, which is no character") from error
-    # a number of thousands of digits, brackets thousands deep
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not JSON that can be read ({error})") from error
-    return value
+    return _object(parse_json(line, where), where)
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:
