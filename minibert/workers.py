@@ -1,7 +1,8 @@
 """Texts encoded by several processes, each of which has an encoder of its own.
 
-One process uses all cores as well: its threads compute a batch each. Where several processes are
-faster was not measured. Each of them tokenizes its own texts, and shares no memory with the others.
+One process uses all cores as well: its threads compute a batch each. On two cores that is faster
+(RESULTS.md). Several processes may be where there are many cores, since each of them tokenizes its
+own texts, and shares no memory with the others.
 """
 
 import os
